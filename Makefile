@@ -1,0 +1,69 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+#
+# `make help` lists what there is. Everything that is made lies in .venv, .cache and dist, and `make clean` removes it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Another Python: PYTHON=python3.12 make setup. Without it, an environment that is there is kept, whatever its Python.
+PYTHON ?=
+python := $(or $(PYTHON),python3)
+venv := .venv
+bin := $(venv)/bin
+# A link under which this repository is found as a collection.
+collections := .cache/collections
+link := $(collections)/ansible_collections/confidential/gpu
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/$(collections)
+
+NODE ?= hgx-h100
+SOCKETS ?= .cache/sockets
+SUITES ?=
+
+.PHONY: help setup setup-dev python demo node test lint format build bench lock system-deps clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(link) python ## make .venv with what the modules and the demo need
+	@$(python) tools/venv.py $(if $(PYTHON),,--any-python) $(venv) requirements/run.txt
+
+setup-dev: $(link) python ## the same and the tools of the suites
+	@$(python) tools/venv.py $(if $(PYTHON),,--any-python) $(venv) requirements/run.txt requirements/test.txt
+
+python:
+	@command -v $(python) > /dev/null || { echo "setup: there is no $(python): apt install python3 python3-venv" >&2; exit 1; }
+
+$(link):
+	@mkdir -p $(@D) && ln -sfn ../../../.. $@
+
+demo: setup ## a node of emulated GPUs and the main job on it
+	@$(bin)/python playbooks/demo.py
+
+node: setup ## emulated devices alone: make node NODE=hgx-h100 SOCKETS=folder
+	@PYTHONPATH=gpu-admin-tools $(bin)/python -m emulator $(NODE) $(SOCKETS)
+
+test: setup-dev ## every suite whose tools are there; some: make test SUITES="unit lint"; REQUIRE_ALL=1: none may be left out
+	@$(bin)/python tests/run.py $(SUITES)
+
+lint: setup-dev ## the fast checks
+	@$(bin)/python tests/run.py lint
+
+format: setup-dev ## format the Python code
+	@$(bin)/ruff format .
+	@$(bin)/ruff check --fix .
+
+build: setup ## build the collection into dist/
+	@$(bin)/ansible-galaxy collection build --force --output-path dist
+
+bench: setup-dev ## measure
+	@$(bin)/python tests/bench/run.py
+
+lock: python ## resolve pyproject.toml anew into requirements/
+	@$(python) tools/lock.py
+
+system-deps: ## install the Debian packages that the suites need, those that are missing
+	@tools/system-deps.sh
+
+clean: ## remove all that was made
+	rm -rf $(venv) $(venv).lock .cache dist tests/output

@@ -1,0 +1,224 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The control socket's server side: JSON lines in, one answer each; for tests, never for the code under test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .device import Counters, Device
+from .faults import EVERY_DEVICE, FaultError, parse_fault
+from .knobs import NAMES, number_of
+from .mode import MODES
+
+if TYPE_CHECKING:
+    from .server import Server
+
+MAX_LINE = 1 << 20
+# Which keys each request takes besides `do`; `fault` checks its own.
+REQUESTS: dict[str, frozenset[str]] = {
+    "state": frozenset(),
+    "set": frozenset({"device", "knobs", "active", "mode"}),
+    "restore": frozenset(),
+    "clear_faults": frozenset(),
+    "reset_counters": frozenset(),
+    "power_cycle": frozenset({"device"}),
+    "repair": frozenset({"device"}),
+    "quit": frozenset(),
+}
+
+
+class RequestError(ValueError):
+    """A request that is not carried out; the message says why."""
+
+
+@dataclass(slots=True)
+class _Session:
+    """One connected controller."""
+
+    socket: socket.socket
+    received: bytearray = field(default_factory=bytearray)
+
+
+class ControlServer:
+    """Any number of controllers, served from the server's own loop."""
+
+    def __init__(self, server: Server, path: Path) -> None:
+        self._server = server
+        self._path = path
+        self._sessions: dict[int, _Session] = {}
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._listener.bind(str(path))
+        except OSError:
+            self._listener.close()
+            raise
+        self._listener.listen(16)
+        self._listener.setblocking(False)
+        server.watch(self._listener.fileno(), self._on_connect)
+
+    def close(self) -> None:
+        """Close everything and remove the socket file."""
+        for number in list(self._sessions):
+            self._drop(number)
+        self._server.unwatch(self._listener.fileno())
+        self._listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+    def _on_connect(self, _events: int) -> None:
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            return
+        # Answers are small and the controller waits for them: a blocking send is short, and bounded.
+        client.settimeout(5)
+        number = client.fileno()
+        self._sessions[number] = _Session(client)
+        self._server.watch(number, lambda _events: self._on_data(number))
+
+    def _drop(self, number: int) -> None:
+        session = self._sessions.pop(number)
+        self._server.unwatch(number)
+        session.socket.close()
+
+    def _on_data(self, number: int) -> None:
+        session = self._sessions[number]
+        try:
+            data = session.socket.recv(1 << 16)
+        except OSError:
+            data = b""
+        session.received += data
+        if not data or len(session.received) > MAX_LINE:
+            self._drop(number)
+            return
+        *lines, rest = bytes(session.received).split(b"\n")
+        session.received[:] = rest
+        for line in lines:
+            try:
+                session.socket.sendall(json.dumps(self.answer(line)).encode() + b"\n")
+            except OSError:
+                self._drop(number)
+                return
+
+    def answer(self, line: bytes) -> dict[str, Any]:
+        """Carry out one request."""
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise RequestError("a request is a JSON object such as {\"do\": \"state\"}")
+            return {"ok": True, **self._carry_out(request)}
+        except (FaultError, RequestError) as error:
+            return {"ok": False, "error": str(error)}
+        except ValueError as error:
+            return {"ok": False, "error": f"the request is not JSON: {error}"}
+
+    def _carry_out(self, request: dict[str, Any]) -> dict[str, Any]:
+        do = request.pop("do", None)
+        if do == "fault":
+            self._server.faults.add(parse_fault(request, self._server.devices))
+            return {}
+        if do not in REQUESTS:
+            known = ", ".join(sorted([*REQUESTS, "fault"]))
+            raise RequestError(f"do {do!r} is unknown; use one of {known}")
+        if unknown := set(request) - REQUESTS[do]:
+            raise RequestError(f"{do}: unknown key {', '.join(sorted(unknown))}; use {', '.join(sorted(REQUESTS[do]))}")
+        handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "state": self._state,
+            "set": self._set,
+            "restore": self._restore,
+            "clear_faults": self._clear_faults,
+            "reset_counters": self._reset_counters,
+            "power_cycle": self._power_cycle,
+            "repair": self._repair,
+            "quit": self._quit,
+        }
+        return handlers[do](request)
+
+    def _chosen(self, request: Mapping[str, Any]) -> list[Device]:
+        address = request.get("device", EVERY_DEVICE)
+        devices = self._server.devices
+        if address == EVERY_DEVICE:
+            return list(devices.values())
+        if address not in devices:
+            raise RequestError(f"device {address!r} is not in this node; use \"*\" or one of {', '.join(devices)}")
+        return [devices[address]]
+
+    def _state(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self._server.settle()
+        ports = self._server.ports
+        return {
+            "devices": {
+                address: {**device.state(), "pid": ports[address].client_pid}
+                for address, device in self._server.devices.items()
+            }
+        }
+
+    def _set(self, request: dict[str, Any]) -> dict[str, Any]:
+        devices = self._chosen(request)
+        values = _knobs(request.get("knobs", {}))
+        for key in ("mode", "active"):
+            if request.get(key) is not None and request[key] not in MODES:
+                raise RequestError(f"set: {key} must be one of {', '.join(MODES)}, not {request[key]!r}")
+        for device in devices:
+            if request.get("mode") is not None:
+                device.set_mode(request["mode"])
+            if values:
+                device.knobs.store(values)
+            if request.get("active") is not None:
+                device.set_active(request["active"])
+        return {}
+
+    def _restore(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self._server.faults.clear()
+        for address, device in self._server.devices.items():
+            self._server.ports[address].wake()
+            self._server.ports[address].drop()
+            device.restore()
+        return {}
+
+    def _clear_faults(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self._server.faults.clear()
+        return {}
+
+    def _reset_counters(self, _request: dict[str, Any]) -> dict[str, Any]:
+        for device in self._server.devices.values():
+            device.counters = Counters()
+        return {}
+
+    def _power_cycle(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._server.cut_power([device.address for device in self._chosen(request)])
+        return {}
+
+    def _repair(self, request: dict[str, Any]) -> dict[str, Any]:
+        for device in self._chosen(request):
+            device.repair()
+            self._server.ports[device.address].wake()
+        return {}
+
+    def _quit(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self._server.stop()
+        return {}
+
+
+def _knobs(raw: object) -> dict[int, int]:
+    if not isinstance(raw, Mapping):
+        raise RequestError("set: knobs must be an object such as {\"CCM\": 1}")
+    found: dict[int, int] = {}
+    for name, value in raw.items():
+        number = number_of(name)
+        if number is None:
+            raise RequestError(f"set: knob {name!r} is unknown; use one of {', '.join(NAMES.values())}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 0xFFFF:
+            raise RequestError(f"set: knob {name} must be a whole number from 0 to 65535, not {value!r}")
+        found[number] = value
+    return found

@@ -1,0 +1,150 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A plan carried out: stage everywhere, reset everywhere, wait for boot everywhere, verify each.
+
+Knobs are persistent and a reset reads them, so a run that ends half-way leaves each device either in its old mode or
+on the way to the wanted one; the next run reads what is there and plans the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Mapping, Sequence
+
+from .devices import Device
+from .errors import GpuError, KnobRefused, VerifyMismatch, raise_all
+from .parallel import each
+from .plan import DevicePlan, Plan, Write
+from .sysfs import no_reset_method
+from .wait import SYSTEM_CLOCK, Clock
+
+
+@dataclass
+class Done:
+    """What became of one device."""
+
+    address: str
+    staged: bool = False
+    was_reset: bool = False
+    mode: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    rolled_back: list[str] = field(default_factory=list)
+
+
+class Change:
+    """One plan and the open devices that it is for."""
+
+    def __init__(
+        self, plan: Plan, devices: Mapping[str, Device], boot_timeout_s: float, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._plans = [device for device in plan.devices if device.is_change]
+        self._devices = devices
+        self._boot_timeout_s = boot_timeout_s
+        self._clock = clock
+        self.done = {device.address: Done(device.address, mode=device.found) for device in plan.devices}
+
+    def check(self) -> None:
+        """Raise KnobRefused or ResetUnavailable for every device that would refuse a step; nothing is written."""
+        outcomes = each(self._plans, self._refusals)
+        raise_all([error for one in outcomes for error in ([one.error] if one.error is not None else one.answer or [])])
+
+    def _refusals(self, plan: DevicePlan) -> list[GpuError]:
+        device = self._devices[plan.address]
+        refusals = [error for write in plan.writes for error in _refused_in_band(device, write)]
+        if plan.reset and device.function.reset_method() is None:
+            refusals.append(no_reset_method(plan.address))
+        return refusals
+
+    def stage(self) -> None:
+        """Write the knobs of all devices; when one fails, put back those of every device and raise."""
+        written: dict[str, list[Write]] = {plan.address: [] for plan in self._plans}
+        outcomes = each(self._plans, lambda plan: self._stage(plan, written[plan.address]))
+        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+        if errors:
+            self._written = written
+            notes = self.roll_back()
+            for error in errors:
+                error.remedy = "%s %s" % (error.remedy, notes)
+                error.args = ("%s %s" % (error.cause, error.remedy),)
+            raise_all(errors)
+        self._written = written
+
+    def _stage(self, plan: DevicePlan, written: list[Write]) -> None:
+        start = self._clock.now()
+        tool = self._devices[plan.address].tool
+        for write in plan.writes:
+            written.append(write)  # before the attempt: an answer can be lost after the knob was stored
+            tool.write_knob(write.knob, write.after)
+        done = self.done[plan.address]
+        done.staged = bool(plan.writes)
+        done.seconds["stage"] = self._clock.now() - start
+
+    def roll_back(self) -> str:
+        """Put every staged knob back, newest first, and say so in a sentence."""
+        outcomes = each([plan for plan in self._plans if self._written[plan.address]], self._roll_back)
+        back = ["%s: %s" % (o.item.address, ", ".join(o.answer)) for o in outcomes if o.answer]
+        stuck = ["%s (%s)" % (outcome.item.address, outcome.error.cause) for outcome in outcomes if outcome.error]
+        notes = "Rolled back on %s." % "; ".join(back) if back else "Nothing had been staged."
+        if stuck:
+            notes = "%sThe staged knobs of %s could not be put back: the next run does it." % (
+                notes + " " if back else "",
+                "; ".join(stuck),
+            )
+        return notes
+
+    def _roll_back(self, plan: DevicePlan) -> list[str]:
+        tool = self._devices[plan.address].tool
+        done = self.done[plan.address]
+        for write in reversed(self._written[plan.address]):
+            if tool.read_knob(write.knob) != write.before:
+                tool.write_knob(write.knob, write.before)
+                done.rolled_back.append(write.knob.name)
+        done.staged = False
+        return done.rolled_back
+
+    def reset(self) -> None:
+        """Reset, wait for boot and verify all devices that need it; raise for those that fail, when all have ended."""
+        outcomes = each([plan for plan in self._plans if plan.reset], self._reset)
+        raise_all([outcome.error for outcome in outcomes if outcome.error is not None])
+
+    def _reset(self, plan: DevicePlan) -> None:
+        device, done = self._devices[plan.address], self.done[plan.address]
+        start = self._clock.now()
+        done.mode = ""  # unknown from here on, until it is read back
+        device.tool.reset()
+        done.was_reset = True
+        done.seconds["reset"] = self._clock.now() - start
+        start = self._clock.now()
+        device.wait_for_boot(self._boot_timeout_s, self._clock)
+        done.seconds["boot"] = self._clock.now() - start
+        done.mode = device.mode()
+        if done.mode != plan.wanted:
+            raise _mismatch(device, plan.wanted, done.mode)
+
+
+def _refused_in_band(device: Device, write: Write) -> Sequence[GpuError]:
+    if device.tool.read_knob(write.knob.allow_in_band) != 0:
+        return []
+    return [
+        KnobRefused(
+            "%s: the knob %s (%d) may not be changed in band: its permission, knob %d, is 0."
+            % (device.address, write.knob.name, write.knob, write.knob.allow_in_band),
+            "Allow it out of band, through the board's management controller (BMC).",
+            device=device.address,
+            knob=write.knob.name,
+        )
+    ]
+
+
+def _mismatch(device: Device, wanted: str, seen: str) -> GpuError:
+    register, value = device.tool.mode_register()
+    return VerifyMismatch(
+        "%s: the mode is %s after the reset, not %s (register 0x%x = 0x%x)."
+        % (device.address, seen, wanted, register, value),
+        "Run again; if it stays, power-cycle the host and update the device's firmware.",
+        device=device.address,
+        register=register,
+        value=value,
+        wanted=wanted,
+        found=seen,
+    )

@@ -1,0 +1,228 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A mode change from the wish to the verified mode, and what is said about it.
+
+Everything that can refuse comes before the first write: the wish, the lock, holders, the device's health, capability,
+in-band permission and the way to reset, of all devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional, Sequence
+
+from . import admin_tools, holders, lock
+from .apply import Change
+from .bus import Bus, Function, parse_address
+from .devices import Device, Found, none_found, opened, read_all
+from .errors import DeviceBusy, GpuError, InvalidRequest, raise_all
+from .mode import MODES
+from .parallel import each
+from .plan import Plan, assign, check_fabric, make
+from .wait import SYSTEM_CLOCK, Clock, poll
+
+REFUSE = "refuse"
+WAIT = "wait"
+HOLDER_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted. ``mode`` for every device, or ``modes`` from address to mode."""
+
+    mode: Optional[str] = None
+    modes: Mapping[str, str] = field(default_factory=dict)
+    devices: Sequence[str] = ()
+    busy: str = REFUSE
+    busy_timeout_s: float = 300
+    boot_timeout_s: float = 30
+    reset: bool = True
+
+    def checked(self) -> Request:
+        """The same with full addresses. Raises InvalidRequest."""
+        if (self.mode is None) == (not self.modes):
+            raise InvalidRequest("Neither or both of mode and modes are given.", "Give one of them.")
+        modes: dict[str, str] = {}
+        for address, mode in self.modes.items():
+            full = parse_address(address)
+            if full in modes:
+                raise InvalidRequest("modes names %s twice." % full, "Name each device once.", device=full)
+            modes[full] = mode
+        for mode in [self.mode] if self.mode is not None else modes.values():
+            if mode not in MODES:
+                raise InvalidRequest("%r is not a mode." % (mode,), "Use one of %s." % ", ".join(MODES), value=mode)
+        devices = [parse_address(address) for address in self.devices]
+        strangers = sorted(set(modes) - set(devices)) if devices else []
+        if strangers:
+            raise InvalidRequest(
+                "modes names %s, which devices leaves out." % ", ".join(strangers),
+                "Leave out devices: modes already says which devices to act on.",
+            )
+        if self.busy_timeout_s < 0 or self.boot_timeout_s < 0:
+            raise InvalidRequest("A time-out is negative.", "Give seconds, 0 or more.")
+        return Request(
+            self.mode,
+            modes,
+            list(dict.fromkeys(devices)) or list(modes),
+            self.busy,
+            self.busy_timeout_s,
+            self.boot_timeout_s,
+            self.reset,
+        )
+
+
+class ModeChange:
+    """One run. ``result`` can be asked at any time, also after an error."""
+
+    def __init__(
+        self,
+        request: Request,
+        bus: Bus,
+        tools_path: Optional[str] = None,
+        root: str = "/",
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._request = request.checked()
+        self._bus = bus
+        self._tools_path = tools_path
+        self._root = root
+        self._clock = clock
+        self._found: list[Found] = []
+        self._plan: Optional[Plan] = None
+        self._change: Optional[Change] = None
+
+    def run(self, only_plan: bool = False) -> None:
+        """Bring the devices into the wanted modes, or only find out what that would take. Raises GpuErrors."""
+        tools = admin_tools.load(self._tools_path)
+        present = self._bus.find()
+        chosen = choose(present, self._request.devices, self._bus.name)
+        wait_s = self._request.busy_timeout_s if self._request.busy == WAIT else 0
+        with lock.held(self._bus.lock_path(), wait_s, self._clock):
+            self._wait_until_free(chosen, wait_s)
+            with holders.claim(chosen, self._root), opened(chosen, tools, self._clock) as devices:
+                if not devices:
+                    raise none_found(self._bus.name)
+                self._make_plan(devices)
+                self._check_fabric([one for one in present if one not in chosen], tools)
+                self._carry_out(devices, chosen, only_plan)
+
+    def _wait_until_free(self, functions: Sequence[Function], wait_s: float) -> None:
+        """Return when nobody uses the functions. Raises DeviceBusy after ``wait_s`` seconds."""
+        seen: list[GpuError] = []
+
+        def free() -> bool:
+            seen[:] = self._busy(functions)
+            return not seen
+
+        try:
+            poll(free, wait_s, HOLDER_POLL_S, self._clock)
+        except TimeoutError:
+            raise_all(seen)
+
+    def _busy(self, functions: Sequence[Function]) -> list[GpuError]:
+        held = holders.find(functions, self._root)
+        if held:
+            return [holders.busy(held)]
+        outcomes = each(functions, lambda function: function.open())
+        return [outcome.error for outcome in outcomes if isinstance(outcome.error, DeviceBusy)]
+
+    def _make_plan(self, devices: list[Device]) -> None:
+        self._found = read_all(devices, self._request.boot_timeout_s, self._clock)
+        wanted = assign(self._found, self._request.mode, self._request.modes)
+        self._plan = make(self._found, wanted, self._request.reset)
+
+    def _check_fabric(self, others: Sequence[Function], tools: admin_tools.AdminTools) -> None:
+        """A change of ppcie concerns the devices that were not chosen, too: they are read, if nobody uses them."""
+        assert self._plan is not None
+        if not self._plan.moves_ppcie:
+            return
+        raise_all(self._busy(others))
+        with opened(others, tools, self._clock) as devices:
+            found = read_all(devices, self._request.boot_timeout_s, self._clock)
+            check_fabric(self._plan, [*self._found, *found])
+
+    def _carry_out(self, devices: list[Device], functions: Sequence[Function], only_plan: bool) -> None:
+        assert self._plan is not None
+        by_address = {device.address: device for device in devices}
+        change = Change(self._plan, by_address, self._request.boot_timeout_s, self._clock)
+        change.check()
+        self._change = change
+        if only_plan or not self._plan.is_change:
+            return
+        change.stage()
+        self._still_free(change, functions)
+        change.reset()
+
+    def _still_free(self, change: Change, functions: Sequence[Function]) -> None:
+        """Look again right before the reset: a virtual machine may have started while knobs were staged."""
+        held = holders.find(functions, self._root)
+        if held:
+            error = holders.busy(held)
+            error.remedy = "%s %s" % (error.remedy, change.roll_back())
+            error.args = ("%s %s" % (error.cause, error.remedy),)
+            raise error
+
+    @property
+    def is_change(self) -> bool:
+        """True when the plan has a step."""
+        return self._plan is not None and self._plan.is_change
+
+    def touched(self) -> bool:
+        """True when a device was written or reset, rolled back or not."""
+        done = self._change.done.values() if self._change else []
+        return any(one.staged or one.was_reset for one in done)
+
+    def result(self, only_plan: bool = False) -> dict[str, Any]:
+        """``devices``, ``plan`` and ``diff`` as plain data; what has not been read is None."""
+        plans = {plan.address: plan for plan in self._plan.devices} if self._plan else {}
+        return {
+            "devices": [self._device_result(found, plans.get(found.address), only_plan) for found in self._found],
+            "plan": self._plan.steps() if self._plan else [],
+            "diff": self._plan.diff() if self._plan else {"before": "", "after": ""},
+        }
+
+    def _device_result(self, found: Found, plan: Any, only_plan: bool) -> dict[str, Any]:
+        done = self._change.done.get(found.address) if self._change else None
+        after = found.mode
+        if plan is not None and only_plan and plan.reset:
+            after = plan.wanted
+        elif done is not None and not only_plan:
+            after = done.mode or None
+        return {
+            **described(found),
+            "mode_before": found.mode,
+            "mode_after": after,
+            "staged": bool(plan.writes) if only_plan and plan else bool(done and done.staged),
+            "reset": bool(plan.reset) if only_plan and plan else bool(done and done.was_reset),
+            "reset_pending": bool(plan and plan.reset_pending),
+            "seconds": {name: round(value, 3) for name, value in (done.seconds if done else {}).items()},
+        }
+
+
+def described(found: Found) -> dict[str, Any]:
+    """What a device is, as plain data."""
+    return {
+        "address": found.address,
+        "kind": found.kind,
+        "name": found.name,
+        "chip": found.chip,
+        "supported_modes": list(found.supported),
+    }
+
+
+def choose(present: Sequence[Function], addresses: Sequence[str], where: str) -> list[Function]:
+    """The functions with these addresses, or all. Raises NoDevices, or InvalidRequest naming what is not there."""
+    if not present:
+        raise none_found(where)
+    if not addresses:
+        return list(present)
+    by_address = {function.address: function for function in present}
+    missing = [address for address in addresses if address not in by_address]
+    if missing:
+        raise InvalidRequest(
+            "There is no NVIDIA GPU or NVSwitch at %s." % ", ".join(missing),
+            "Present on %s: %s." % (where, ", ".join(sorted(by_address))),
+            missing=missing,
+            present=sorted(by_address),
+        )
+    return [by_address[address] for address in addresses]

