@@ -7,8 +7,22 @@ The public way in is `Node`, `Server` and `launch`; nothing here imports the cod
 """
 
 from .control import ControlClient, ControlError
-from .launch import Emulator, launch
+from .faults import Fault, FaultError, parse_fault, parse_faults
+from .launch import Emulator, LaunchError, launch
 from .node import Node, NodeError
 from .server import Server
 
-__all__ = ["ControlClient", "ControlError", "Emulator", "Node", "NodeError", "Server", "launch"]
+__all__ = [
+    "ControlClient",
+    "ControlError",
+    "Emulator",
+    "Fault",
+    "FaultError",
+    "LaunchError",
+    "Node",
+    "NodeError",
+    "Server",
+    "launch",
+    "parse_fault",
+    "parse_faults",
+]

@@ -178,7 +178,7 @@ class Port:
                     try:
                         self._answer(message_id, command, flags, data)
                     except (Malformed, Dropped):
-                        self.drop()
+                        self._give_up()
                     return
             self._received += data
             self._serve()
@@ -198,6 +198,11 @@ class Port:
                 del self._received[:size]
                 self._answer(message_id, command, flags, message)
         except (Malformed, Dropped):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """The end of a connection, unless the access was swallowed by a hang, which closes nothing."""
+        if not self.device.hung:
             self.drop()
 
     def _send(self, data: bytes) -> None:
@@ -376,7 +381,7 @@ class Port:
                 return b""
             if command == Command.DMA_UNMAP:
                 return _need(body, 24)[:24]
-        except (struct.error, ValueError) as error:
+        except (struct.error, ValueError, RecursionError) as error:
             raise Malformed(str(error)) from None
         raise Refused(errno.ENOTSUP)
 

@@ -115,11 +115,11 @@ class ControlServer:
         try:
             request = json.loads(line)
             if not isinstance(request, dict):
-                raise RequestError("a request is a JSON object such as {\"do\": \"state\"}")
+                raise RequestError('a request is a JSON object such as {"do": "state"}')
             return {"ok": True, **self._carry_out(request)}
         except (FaultError, RequestError) as error:
             return {"ok": False, "error": str(error)}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return {"ok": False, "error": f"the request is not JSON: {error}"}
 
     def _carry_out(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class ControlServer:
         if do == "fault":
             self._server.faults.add(parse_fault(request, self._server.devices))
             return {}
-        if do not in REQUESTS:
+        if not isinstance(do, str) or do not in REQUESTS:
             known = ", ".join(sorted([*REQUESTS, "fault"]))
             raise RequestError(f"do {do!r} is unknown; use one of {known}")
         if unknown := set(request) - REQUESTS[do]:
@@ -149,8 +149,8 @@ class ControlServer:
         devices = self._server.devices
         if address == EVERY_DEVICE:
             return list(devices.values())
-        if address not in devices:
-            raise RequestError(f"device {address!r} is not in this node; use \"*\" or one of {', '.join(devices)}")
+        if not isinstance(address, str) or address not in devices:
+            raise RequestError(f'device {address!r} is not in this node; use "*" or one of {", ".join(devices)}')
         return [devices[address]]
 
     def _state(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +212,7 @@ class ControlServer:
 
 def _knobs(raw: object) -> dict[int, int]:
     if not isinstance(raw, Mapping):
-        raise RequestError("set: knobs must be an object such as {\"CCM\": 1}")
+        raise RequestError('set: knobs must be an object such as {"CCM": 1}')
     found: dict[int, int] = {}
     for name, value in raw.items():
         number = number_of(name)

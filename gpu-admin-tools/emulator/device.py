@@ -188,9 +188,10 @@ class Device:
         self.off_bus = False
         self._program_config()
         self._lose_volatile_state(bus=True)
-        faults = self.fire("boot")
+        faults = self._strike("boot")
         self._latch_unless(faults)
         self._start_boot(self._clock(), faults)
+        self._hand_over(faults)
 
     def _program_config(self) -> None:
         """BARs and COMMAND as firmware leaves them, power state as described."""
@@ -227,9 +228,11 @@ class Device:
         now = self._clock()
         self.config.reset()
         self._lose_volatile_state(bus)
-        faults += self.fire("boot")
+        struck = self._strike("boot")
+        faults += struck
         self._latch_unless(faults)
         self._start_boot(now, faults, dark_s=self.spec.timing.flr_s)
+        self._hand_over(struck)
 
     def _latch_unless(self, faults: list[Fault]) -> None:
         if not any(fault.action == "mode_stuck" for fault in faults):
@@ -449,16 +452,27 @@ class Device:
     # --- events and faults ----------------------------------------------------------------------------------------
 
     def fire(self, event: str, knob: str | None = None, region: str | None = None) -> list[Fault]:
-        """Count an event, let the faults that strike take hold, return them."""
+        """Count an event, let the faults that strike take hold, return them.
+
+        Faults of the connection raise `Dropped` from here: what was about to happen then does not.
+        """
+        faults = self._strike(event, knob, region)
+        self._hand_over(faults)
+        return faults
+
+    def _strike(self, event: str, knob: str | None = None, region: str | None = None) -> list[Fault]:
+        """The part that concerns the device itself; a boot that has begun must not be left half-way."""
         faults = self._host.fire(self, event, knob, region)
         for fault in faults:
             self._host.note(self, "fault", event=event, action=fault.action)
-        for fault in faults:
             self._suffer(fault)
+        return faults
+
+    def _hand_over(self, faults: list[Fault]) -> None:
+        """The part that concerns connection and node."""
         for fault in faults:
             if fault.action in HOST_ACTIONS:
                 self._host.perform(self, fault)
-        return faults
 
     def _suffer(self, fault: Fault) -> None:
         """Faults that last until the device is repaired."""
@@ -485,9 +499,7 @@ class Device:
         self.counters.knob_reads += record.command == "knob_read"
         self.counters.knob_writes += record.command == "knob_write"
         op = record.command if record.command in ("knob_read", "knob_write") else "rpc"
-        self._host.note(
-            self, op, command=record.command, knob=record.knob, value=record.value, code=record.code
-        )
+        self._host.note(self, op, command=record.command, knob=record.knob, value=record.value, code=record.code)
 
     # --- control --------------------------------------------------------------------------------------------------
 

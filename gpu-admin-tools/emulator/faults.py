@@ -134,23 +134,23 @@ def parse_fault(raw: object, addresses: Iterable[str]) -> Fault:
     device, event, action = raw.get("device", EVERY_DEVICE), raw.get("event"), raw.get("action")
     known = list(addresses)
     if device != EVERY_DEVICE and device not in known:
-        raise FaultError(f"fault: device {device!r} is not in this node; use \"*\" or one of {_list(known)}")
-    if event not in EVERY_EVENT:
+        raise FaultError(f'fault: device {device!r} is not in this node; use "*" or one of {_list(known)}')
+    if not isinstance(event, str) or event not in EVERY_EVENT:
         raise FaultError(f"fault: event {event!r} is unknown; use one of {_list(EVERY_EVENT)}")
-    if action not in ACTIONS:
+    if not isinstance(action, str) or action not in ACTIONS:
         raise FaultError(f"fault: action {action!r} is unknown; use one of {_list(ACTIONS)}")
     if event not in ACTIONS[action]:
         raise FaultError(f"fault: action {action} cannot answer event {event}; use {_list(ACTIONS[action])}")
     return Fault(
         device=str(device),
-        event=str(event),
-        action=str(action),
+        event=event,
+        action=action,
         nth=_count(raw.get("nth", 1), "nth"),
         times=None if raw.get("times") == "forever" else _count(raw.get("times", 1), "times"),
-        knob=_knob(raw.get("knob"), str(event)),
-        errno=_errno(raw.get("errno"), str(action)),
-        code=_code(raw.get("code"), str(action)),
-        seconds=_seconds(raw.get("seconds"), str(action)),
+        knob=_knob(raw.get("knob"), event),
+        errno=_errno(raw.get("errno"), action),
+        code=_code(raw.get("code"), action),
+        seconds=_seconds(raw.get("seconds"), action),
     )
 
 
@@ -168,7 +168,7 @@ def _list(words: Iterable[object]) -> str:
 
 def _count(value: object, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        also = " or \"forever\"" if key == "times" else ""
+        also = ' or "forever"' if key == "times" else ""
         raise FaultError(f"fault: {key} must be a whole number from 1 up{also}, not {value!r}")
     return value
 
@@ -212,6 +212,6 @@ def _seconds(value: object, action: str) -> float:
         if value is not None:
             raise FaultError(f"fault: seconds only goes with rpc_late, not with {action}")
         return 0.0
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
         raise FaultError(f"fault: rpc_late needs seconds, a number from 0 up, not {value!r}")
     return float(value)

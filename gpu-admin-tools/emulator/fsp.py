@@ -200,9 +200,7 @@ class Fsp:
         self._noise = (self._noise * 1103515245 + 12345) & 0xFFFFFFFF
         return self._noise >> 16 | 1
 
-    def _respond(
-        self, channel: int, tag: int, nvdm: int, outcome: _Outcome, faults: list[Fault], now: float
-    ) -> None:
+    def _respond(self, channel: int, tag: int, nvdm: int, outcome: _Outcome, faults: list[Fault], now: float) -> None:
         knob = None if outcome.knob is None else NAMES.get(outcome.knob, str(outcome.knob))
         delay = self._rpc_s
         response_type = NVDM_FSP_RESPONSE

@@ -88,7 +88,8 @@ def _as_file(value: object, path: Path) -> str:
 
 
 def _wait_ready(process: subprocess.Popen[str], timeout_s: float) -> None:
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     deadline = time.monotonic() + timeout_s
     while (left := deadline - time.monotonic()) > 0:
         if not select.select([process.stdout], [], [], left)[0]:

@@ -97,11 +97,11 @@ def _device(raw: object, index: int, base: Timing) -> DeviceSpec:
     _refuse_unknown(raw, DEVICE_KEYS, where)
     address = raw.get("address")
     if not isinstance(address, str) or not ADDRESS.fullmatch(address):
-        raise NodeError(f"{where}: address must be a full PCI address such as \"0000:17:00.0\", not {address!r}")
+        raise NodeError(f'{where}: address must be a full PCI address such as "0000:17:00.0", not {address!r}')
     model = raw.get("model")
-    if model not in MODELS:
+    if not isinstance(model, str) or model not in MODELS:
         raise NodeError(f"{where}: model {model!r} is unknown; use one of {_list(MODELS)}")
-    product = MODELS[str(model)]
+    product = MODELS[model]
     numbers = {key: _number(raw, key, most, where) for key, most in NUMBERS.items()}
     bar1_mib = raw.get("bar1_mib", 256)
     if not _is_int(bar1_mib) or bar1_mib < 1 or bar1_mib & (bar1_mib - 1) or bar1_mib > 1 << 18:
@@ -111,7 +111,7 @@ def _device(raw: object, index: int, base: Timing) -> DeviceSpec:
     flags = {key: _flag(raw, key, key != "recovery", where) for key in FLAGS}
     return DeviceSpec(
         address=address,
-        model=str(model),
+        model=model,
         index=index,
         device_id=_or(numbers["device_id"], product.device_id),
         subsystem_id=_or(numbers["subsystem_id"], product.subsystem_id),
@@ -132,11 +132,10 @@ def _number_modules(specs: list[DeviceSpec], entries: list[Any]) -> Iterable[Dev
     places = {"sxm": 0, "switch": 0}
     for spec, entry in zip(specs, entries, strict=True):
         kind = "switch" if spec.product.class_code == 0x068000 else "sxm" if spec.product.sxm else ""
-        if kind and "module_id" not in entry:
-            spec = replace(spec, module_id=places[kind] % 8)
+        numbered = kind and "module_id" not in entry
+        yield replace(spec, module_id=places[kind] % 8) if numbered else spec
         if kind:
             places[kind] += 1
-        yield spec
 
 
 def _timing(raw: object, base: Timing, where: str) -> Timing:

@@ -158,7 +158,8 @@ class Server:
         """Power off and on: the connections break, the devices boot with their knobs."""
         for address in addresses:
             self.ports[address].drop()
-            self.devices[address].power_on()
+            with contextlib.suppress(Dropped):
+                self.devices[address].power_on()
 
     def note(self, device: Device, op: str, **details: object) -> None:
         """Log something, if there is a log."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple, Optional
 
 from .bus import Function
-from .errors import DeviceBusy, GpuError
+from .errors import DeviceBusy, GpuError, NotPermitted, errno_words
 
 VFIO_DRIVERS = ("vfio-pci", "nvgrace_gpu_vfio_pci", "nvgrace-gpu-vfio-pci")
 
@@ -128,7 +128,8 @@ def busy(holders: Iterable[Holder]) -> GpuError:
 def claim(functions: Iterable[Function], root: str = "/") -> Iterator[None]:
     """Keep the vfio groups of the functions open, so that no virtual machine can start on them meanwhile.
 
-    Raises DeviceBusy when a group is open elsewhere, even in a process that is not visible from here.
+    Raises DeviceBusy when a group is open elsewhere, even in a process that is not visible from here;
+    NotPermitted when it may not be opened at all.
     """
     descriptors = []
     groups = {function.iommu_group(): function for function in functions if function.driver() in VFIO_DRIVERS}
@@ -140,9 +141,14 @@ def claim(functions: Iterable[Function], root: str = "/") -> Iterator[None]:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                raise busy([Holder(function.address, 0, "", "vfio group %s" % group)]) from error
+                if error.errno == errno.EBUSY:
+                    raise busy([Holder(function.address, 0, "", "vfio group %s" % group)]) from error
+                raise NotPermitted(
+                    "%s: the vfio group %s cannot be opened: %s." % (function.address, group, errno_words(error)),
+                    "Run as root (become: true), in a container with the host's /dev/vfio.",
+                    device=function.address,
+                    errno=error.errno,
+                ) from error
         yield
     finally:
         for descriptor in descriptors:

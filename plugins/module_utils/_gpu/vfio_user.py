@@ -113,6 +113,10 @@ class VfioUserFunction(bus.Function):
             self.vendor_id = self._config.read16(bus.VENDOR_ID)
             self.device_id = self._config.read16(bus.DEVICE_ID)
             self.class_code = self._config.read32(bus.REVISION_AND_CLASS) >> 8
+        except (OSError, struct.error) as error:
+            self.close()
+            words = errno_words(error) if isinstance(error, OSError) else "answers that cannot be taken apart"
+            raise _garbled(self.address, "it opens with %s" % words) from error
         except BaseException:
             self.close()
             raise
@@ -207,6 +211,7 @@ class Connection:
     def __init__(self, path: str, address: str) -> None:
         self._address = address
         self._next_id = 0
+        self._ahead = b""  # what came in one piece with the last message
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._timeout_s = GREETING_TIMEOUT_S
         self._socket.settimeout(GREETING_TIMEOUT_S)
@@ -244,11 +249,12 @@ class Connection:
         if len(answer) < 4 or struct.unpack_from("<H", answer)[0] != 0:
             raise _garbled(self._address, "the server greets with %s" % answer[:8].hex())
 
-    def call(self, command: int, payload: bytes, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
+    def call(self, command: int, payload: bytes, timeout_s: Optional[float] = None) -> bytes:
         """Send a command, return the payload of its answer.
 
         Raises OSError with the errno of an error answer, socket.timeout for none, DeviceGone when the server hangs up.
         """
+        timeout_s = ANSWER_TIMEOUT_S if timeout_s is None else timeout_s
         if timeout_s != self._timeout_s:
             self._socket.settimeout(timeout_s)
             self._timeout_s = timeout_s
@@ -275,7 +281,7 @@ class Connection:
         return answer[HEADER.size :]
 
     def _receive(self) -> bytes:
-        received = self._socket.recv(4096)
+        received = self._ahead or self._socket.recv(4096)
         while len(received) < HEADER.size:
             received += self._more()
         size = HEADER.unpack_from(received)[2]
@@ -283,7 +289,8 @@ class Connection:
             raise _garbled(self._address, "a message claims %d bytes" % size)
         while len(received) < size:
             received += self._more()
-        return received
+        self._ahead = received[size:]
+        return received[:size]
 
     def _more(self) -> bytes:
         data = self._socket.recv(65536)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import ASLEEP, B200, HOPPER, OLD, RTX, SWITCH
 from emulator import Emulator
+from emulator_node import ASLEEP, B200, HOPPER, OLD, RTX, SWITCH
 from vfio_client import (
     BAR0,
     INVALID_KNOB,

@@ -79,6 +79,12 @@ class Client:
     def close(self) -> None:
         self.socket.close()
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def poll(what: Callable[[], object], timeout: float = 5.0) -> None:
     """Until it is true; no fixed sleeps."""
