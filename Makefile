@@ -54,7 +54,7 @@ format: setup-dev ## format the Python code
 	@$(bin)/ruff check --fix .
 
 build: setup ## build the collection into dist/
-	@$(bin)/ansible-galaxy collection build --force --output-path dist
+	@$(bin)/python tools/artifact.py build dist
 
 bench: setup-dev ## measure
 	@$(bin)/python tests/bench/run.py
@@ -66,4 +66,4 @@ system-deps: ## install the Debian packages that the suites need, those that are
 	@tools/system-deps.sh
 
 clean: ## remove all that was made
-	rm -rf $(venv) $(venv).lock .cache dist tests/output
+	rm -rf $(venv) $(venv).lock .cache .hypothesis dist tests/output

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Make the collection importable under its full name, whatever the repository's folder is called, and the emulator too."""
+"""Make the collection importable under its full name, whatever the repository's folder is called; the emulator too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ def register_collection(root: Path) -> None:
     """Register ``ansible_collections.confidential.gpu`` in memory, unless Ansible's own finder is at work."""
     if any(type(finder).__name__ == "_AnsibleCollectionFinder" for finder in sys.meta_path):
         return
-    places = {"ansible_collections": [], "ansible_collections.confidential": [], "ansible_collections.confidential.gpu": [str(root)]}
+    places = {
+        "ansible_collections": [],
+        "ansible_collections.confidential": [],
+        "ansible_collections.confidential.gpu": [str(root)],
+    }
     for name, locations in places.items():
         package = types.ModuleType(name)
         package.__path__ = locations

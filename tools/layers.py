@@ -7,10 +7,10 @@
 - ``only``: names that only the given files may import (a folder ends with a slash).
 - ``never``: names that the files below a folder may not import.
 - ``standard_library``: folders whose files import the standard library, the collection, and what ``only`` allows them.
+- ``computed``: files that may import by a name that is computed, which no rule can check.
 
-A name stands for everything below it: ``ansible`` for ``ansible.module_utils.basic``. Imports inside functions count, and
-so do ``import_module("name")`` and its like. An import by a name that is computed is allowed only to a file of ``only``,
-because nobody else has a reason for it.
+A name stands for everything below it: ``ansible`` for ``ansible.module_utils.basic``. Imports inside functions count,
+and so do ``import_module("name")`` and its like.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Table:
     only: Mapping[str, Sequence[str]] = field(default_factory=dict)
     never: Mapping[str, Sequence[str]] = field(default_factory=dict)
     standard_library: Sequence[str] = ()
+    computed: Sequence[str] = ()
     roots: Sequence[str] = ()
 
     @classmethod
@@ -71,7 +72,7 @@ def check(root: Path, table: Table) -> list[Breach]:
         for file in sorted((root / folder).rglob("*.py")):
             path = file.relative_to(root).as_posix()
             imports = list(imports_of(path, file.read_text()))
-            for rule in (_order, _only, _never, _standard_library):
+            for rule in (_order, _only, _computed, _never, _standard_library):
                 breaches += [Breach(path, *found) for found in rule(path, imports, table)]
     return sorted(set(breaches))
 
@@ -143,11 +144,12 @@ def _only(path: str, imports: Sequence[Import], table: Table) -> Iterator[tuple[
         for found in imports:
             if _within(found.name, name):
                 yield found.line, f"{name} is imported only by {', '.join(places)}"
-    trusted = any(_covers(places, path) for places in table.only.values())
-    if not trusted:
-        for found in imports:
-            if found.name == COMPUTED:
-                yield found.line, "an import by a computed name cannot be checked: write the name"
+
+
+def _computed(path: str, imports: Sequence[Import], table: Table) -> Iterator[tuple[int, str]]:
+    for found in imports:
+        if found.name == COMPUTED and not _covers(table.computed, path):
+            yield found.line, "an import by a computed name cannot be checked: write the name"
 
 
 def _never(path: str, imports: Sequence[Import], table: Table) -> Iterator[tuple[int, str]]:

@@ -33,7 +33,14 @@ def main() -> int:
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv else [f"--upgrade-package={name}" for name in sys.argv[1:]]
     for group in ("run", "test"):
         out = f"requirements/{group}.txt"
-        command = [tools / "bin" / "uv", "pip", "compile", "--quiet", "--group", f"pyproject.toml:{group}"]
+        command: list[str | Path] = [
+            tools / "bin" / "uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--group",
+            f"pyproject.toml:{group}",
+        ]
         command += ["--universal", "--python-version", "3.11", "--generate-hashes"]
         command += ["--no-header", "--no-emit-index-url", "--no-emit-find-links", "--output-file", out, *upgrade]
         # Both environments hold the same versions of what they share.

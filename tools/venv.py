@@ -5,9 +5,9 @@
 
     python3 tools/venv.py .venv requirements/run.txt
 
-A stamp is written when all is done, and taken away before anything changes. So a second call has nothing to do, and what
-a killed call left is thrown away and made anew. The same happens when a lock file changes. Runs on old Pythons too, far
-enough to say that they are too old.
+A stamp is written when all is done, and taken away before anything changes. So a second call has nothing to do, and
+what a killed call left is thrown away and made anew. The same happens when a lock file changes. Runs on old Pythons
+too, far enough to say that they are too old.
 """
 
 from __future__ import annotations
@@ -41,11 +41,14 @@ def main() -> int:
     os.makedirs(os.path.dirname(venv), exist_ok=True)
     with open(venv + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return bring_up_to_date(venv, arguments.locks, arguments.any_python)
+        return bring_up_to_date(venv, arguments.locks, arguments.any_python, lock.fileno())
 
 
-def bring_up_to_date(venv: str, locks: list[str], any_python: bool) -> int:
-    """Do nothing, install on top, or start over."""
+def bring_up_to_date(venv: str, locks: list[str], any_python: bool, held: int) -> int:
+    """Do nothing, install on top, or start over.
+
+    ``held`` is the lock. Children get it too: when a call is killed, the next waits for the pip that it left behind.
+    """
     wanted = {os.path.basename(path): digest(path) for path in locks}
     found = read_stamp(venv, any_python)
     installed = found["locks"] if found else {}
@@ -64,7 +67,7 @@ def bring_up_to_date(venv: str, locks: list[str], any_python: bool) -> int:
     if start_over:
         shutil.rmtree(venv, ignore_errors=True)
         installed = {}
-        if subprocess.run([sys.executable, "-m", "venv", venv]).returncode != 0:
+        if subprocess.run([sys.executable, "-m", "venv", venv], check=False, pass_fds=[held]).returncode != 0:
             print("setup: python -m venv failed (its words are above).", file=sys.stderr)
             return 1
     else:
@@ -73,15 +76,26 @@ def bring_up_to_date(venv: str, locks: list[str], any_python: bool) -> int:
         name = os.path.basename(path)
         if installed.get(name) == wanted[name]:
             continue
-        # The locks are complete, so pip need not resolve; only wheels, so nothing is built and no code of a package runs.
-        command = [os.path.join(venv, "bin", "python"), "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps"]
+        # The locks are complete, so pip need not resolve; only wheels, so no code of a package runs.
+        command = [
+            os.path.join(venv, "bin", "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--require-hashes",
+            "--no-deps",
+        ]
         command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"]
-        if subprocess.run(command + ["-r", path]).returncode != 0:
+        if subprocess.run([*command, "-r", path], check=False, pass_fds=[held]).returncode != 0:
             print("setup: pip could not install %s (its words are above)." % path, file=sys.stderr)
             return 1
     with open(stamp + ".new", "w") as file:
         locks_now = dict(installed, **wanted)
-        json.dump({"python": this_python() if start_over or not found else found["python"], "venv": venv, "locks": locks_now}, file)
+        json.dump(
+            {"python": this_python() if start_over or not found else found["python"], "venv": venv, "locks": locks_now},
+            file,
+        )
     os.replace(stamp + ".new", stamp)
     print("setup: %s holds %s (%.0f s)" % (shown, ", ".join(locks), time.monotonic() - began))
     return 0
@@ -108,9 +122,8 @@ def this_python() -> str:
 def unfit_python() -> str | None:
     """Why this Python cannot be used, with the remedy, or None."""
     if sys.version_info < OLDEST:
-        return "%s is Python %d.%d, but %d.%d or later is needed: PYTHON=python3.12 make setup" % (
-            (sys.executable,) + tuple(sys.version_info[:2]) + OLDEST
-        )
+        versions = "%d.%d, but %d.%d" % (*sys.version_info[:2], *OLDEST)
+        return "%s is Python %s or later is needed: PYTHON=python3.12 make setup" % (sys.executable, versions)
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         return "%s has no venv with ensurepip: apt install python3-venv" % sys.executable
     return None

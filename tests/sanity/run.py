@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run ansible-test sanity with one interpreter: python tests/sanity/run.py /usr/bin/python3.12
 
-ansible-test works only in a folder .../ansible_collections/confidential/gpu that is no link, and keeps environments in the
-user's home. So it gets a copy of the tree and a home of its own, both below .cache, where they make the next run quick.
+ansible-test works only in a folder .../ansible_collections/confidential/gpu that is no link, and below a git
+repository it looks only at files that git knows. So it gets a copy of what is shipped in a temporary folder; the
+other suites look after the rest. It keeps environments in the user's home, so it gets a home of its own below .cache,
+which makes the next run quick.
 Each Python gets the newest ansible-core that the lock has for it.
 """
 
@@ -14,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,12 +30,13 @@ def main() -> int:
     venv = environment(python, version)
     if venv is None:
         return 1
-    place = HERE / version / "ansible_collections" / "confidential" / "gpu"
-    copy_tree(place)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
-    env.update(HOME=str(home(venv)), PATH=f"{venv / 'bin'}:{env['PATH']}", LC_ALL="C.UTF-8")
+    env.update(HOME=str(home(venv)), PATH=f"{venv / 'bin'}:{env['PATH']}")
     command = ["ansible-test", "sanity", "--local", "--python", version, "--color", "no"]
-    return subprocess.run(command, cwd=place, env=env, stdin=subprocess.DEVNULL, check=False).returncode
+    with tempfile.TemporaryDirectory(prefix="confidential-gpu-sanity-") as folder:
+        place = Path(folder, "ansible_collections", "confidential", "gpu")
+        subprocess.run([sys.executable, "tools/artifact.py", "copy", place], cwd=ROOT, check=True)
+        return subprocess.run(command, cwd=place, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
 
 def environment(python: str, version: str) -> Path | None:
@@ -42,18 +46,6 @@ def environment(python: str, version: str) -> Path | None:
     venv = HERE / version / "venv"
     made = subprocess.run([python, "tools/venv.py", str(venv), "requirements/run.txt"], cwd=ROOT, check=False)
     return venv if made.returncode == 0 else None
-
-
-def copy_tree(place: Path) -> None:
-    """Copy what git knows or would take, with nothing of git itself. What earlier runs left there goes away."""
-    shutil.rmtree(place, ignore_errors=True)
-    listed = output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], ROOT)
-    for name in filter(None, listed.split("\0")):
-        source = ROOT / name
-        if source.is_file():
-            target = place / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
 
 
 def home(venv: Path) -> Path:
@@ -73,9 +65,9 @@ def home(venv: Path) -> Path:
     return folder
 
 
-def output(command: list[str], folder: Path | None = None) -> str:
+def output(command: list[str]) -> str:
     """What a command prints; it must succeed."""
-    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

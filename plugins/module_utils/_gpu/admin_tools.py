@@ -178,7 +178,7 @@ def _over_bus(base: Any, function: bus.Function) -> Any:
             self.bars = [tuple(span) for span in function.bars()]
 
         def _map_bar(self, bar_num: int, bar_size: Optional[int] = None) -> bus.Space:
-            return function.bar(bar_num)
+            return function.map_bar(bar_num)
 
         def sysfs_power_control_get(self) -> str:
             return "on"  # whoever opened the function has woken it, and puts it back
@@ -216,7 +216,7 @@ def _translated(address: str) -> Iterator[None]:
         raise
     except AssertionError as error:
         raise ToolFailed(
-            "%s: gpu-admin-tools asserts: %s." % (address, error or "no reason given"),
+            "%s: gpu-admin-tools asserts: %s." % (address, str(error) or "no reason given"),
             "Report this with the output of cc_mode_info.",
             device=address,
         ) from error

@@ -72,11 +72,11 @@ class Change:
     def _stage(self, plan: DevicePlan, written: list[Write]) -> None:
         start = self._clock.now()
         tool = self._devices[plan.address].tool
-        for write in plan.writes:
-            written.append(write)  # before the attempt: an answer can be lost after the knob was stored
-            tool.write_knob(write.knob, write.after)
         done = self.done[plan.address]
-        done.staged = bool(plan.writes)
+        done.staged = bool(plan.writes)  # before the first attempt: an answer can be lost after the knob was stored
+        for write in plan.writes:
+            written.append(write)
+            tool.write_knob(write.knob, write.after)
         done.seconds["stage"] = self._clock.now() - start
 
     def roll_back(self) -> str:

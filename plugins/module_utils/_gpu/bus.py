@@ -128,7 +128,7 @@ class Function:
         """The memory BARs in order."""
         raise NotImplementedError
 
-    def bar(self, index: int) -> Space:
+    def map_bar(self, index: int) -> Space:
         """The registers behind the index-th memory BAR."""
         raise NotImplementedError
 

@@ -8,6 +8,7 @@ in-band permission and the way to reset, of all devices.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence
 
@@ -97,14 +98,24 @@ class ModeChange:
         present = self._bus.find()
         chosen = choose(present, self._request.devices, self._bus.name)
         wait_s = self._request.busy_timeout_s if self._request.busy == WAIT else 0
-        with lock.held(self._bus.lock_path(), wait_s, self._clock):
+        with lock.held(self._bus.lock_path(), wait_s, self._clock), contextlib.ExitStack() as undo:
+            for function in present:
+                undo.callback(function.close)  # some are opened only to see whether they are free
             self._wait_until_free(chosen, wait_s)
             with holders.claim(chosen, self._root), opened(chosen, tools, self._clock) as devices:
                 if not devices:
                     raise none_found(self._bus.name)
-                self._make_plan(devices)
-                self._check_fabric([one for one in present if one not in chosen], tools)
-                self._carry_out(devices, chosen, only_plan)
+                plan = self._make_plan(devices)
+                self._check_fabric(plan, [one for one in present if one not in chosen], tools)
+                change = Change(
+                    plan, {device.address: device for device in devices}, self._request.boot_timeout_s, self._clock
+                )
+                change.check()
+                self._change = change
+                if plan.is_change and not only_plan:
+                    change.stage()
+                    self._still_free(change, chosen)
+                    change.reset()
 
     def _wait_until_free(self, functions: Sequence[Function], wait_s: float) -> None:
         """Return when nobody uses the functions. Raises DeviceBusy after ``wait_s`` seconds."""
@@ -126,32 +137,20 @@ class ModeChange:
         outcomes = each(functions, lambda function: function.open())
         return [outcome.error for outcome in outcomes if isinstance(outcome.error, DeviceBusy)]
 
-    def _make_plan(self, devices: list[Device]) -> None:
+    def _make_plan(self, devices: list[Device]) -> Plan:
         self._found = read_all(devices, self._request.boot_timeout_s, self._clock)
         wanted = assign(self._found, self._request.mode, self._request.modes)
         self._plan = make(self._found, wanted, self._request.reset)
+        return self._plan
 
-    def _check_fabric(self, others: Sequence[Function], tools: admin_tools.AdminTools) -> None:
+    def _check_fabric(self, plan: Plan, others: Sequence[Function], tools: admin_tools.AdminTools) -> None:
         """A change of ppcie concerns the devices that were not chosen, too: they are read, if nobody uses them."""
-        assert self._plan is not None
-        if not self._plan.moves_ppcie:
+        if not plan.moves_ppcie:
             return
         raise_all(self._busy(others))
         with opened(others, tools, self._clock) as devices:
             found = read_all(devices, self._request.boot_timeout_s, self._clock)
-            check_fabric(self._plan, [*self._found, *found])
-
-    def _carry_out(self, devices: list[Device], functions: Sequence[Function], only_plan: bool) -> None:
-        assert self._plan is not None
-        by_address = {device.address: device for device in devices}
-        change = Change(self._plan, by_address, self._request.boot_timeout_s, self._clock)
-        change.check()
-        self._change = change
-        if only_plan or not self._plan.is_change:
-            return
-        change.stage()
-        self._still_free(change, functions)
-        change.reset()
+            check_fabric(plan, [*self._found, *found])
 
     def _still_free(self, change: Change, functions: Sequence[Function]) -> None:
         """Look again right before the reset: a virtual machine may have started while knobs were staged."""

@@ -54,7 +54,8 @@ class Device:
     @property
     def tool(self) -> ToolDevice:
         """NVIDIA's view of it; only for a device without a problem."""
-        assert self._tool is not None
+        if self._tool is None:
+            raise RuntimeError("a device with a problem has no tool")
         return self._tool
 
     def wait_for_boot(self, timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> None:

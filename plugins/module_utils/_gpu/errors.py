@@ -8,6 +8,7 @@ what the message was made from (device, register and value, RPC code, errno, dri
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, Sequence
 
@@ -159,7 +160,5 @@ def raise_all(errors: Sequence[GpuError]) -> None:
 
 def errno_words(error: OSError) -> str:
     """'EBUSY (Device or resource busy)' of an OSError."""
-    import errno
-
     code = error.errno or 0
     return "%s (%s)" % (errno.errorcode.get(code, str(code)), os.strerror(code) if code else str(error))

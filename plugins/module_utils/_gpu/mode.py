@@ -58,9 +58,11 @@ class Traits(NamedTuple):
 
 
 def supported(traits: Traits) -> tuple[str, ...]:
-    """The modes that a device with a security processor can do; none for a GPU without CC."""
+    """The modes that a device can do; none for a GPU without CC and for a switch older than LS10."""
     if traits.kind == NVSWITCH:
-        return (OFF, PPCIE) if traits.has_ppcie else (OFF,)
+        if traits.has_ppcie:
+            return (OFF, PPCIE)
+        return (OFF,) if traits.family == "laguna" else ()
     if not traits.has_cc:
         return ()
     return MODES if traits.has_ppcie else (OFF, ON, DEVTOOLS)

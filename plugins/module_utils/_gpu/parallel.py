@@ -47,5 +47,5 @@ def _run(outcome: Outcome[Item, Answer], work: Callable[[Item], Answer]) -> None
         outcome.answer = work(outcome.item)
     except GpuError as error:
         outcome.error = error
-    except BaseException as error:  # handed over to the thread that asked
+    except BaseException as error:  # noqa: BLE001  (handed over to the thread that asked)
         outcome.crash = error

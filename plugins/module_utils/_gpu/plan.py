@@ -149,8 +149,8 @@ def make(found: Sequence[Found], wanted: Mapping[str, str], reset: bool = True) 
 
 
 def _plan(one: Found, wanted: str, reset: bool) -> DevicePlan:
-    assert one.traits is not None
-    assert one.mode is not None
+    if one.traits is None or one.mode is None:
+        raise ValueError("%s has not been read" % one.address)
     writes = tuple(
         Write(knob, one.knobs[knob], value)
         for knob, value in staging(one.traits, wanted)

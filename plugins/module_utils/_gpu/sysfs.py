@@ -90,14 +90,15 @@ class SysfsFunction(bus.Function):
     @property
     def config(self) -> bus.Space:
         """The config space of an open function."""
-        assert self._config is not None, "open() comes first"
+        if self._config is None:
+            raise RuntimeError("open() comes first")
         return self._config
 
     def bars(self) -> Sequence[bus.BarSpan]:
         """The memory BARs in order, as the kernel's ``resource`` file lists them."""
         return [span for _index, span in self._resources()]
 
-    def bar(self, index: int) -> bus.Space:
+    def map_bar(self, index: int) -> bus.Space:
         """The index-th memory BAR, mapped. Raises Bar0Unreadable."""
         if index not in self._bars:
             self._bars[index] = self._map(index)

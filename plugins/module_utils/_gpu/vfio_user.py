@@ -37,6 +37,11 @@ FLAG_ERROR = 0x20
 
 REGION_CONFIG = 7
 REGION_COUNT_OF_BARS = 6
+# PCI Local Bus: the registers of the BARs and the low bits of each
+BAR_REGISTERS = 0x10
+BAR_IS_IO = 0x1
+BAR_TYPE = 0x6
+BAR_IS_64BIT = 0x4
 DEVICE_INFO_FLAG_RESET = 1
 
 HEADER = struct.Struct("<HHIII")
@@ -92,7 +97,7 @@ class VfioUserFunction(bus.Function):
         self._clock = clock
         self._connection: Optional[Connection] = None
         self._config: Optional[_Region] = None
-        self._regions: list[tuple[int, int]] = []
+        self._bars: list[tuple[int, int]] = []  # region number and size in bytes of each memory BAR
         self._server_resets = False
 
     def open(self) -> None:
@@ -105,11 +110,15 @@ class VfioUserFunction(bus.Function):
             info = self._connection.call(DEVICE_GET_INFO, struct.pack("<IIII", 16, 0, 0, 0))
             _argsz, flags, regions, _irqs = struct.unpack_from("<IIII", info)
             self._server_resets = bool(flags & DEVICE_INFO_FLAG_RESET)
-            sizes = [self._region_size(index) for index in range(min(regions, REGION_CONFIG + 1))]
+            sizes = [_region_size(self._connection, index) for index in range(min(regions, REGION_CONFIG + 1))]
             if len(sizes) <= REGION_CONFIG:
                 raise _garbled(self.address, "the device has %d regions, so no config space" % regions)
-            self._regions = [(index, size) for index, size in enumerate(sizes[:REGION_COUNT_OF_BARS]) if size]
             self._config = _Region(self._connection, REGION_CONFIG, sizes[REGION_CONFIG])
+            self._bars = [
+                (index, size)
+                for index, size in enumerate(sizes[:REGION_COUNT_OF_BARS])
+                if size and not self._config.read32(BAR_REGISTERS + 4 * index) & BAR_IS_IO
+            ]
             self.vendor_id = self._config.read16(bus.VENDOR_ID)
             self.device_id = self._config.read16(bus.DEVICE_ID)
             self.class_code = self._config.read32(bus.REVISION_AND_CLASS) >> 8
@@ -121,12 +130,6 @@ class VfioUserFunction(bus.Function):
             self.close()
             raise
 
-    def _region_size(self, index: int) -> int:
-        assert self._connection is not None
-        answer = self._connection.call(DEVICE_GET_REGION_INFO, struct.pack("<IIIIQQ", 32, 0, index, 0, 0, 0))
-        size: int = struct.unpack_from("<IIIIQQ", answer)[4]
-        return size
-
     def close(self) -> None:
         """Hang up."""
         if self._connection is not None:
@@ -137,25 +140,30 @@ class VfioUserFunction(bus.Function):
     @property
     def config(self) -> bus.Space:
         """The config space of an open function."""
-        assert self._config is not None, "open() comes first"
+        if self._config is None:
+            raise RuntimeError("open() comes first")
         return self._config
 
     def bars(self) -> Sequence[bus.BarSpan]:
         """The memory BARs in order, with the addresses that config space holds."""
         spans = []
-        for index, size in self._regions:
-            low = self.config.read32(0x10 + 4 * index)
-            is_64bit = low & 0x6 == 0x4
-            high = self.config.read32(0x14 + 4 * index) if is_64bit and index < REGION_COUNT_OF_BARS - 1 else 0
-            if not low & 1:
-                spans.append(bus.BarSpan(high << 32 | low & ~0xF, size, is_64bit))
+        for index, size in self._bars:
+            register = BAR_REGISTERS + 4 * index
+            low = self.config.read32(register)
+            is_64bit = low & BAR_TYPE == BAR_IS_64BIT
+            high = self.config.read32(register + 4) if is_64bit and index < REGION_COUNT_OF_BARS - 1 else 0
+            spans.append(bus.BarSpan(high << 32 | low & ~0xF, size, is_64bit))
         return spans
 
-    def bar(self, index: int) -> bus.Space:
+    def map_bar(self, index: int) -> bus.Space:
         """The index-th memory BAR."""
-        assert self._connection is not None, "open() comes first"
-        region, size = self._regions[index]
-        return _Region(self._connection, region, size)
+        region, size = self._bars[index]
+        return _Region(self._connected(), region, size)
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            raise RuntimeError("open() comes first")
+        return self._connection
 
     def reset_method(self) -> Optional[str]:
         """'flr' when the function has it, else 'server' when its server offers a reset."""
@@ -170,16 +178,13 @@ class VfioUserFunction(bus.Function):
             raise no_reset_method(self.address)
         try:
             if method == "flr":
-                self._function_level_reset()
+                self._function_level_reset(bus.capability(self.config, bus.CAPABILITY_EXPRESS) or 0)
             else:
-                assert self._connection is not None
-                self._connection.call(DEVICE_RESET, b"", RESET_TIMEOUT_S)
+                self._connected().call(DEVICE_RESET, b"", RESET_TIMEOUT_S)
         except OSError as error:
             raise reset_refused(self.address, error, None) from error
 
-    def _function_level_reset(self) -> None:
-        express = bus.capability(self.config, bus.CAPABILITY_EXPRESS)
-        assert express is not None
+    def _function_level_reset(self, express: int) -> None:
         saved = [(offset, self.config.read32(offset)) for offset in (*range(0x10, 0x40, 4), bus.COMMAND)]
         control = self.config.read16(express + bus.EXPRESS_DEVCTL)
         self.config.write16(express + bus.EXPRESS_DEVCTL, control | bus.DEVCTL_FLR)
@@ -338,6 +343,12 @@ class _Region(bus.Space):
 
     def write(self, offset: int, data: int, size: int) -> None:
         self._connection.region_write(self._region, offset, size, data)
+
+
+def _region_size(connection: Connection, index: int) -> int:
+    answer = connection.call(DEVICE_GET_REGION_INFO, struct.pack("<IIIIQQ", 32, 0, index, 0, 0, 0))
+    size: int = struct.unpack_from("<IIIIQQ", answer)[4]
+    return size
 
 
 def _held(address: str) -> GpuError:

@@ -1,0 +1,177 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Run the suites, fast ones first, and end with a table of what ran and what did not: python tests/run.py [suite ...]
+
+Which suites there are stands in ``suites``. A suite whose needs are not met does not run, and the table says what would
+enable it; with REQUIRE_ALL=1 in the environment that is a failure. Lines go to standard output as they come.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.prefix) / "bin"
+PASSED, FAILED, NOT_RUN = "passed", "FAILED", "did not run"
+# Names that stand for several suites.
+GROUPS = {"lint": ("layers", "ruff", "mypy", "ansible-lint"), "sanity": ("sanity-*",)}
+# The Pythons that an ansible-core of the lock runs on.
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One suite: commands that must all succeed, one after the other, and what has to be there for them to run."""
+
+    name: str
+    commands: Sequence[Sequence[str]]
+    files: str = ""  # a pattern; until a file matches, there is nothing to run
+    tools: Sequence[str] = ()
+    enable: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a suite went."""
+
+    suite: Suite
+    status: str
+    seconds: float = 0.0
+    why: str = ""
+    excused: bool = False  # not even REQUIRE_ALL wants it
+
+
+def suites() -> list[Suite]:
+    """Every suite, in the order in which they run."""
+    python, pytest = sys.executable, (sys.executable, "-m", "pytest")
+    coverage = ("--cov", "--cov-report=term", "--cov-fail-under=90")
+    return [
+        Suite("layers", [(python, "tools/layers.py")]),
+        Suite("ruff", [("ruff", "check", "."), ("ruff", "format", "--check", ".")], tools=["ruff"]),
+        Suite("mypy", [("mypy",)], tools=["mypy"]),
+        Suite("unit", [(*pytest, "tests/unit", "-q", *coverage)], files="tests/unit/**/test_*.py"),
+        Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"]),
+        Suite("conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py"),
+        Suite("cuts", [(python, "tests/cuts/run.py")], files="tests/cuts/run.py"),
+        Suite("integration", [(*pytest, "tests/integration", "-q")], files="tests/integration/**/test_*.py"),
+        *sanity(),
+        Suite("galaxy-importer", [(python, "tests/importer.py")]),
+    ]
+
+
+def sanity() -> Iterator[Suite]:
+    """ansible-test sanity with each Python on this machine."""
+    for version, python in pythons().items():
+        yield Suite(
+            f"sanity-{version}",
+            [(sys.executable, "tests/sanity/run.py", python)],
+            tools=["shellcheck"],
+            enable="make system-deps",
+        )
+
+
+def pythons() -> dict[str, str]:
+    """Version to path of the Pythons found: this one, those on PATH, those of pyenv. Only those that run."""
+    folders = os.environ.get("PATH", "").split(":")
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    folders += sorted(str(folder) for folder in pyenv.glob("versions/*/bin"))
+    found = {}
+    for version in PYTHONS:
+        if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+            found[version] = sys.executable
+            continue
+        for folder in folders:
+            path = os.path.join(folder, "python" + version)
+            # A name on PATH may be a dead shim; and Debian's Python may lack ensurepip.
+            probe = [path, "-c", "import venv, ensurepip, sys; print('%d.%d' % sys.version_info[:2])"]
+            if os.access(path, os.X_OK) and said(probe) == version:
+                found[version] = path
+                break
+    return found
+
+
+def said(command: Sequence[str]) -> str:
+    """What a command prints, or nothing if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def select(every: Sequence[Suite], names: Sequence[str]) -> list[Suite]:
+    """The suites of these names and groups, in the order of ``every``. Raises KeyError for a name that is none."""
+    if not names:
+        return list(every)
+    patterns: list[str] = []
+    for name in names:
+        members = GROUPS.get(name, (name,))
+        patterns += [re.escape(member).replace(r"\*", ".*") for member in members]
+        if not any(re.fullmatch(pattern, suite.name) for pattern in patterns[-len(members) :] for suite in every):
+            raise KeyError(name)
+    return [suite for suite in every if any(re.fullmatch(pattern, suite.name) for pattern in patterns)]
+
+
+def run(suite: Suite, root: Path = ROOT) -> Outcome:
+    """Run one suite, if what it needs is there."""
+    missing = [tool for tool in suite.tools if shutil.which(tool) is None]
+    if missing:
+        enable = suite.enable or "make setup-dev"
+        return Outcome(suite, NOT_RUN, why=f"no {' and no '.join(missing)}: {enable}")
+    if suite.files and not any(root.glob(suite.files)):
+        return Outcome(suite, NOT_RUN, why=f"nothing there yet: {suite.files}", excused=True)
+    print(f"\n=== {suite.name} " + "=" * (115 - len(suite.name)), flush=True)
+    began = time.monotonic()
+    status, why = PASSED, ""
+    for command in suite.commands:
+        code = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, check=False).returncode
+        if code != 0:
+            status, why = FAILED, f"status {code} of {' '.join(os.path.basename(word) for word in command[:3])}"
+            break
+    return Outcome(suite, status, time.monotonic() - began, why)
+
+
+def table(outcomes: Sequence[Outcome], require_all: bool) -> tuple[str, int]:
+    """The table with its closing line, and the exit status."""
+    lines = []
+    failed = 0
+    for outcome in outcomes:
+        fails = outcome.status == FAILED or (outcome.status == NOT_RUN and require_all and not outcome.excused)
+        failed += fails
+        seconds = f"{outcome.seconds:7.1f}" if outcome.status != NOT_RUN else "       "
+        mark = " (REQUIRE_ALL)" if fails and outcome.status == NOT_RUN else ""
+        lines.append(f"{outcome.suite.name:16} {outcome.status:12} {seconds}  {outcome.why}{mark}".rstrip())
+    passed = sum(outcome.status == PASSED for outcome in outcomes)
+    lines += ["", f"{passed} passed, {failed} failed"]
+    # A run of nothing has shown nothing.
+    return "\n".join(lines), 1 if failed or not passed else 0
+
+
+def main() -> int:
+    """Run what was asked for; 0 if all of it passed."""
+    try:
+        chosen = select(suites(), sys.argv[1:])
+    except KeyError as unknown:
+        names = ", ".join([*GROUPS, *(suite.name for suite in suites())])
+        print(f"There is no suite {unknown}. There are: {names}", file=sys.stderr)
+        return 2
+    os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
+    # Nothing is left in the user's home, and no configuration of the user's takes part.
+    os.environ["ANSIBLE_HOME"] = str(ROOT / ".cache" / "ansible")
+    os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / ".cache" / "collections")
+    outcomes = [run(suite) for suite in chosen]
+    text, code = table(outcomes, os.environ.get("REQUIRE_ALL") == "1")
+    print(f"\n=== suites {'=' * 109}\n{text}", flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

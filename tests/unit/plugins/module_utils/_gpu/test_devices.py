@@ -1,0 +1,251 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Devices opened, woken, read and put back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import bus, devices
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Device
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
+    BootFailed,
+    DeviceGone,
+    GpuError,
+    InRecovery,
+    NoDevices,
+    RpcFailed,
+    UnknownDevice,
+)
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import Knob
+
+ADDRESS = "0000:17:00.0"
+PM_CONTROL = 0x44
+
+
+class Tools:
+    """Opens every function as a tool device; remembers in which state it found it."""
+
+    def __init__(self, fakes: Any, error: GpuError | None = None) -> None:
+        self.fakes = fakes
+        self.error = error
+        self.seen: list[tuple[int, str | None]] = []
+
+    def open(self, function: Any) -> Any:
+        self.seen.append((function.config.read16(PM_CONTROL) & 3, function.power_control()))
+        if self.error is not None:
+            raise self.error
+        return self.fakes.Tool(function.address, [])
+
+
+@pytest.fixture
+def device(fakes: Any) -> Device:
+    function = fakes.Function()
+    return Device(function, fakes.Tool(ADDRESS, []))
+
+
+# --- opening, waking, putting back ------------------------------------------------------------------------------------
+
+
+def test_a_device_that_is_awake_is_left_alone(fakes: Any, clock: Any) -> None:
+    function = fakes.Function()
+    with devices.opened([function], Tools(fakes), clock) as (one,):
+        assert function.is_open
+        assert (one.address, one.kind, one.problem) == (ADDRESS, "gpu", None)
+    assert not function.is_open
+    assert function.memory.written == []
+    assert clock.sleeps == []
+
+
+def test_a_sleeping_device_is_woken_and_sleeps_again(fakes: Any, clock: Any) -> None:
+    function = fakes.Function(pm_state=0x0103)
+    function.power = "auto"
+    tools = Tools(fakes)
+    with devices.opened([function], tools, clock):
+        assert tools.seen == [(0, "on")]
+        assert clock.sleeps == [devices.WAKE_S]
+        function.memory.data[PM_CONTROL] |= 0x80  # something else in the register changed meanwhile
+    assert function.memory.read16(PM_CONTROL) == 0x0183
+    assert function.powers == ["on", "auto"]
+
+
+def test_memory_decoding_is_put_back_and_nothing_beside_it(fakes: Any) -> None:
+    function = fakes.Function()
+    function.memory.data[4] = 0x00
+    with devices.opened([function], Tools(fakes)):
+        function.memory.data[4] = 0x06  # whoever maps BAR0 switches it on
+    assert function.memory.data[4] == 0x04
+
+
+def test_nothing_is_put_back_to_a_device_that_died(fakes: Any) -> None:
+    function = fakes.Function(pm_state=0x0003)
+    with devices.opened([function], Tools(fakes)):
+        function.memory.data[:] = b"\xff" * 4096
+        function.memory.written.clear()
+    assert function.memory.written == []
+
+
+def test_a_function_without_power_management(fakes: Any) -> None:
+    function = fakes.Function()
+    function.memory.data[0x34] = 0
+    with devices.opened([function], Tools(fakes)) as (one,):
+        assert one.problem is None
+
+
+def test_a_device_that_fell_off_the_bus(fakes: Any) -> None:
+    function = fakes.Function()
+    function.power = "auto"
+    function.memory.data[:] = b"\xff" * 4096
+    with devices.opened([function], Tools(fakes)) as (one,):
+        assert isinstance(one.problem, DeviceGone)
+        assert "fallen off the bus: config space at 0xf0 reads 0xffff" in one.problem.cause
+        assert one.problem.seen == {"device": ADDRESS, "register": 0xF0, "value": 0xFFFF}
+        with pytest.raises(RuntimeError, match="has no tool"):
+            _ = one.tool
+    assert function.power == "auto"
+    assert not function.is_open
+
+
+def test_a_device_that_cannot_be_opened_does_not_stop_the_others(fakes: Any) -> None:
+    gone, fine = fakes.Function("0000:17:00.0"), fakes.Function("0000:3b:00.0")
+    gone.open_error = DeviceGone("Gone.", "Look.")
+    with devices.opened([gone, fine], Tools(fakes)) as both:
+        assert [one.problem for one in both] == [gone.open_error, None]
+
+
+def test_a_device_that_the_tool_does_not_know(fakes: Any) -> None:
+    function = fakes.Function()
+    error = UnknownDevice("Unknown.", "Leave it out.")
+    with devices.opened([function], Tools(fakes, error)) as (one,):
+        assert one.problem is error
+
+
+def test_functions_of_other_makers_are_passed_over_but_not_silent_ones(fakes: Any) -> None:
+    other, audio, silent = fakes.Function("a"), fakes.Function("b", class_code=0x040300), fakes.Function("c")
+    other.vendor_id = 0x8086
+    silent.vendor_id, silent.class_code = 0xFFFF, 0xFFFFFF
+    silent.memory.data[:] = b"\xff" * 4096
+    with devices.opened([other, audio, silent], Tools(fakes)) as found:
+        assert [one.address for one in found] == ["c"]
+        assert isinstance(found[0].problem, DeviceGone)
+
+
+# --- boot -------------------------------------------------------------------------------------------------------------
+
+
+def test_boot_is_waited_for(device: Device, clock: Any) -> None:
+    device.tool.booted = False
+    clock.at(1.5, lambda: setattr(device.tool, "booted", True))
+    device.wait_for_boot(5, clock)
+    assert 1.5 <= clock.now() < 1.6
+
+
+def test_a_device_without_a_security_processor_has_nothing_to_boot(device: Device, clock: Any) -> None:
+    device.tool.has_fsp = device.tool.booted = False
+    device.wait_for_boot(5, clock)
+    assert clock.sleeps == []
+
+
+def test_firmware_that_does_not_boot(device: Device, clock: Any) -> None:
+    device.tool.booted = False
+    with pytest.raises(BootFailed) as caught:
+        device.wait_for_boot(5, clock)
+    assert caught.value.cause == (
+        "0000:17:00.0: the firmware has not booted after 5 s: register 0x200bc = 0x1, not 0xff."
+    )
+    assert "boot_timeout" in caught.value.remedy
+    assert caught.value.seen == {"device": ADDRESS, "register": 0x200BC, "value": 1, "registers": {"0x20120": "0x0"}}
+
+
+@pytest.mark.parametrize("booted", [True, False])
+def test_firmware_in_recovery(device: Device, clock: Any, booted: bool) -> None:
+    device.tool.booted, device.tool.recovering = booted, True
+    with pytest.raises(InRecovery) as caught:
+        device.wait_for_boot(0, clock)
+    assert caught.value.cause == "0000:17:00.0: the firmware is in recovery mode (0x20120 = 0x40000000)."
+    assert "update its firmware" in caught.value.remedy
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_read(device: Device, clock: Any) -> None:
+    device.tool.stored.update({8: 1, 10: 2})
+    device.tool.active[8] = 1
+    found = device.read(5, clock)
+    assert (found.mode, found.pending, found.firmware, found.module_id) == ("on", "on", "booted", "SXM_1")
+    assert found.supported == ("off", "on", "devtools", "ppcie")
+    assert found.knobs[Knob.BAR0_DECOUPLER] == 2
+    assert len(found.knobs) == 7
+    assert not found.firmware_too_old
+
+
+def test_firmware_before_ppcie(device: Device, clock: Any) -> None:
+    del device.tool.stored[45]
+    found = device.read(5, clock)
+    assert found.firmware_too_old
+    assert found.supported == ("off", "on", "devtools")
+    assert Knob.PPCIE not in found.knobs
+
+
+def test_a_switch(fakes: Any, clock: Any) -> None:
+    device = Device(fakes.Function(class_code=0x068000), fakes.Tool(ADDRESS, []))
+    device.tool.family, device.tool.has_cc = "laguna", False
+    device.tool.active[45] = 1
+    found = device.read(5, clock)
+    assert (found.kind, found.mode, found.supported) == ("nvswitch", "ppcie", ("off", "ppcie"))
+
+
+def test_a_device_that_cannot_be_asked(device: Device, clock: Any) -> None:
+    device.tool.has_fsp = device.tool.has_cc = device.tool.has_ppcie = False
+    found = device.read(5, clock)
+    assert (found.mode, found.firmware, found.supported, found.pending) == ("unsupported", "none", (), None)
+
+
+def test_all_are_read_and_problems_stay_with_their_device(fakes: Any, clock: Any) -> None:
+    journal: list[Any] = []
+    sick = [Device(fakes.Function(address), fakes.Tool(address, journal)) for address in "abc"]
+    sick[0].tool.recovering = True
+    sick[1].tool.booted = False
+    sick[2].tool.read_errors[8] = RpcFailed("c: refused.", "Update.", device="c", rpc_code=2)
+    fine = Device(fakes.Function("d"), fakes.Tool("d", journal))
+    unopened = Device(fakes.Function("e"), None, DeviceGone("e: gone.", "Look."))
+    found = devices.read_all([*sick, fine, unopened], 0, clock)
+    assert [one.firmware for one in found] == ["recovery", "booting", "unknown", "booted", "unknown"]
+    assert [type(one.problem).__name__ for one in found] == [
+        "InRecovery",
+        "BootFailed",
+        "RpcFailed",
+        "NoneType",
+        "DeviceGone",
+    ]
+    assert [one.mode for one in found] == [None, None, None, "off", None]
+    assert [one.name for one in found] == ["H100", "H100", "H100", "H100", ""]
+
+
+def test_none_found_says_where() -> None:
+    error = devices.none_found("sysfs")
+    assert isinstance(error, NoDevices)
+    assert str(error).startswith("No NVIDIA GPU or NVSwitch was found on sysfs. Check with lspci")
+
+
+def test_putting_back_survives_a_device_that_cannot_be_reached(fakes: Any) -> None:
+    class Dead(bus.Space):
+        alive = True
+
+        def __init__(self, data: bytearray) -> None:
+            self.data = data
+
+        def read(self, offset: int, size: int) -> int:
+            if not self.alive:
+                raise DeviceGone("Gone.", "Look.")
+            return int.from_bytes(self.data[offset : offset + size], "little")
+
+    function = fakes.Function()
+    function.memory = Dead(function.memory.data)
+    with devices.opened([function], Tools(fakes)) as (one,):
+        assert one.problem is None
+        function.memory.alive = False
+    assert not function.is_open

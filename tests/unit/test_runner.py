@@ -1,0 +1,87 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The runner of the suites: what counts as a failure, and what the last lines say."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+YES = (sys.executable, "-c", "")
+NO = (sys.executable, "-c", "raise SystemExit(3)")
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("suite_runner", ROOT / "tests" / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["suite_runner"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+runner = _load()
+
+
+def ended(*given: object, require_all: bool = False) -> tuple[str, int]:
+    """The table of these suites, run."""
+    text, code = runner.table([runner.run(suite, ROOT) for suite in given], require_all)
+    return str(text), int(code)
+
+
+def test_all_passed() -> None:
+    text, code = ended(runner.Suite("a", [YES]), runner.Suite("b", [YES, YES]))
+    assert code == 0
+    assert text.splitlines()[-1] == "2 passed, 0 failed"
+
+
+def test_one_failed_command_fails_its_suite_and_the_run() -> None:
+    text, code = ended(runner.Suite("a", [YES]), runner.Suite("b", [NO, YES]))
+    assert code == 1
+    assert text.splitlines()[-1] == "1 passed, 1 failed"
+    assert "FAILED" in text
+    assert "status 3" in text
+
+
+def test_a_missing_tool_is_named_with_its_remedy_and_fails_only_where_all_is_required() -> None:
+    needy = runner.Suite("b", [YES], tools=["no-such-tool"], enable="apt install it")
+    text, code = ended(runner.Suite("a", [YES]), needy)
+    assert code == 0
+    assert "no no-such-tool: apt install it" in text
+    text, code = ended(runner.Suite("a", [YES]), needy, require_all=True)
+    assert code == 1
+    assert text.splitlines()[-1] == "1 passed, 1 failed"
+
+
+def test_a_run_in_which_nothing_ran_is_no_success() -> None:
+    text, code = ended(runner.Suite("b", [YES], files="no/such/*.py"))
+    assert code == 1
+    assert text.splitlines()[-1] == "0 passed, 0 failed"
+
+
+def test_suites_are_selected_by_name_and_group_in_their_own_order() -> None:
+    every = [runner.Suite(name, []) for name in ("layers", "unit", "sanity-3.11", "sanity-3.12")]
+    assert [suite.name for suite in runner.select(every, ["sanity", "layers"])] == [
+        "layers",
+        "sanity-3.11",
+        "sanity-3.12",
+    ]
+    assert runner.select(every, []) == every
+    with pytest.raises(KeyError):
+        runner.select(every, ["unti"])
+
+
+def test_this_python_is_found_and_a_dead_shim_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = tmp_path / "python3.14"
+    dead.write_text("#!/bin/sh\necho 'command not found' >&2\nexit 127\n")
+    dead.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    found = runner.pythons()
+    assert found == {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
