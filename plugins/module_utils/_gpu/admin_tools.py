@@ -192,6 +192,9 @@ def _over_bus(base: Any, function: bus.Function) -> Any:
             self.falcons = self.fsp_rpc = None  # both describe the state before the reset
             self.reset_post()
 
+        def write_verbose(self, reg: int, data: int) -> None:
+            self.write(reg, data)  # without the reads before and after it, which are for a log line
+
         def wait_for_boot(self, silent_on_failure: bool = False) -> None:
             super().wait_for_boot(silent_on_failure=True)  # loud, it prints to standard error
 
