@@ -10,30 +10,18 @@ What the tool keeps for a whole process stays in here: its import path, its cach
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
-import importlib.util
+import importlib.machinery
 import logging
 import os
 import re
 import sys
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from . import bus
-from .errors import (
-    Bar0Unreadable,
-    DeviceGone,
-    GpuError,
-    InvalidKnob,
-    RpcFailed,
-    RpcGarbled,
-    RpcTimeout,
-    ToolFailed,
-    ToolMissing,
-    ToolUnknown,
-    UnknownDevice,
-)
+from .errors import ToolFailed, ToolMissing, ToolUnknown
+from .tool_errors import knob_words, translated
 
 MODULE = "nvidia_gpu_tools"
 PACKAGES = (MODULE, "gpu", "pci", "utils", "cli")
@@ -46,7 +34,6 @@ NEEDED = {
     "NvSwitch": ("query_ppcie_mode", "is_boot_done", "is_in_recovery", "_init_fsp_rpc", "reset_pre"),
 }
 
-NV_PMC_BOOT_0 = 0x0
 BOOT_DONE = 0xFF
 # hardware facts that the tool holds as bare numbers; NVSwitch LS10
 LS10_BOOT_COMPLETE = 0x660BC
@@ -82,7 +69,7 @@ class AdminTools:
     def open(self, function: bus.Function) -> ToolDevice:
         """NVIDIA's view of an open function. Raises UnknownDevice, DeviceGone, Bar0Unreadable, ToolFailed."""
         base = self._module.NvSwitch if function.is_nvswitch else self._module.Gpu
-        with _translated(function.address):
+        with translated(function.address):
             device = _over_bus(base, function)("/pci/" + function.address)
         # The tool hangs every device below a stand-in parent that lives as long as the process.
         devices = sys.modules["pci.devices"].PciDevices.DEVICES
@@ -124,7 +111,7 @@ def _folder(path: Optional[str]) -> str:
                 path=folder,
             )
         return folder
-    spec = importlib.util.find_spec(MODULE)
+    spec = importlib.machinery.PathFinder.find_spec(MODULE)  # not what an earlier load left in sys.modules
     if spec is None and os.path.isfile(os.path.join(INSTALLED_BY_ROLE, MODULE + ".py")):
         return INSTALLED_BY_ROLE
     if spec is None or spec.origin is None:
@@ -210,94 +197,6 @@ def _over_bus(base: Any, function: bus.Function) -> Any:
     return OverBus
 
 
-@contextlib.contextmanager
-def _translated(address: str) -> Iterator[None]:
-    """Turn what the tool raises into errors of ours."""
-    try:
-        yield
-    except GpuError:
-        raise
-    except AssertionError as error:
-        raise ToolFailed(
-            "%s: gpu-admin-tools asserts: %s." % (address, str(error) or "no reason given"),
-            "Report this with the output of cc_mode_info.",
-            device=address,
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise _ours(address, error) from error
-
-
-def _ours(address: str, error: BaseException) -> GpuError:
-    kind = type(error).__name__
-    text = str(error)
-    if kind == "FspRpcError":
-        code = int(getattr(error, "error", 0))
-        words = [hex(word) for word in getattr(error, "data", [])]
-        if code == 0x1E3:
-            return InvalidKnob(
-                "%s: the firmware does not know the knob (FSP error 0x1e3, invalid knob)." % address,
-                "Update the device's firmware.",
-                device=address,
-                rpc_code=code,
-                words=words,
-            )
-        return RpcFailed(
-            "%s: the security processor refused a request (FSP error 0x%x)." % (address, code),
-            "Update the device's firmware; power-cycle the device if it stays.",
-            device=address,
-            rpc_code=code,
-            words=words,
-        )
-    if kind == "GpuRpcTimeout" or (kind == "GpuPollTimeout" and "MNOC" in text):
-        return RpcTimeout(
-            "%s: the security processor (FSP) did not answer: %s." % (address, text.rstrip(".") or "time-out"),
-            "Run again; power-cycle the device if it stays.",
-            device=address,
-        )
-    if kind == "UnknownGpuError":
-        return UnknownDevice(
-            "%s: gpu-admin-tools %s does not know this device: %s." % (address, RELEASE, text),
-            "Leave it out with the option devices, or use a newer gpu-admin-tools.",
-            device=address,
-        )
-    if kind == "BrokenGpuErrorSecFault":
-        boot, fault = int(getattr(error, "boot", 0)), int(getattr(error, "sec_fault", 0))
-        return Bar0Unreadable(
-            "%s: the device is in a security fault: NV_PMC_BOOT_0 (0x0) = 0x%x, fault code 0x%x."
-            % (address, boot, fault),
-            "Power-cycle the host; if it stays, have the device replaced.",
-            device=address,
-            register=NV_PMC_BOOT_0,
-            value=boot,
-            fault=fault,
-        )
-    if kind in ("BrokenGpuError", "BrokenGpuErrorWithInfo"):
-        return Bar0Unreadable(
-            "%s: BAR0 does not answer (NV_PMC_BOOT_0, 0x0, reads all ones or a bus error)%s."
-            % (address, ": %s" % getattr(error, "err_info", "") if hasattr(error, "err_info") else ""),
-            "Check kernel lockdown (Secure Boot) and that the device is still on the bus; power-cycle it.",
-            device=address,
-            register=NV_PMC_BOOT_0,
-        )
-    if kind == "GpuError" and ("response" in text or "nvdm_type" in text or "request type" in text):
-        return RpcGarbled(
-            "%s: the security processor's answer breaks the protocol: %s." % (address, text.rstrip(".")),
-            "Run again; update the device's firmware if it stays.",
-            device=address,
-        )
-    if kind in ("GpuError", "GpuPollTimeout"):
-        return DeviceGone(
-            "%s: a register cannot be read: %s." % (address, text.rstrip(".")),
-            "Check that the device is still on the bus; power-cycle it.",
-            device=address,
-        )
-    return ToolFailed(
-        "%s: gpu-admin-tools failed with %s: %s." % (address, kind, text.rstrip(".")),
-        "Report this with the output of cc_mode_info.",
-        device=address,
-    )
-
-
 class ToolDevice:
     """A device as NVIDIA's tool sees it. Every method raises this collection's errors only."""
 
@@ -343,12 +242,12 @@ class ToolDevice:
         """'SXM_3' on Hopper SXM boards; elsewhere it takes writes or a protocol of its own to find out."""
         if self.family != "hopper" or not self._device.is_module_name_supported:
             return None
-        with _translated(self._address):
+        with translated(self._address):
             return str(self._device.module_name)
 
     def boot(self) -> Boot:
         """Where the firmware is; while Blackwell's BAR firewall is up, the firewall's register."""
-        with _translated(self._address):
+        with translated(self._address):
             firewall = self._firewall()
             if firewall is not None:
                 return firewall
@@ -371,40 +270,40 @@ class ToolDevice:
 
     def in_recovery(self) -> bool:
         """True when the firmware is in recovery mode."""
-        with _translated(self._address):
+        with translated(self._address):
             return bool(self._device.is_in_recovery())
 
     def diagnostics(self) -> dict[str, str]:
         """What says why firmware did not boot: boot register, flags and FSP status words, as hexadecimal text."""
         flags = {"hopper": GH100_BOOT_FLAGS, "laguna": LS10_BOOT_FLAGS}.get(self.family, BLACKWELL_RECOVERY_STATUS)
-        with _translated(self._address):
+        with translated(self._address):
             return {"0x%x" % at: "0x%x" % self._device.read_bad_ok(at) for at in (flags, *FSP_STATUS)}
 
     def cc_mode(self) -> str:
         """The active CC mode: 'off', 'on', 'devtools' or 'invalid' (devtools without CC)."""
-        with _translated(self._address):
+        with translated(self._address):
             mode = str(self._device.query_cc_mode())
             return "invalid" if mode.startswith("invalid") else mode
 
     def ppcie_is_on(self) -> bool:
         """The active PPCIe mode."""
-        with _translated(self._address):
+        with translated(self._address):
             return bool(self._device.query_ppcie_mode() == "on")
 
     def mode_register(self) -> tuple[int, int]:
         """The register that the active mode was read from, and its value now."""
         register = CC_REGISTER.get(self.family, PPCIE_REGISTER.get(self.family, 0))
-        with _translated(self._address):
+        with translated(self._address):
             return register, int(self._device.read_bad_ok(register))
 
     def read_knob(self, number: int) -> int:
         """A knob's stored value. Raises InvalidKnob, RpcFailed, RpcTimeout, RpcGarbled."""
-        with _translated(self._address):
+        with translated(self._address, "reading the knob %s" % knob_words(number)):
             return int(self._rpc().prc_knob_read(number))
 
     def write_knob(self, number: int, value: int) -> None:
         """Store a knob's value; it takes effect at the next reset."""
-        with _translated(self._address):
+        with translated(self._address, "writing %d to the knob %s" % (value, knob_words(number))):
             self._rpc().prc_knob_write(number, value)
 
     def _rpc(self) -> Any:
@@ -420,5 +319,5 @@ class ToolDevice:
 
     def reset(self) -> None:
         """Reset the device; its firmware boots afterwards. Raises ResetFailed, ResetUnavailable."""
-        with _translated(self._address):
+        with translated(self._address):
             self._device.reset_with_os()

@@ -8,11 +8,12 @@ on the way to the wanted one; the next run reads what is there and plans the res
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Mapping, Sequence
 
 from .devices import Device
-from .errors import GpuError, KnobRefused, VerifyMismatch, raise_all
+from .errors import GpuError, KnobRefused, ResetFailed, VerifyMismatch, raise_all
 from .parallel import each
 from .plan import DevicePlan, Plan, Write
 from .sysfs import no_reset_method
@@ -111,7 +112,12 @@ class Change:
         device, done = self._devices[plan.address], self.done[plan.address]
         start = self._clock.now()
         done.mode = ""  # unknown from here on, until it is read back
-        device.tool.reset()
+        try:
+            device.tool.reset()
+        except ResetFailed:
+            with contextlib.suppress(GpuError):
+                done.mode = device.mode()
+            raise
         done.was_reset = True
         done.seconds["reset"] = self._clock.now() - start
         start = self._clock.now()

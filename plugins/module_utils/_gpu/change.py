@@ -98,13 +98,13 @@ class ModeChange:
         present = self._bus.find()
         chosen = choose(present, self._request.devices, self._bus.name)
         wait_s = self._request.busy_timeout_s if self._request.busy == WAIT else 0
+        deadline = self._clock.now() + wait_s
         with lock.held(self._bus.lock_path(), wait_s, self._clock), contextlib.ExitStack() as undo:
             for function in present:
                 undo.callback(function.close)  # some are opened only to see whether they are free
-            self._wait_until_free(chosen, wait_s)
+            self._wait_until_free(chosen, deadline - self._clock.now())
             with holders.claim(chosen, self._root), opened(chosen, tools, self._clock) as devices:
-                if not devices:
-                    raise none_found(self._bus.name)
+                self._check_kind(devices)
                 plan = self._make_plan(devices)
                 self._check_fabric(plan, [one for one in present if one not in chosen], tools)
                 change = Change(
@@ -136,6 +136,18 @@ class ModeChange:
             return [holders.busy(held)]
         outcomes = each(functions, lambda function: function.open())
         return [outcome.error for outcome in outcomes if isinstance(outcome.error, DeviceBusy)]
+
+    def _check_kind(self, devices: list[Device]) -> None:
+        """What a socket serves is known only now: refuse what was named and is not NVIDIA's."""
+        strangers = sorted(set(self._request.devices) - {device.address for device in devices})
+        if strangers:
+            raise InvalidRequest(
+                "There is no NVIDIA GPU or NVSwitch at %s." % ", ".join(strangers),
+                "Leave it out of devices and modes.",
+                missing=strangers,
+            )
+        if not devices:
+            raise none_found(self._bus.name)
 
     def _make_plan(self, devices: list[Device]) -> Plan:
         self._found = read_all(devices, self._request.boot_timeout_s, self._clock)

@@ -19,6 +19,8 @@ from .wait import SYSTEM_CLOCK, Clock, poll
 WAKE_S = 0.01
 # A boot takes about 2 s: looking every 10 ms costs nothing and adds at most that to a change.
 BOOT_POLL_S = 0.01
+# A boot that takes longer is worth a look whether the firmware is in recovery, in which it never ends.
+USUAL_BOOT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,13 @@ class Device:
         """Return when the firmware has booted. Raises InRecovery, BootFailed with what the registers say."""
         if not self.tool.has_fsp:
             return
+        deadline = clock.now() + timeout_s
+        with contextlib.suppress(TimeoutError):
+            poll(lambda: self.tool.boot().done, min(timeout_s, USUAL_BOOT_S), BOOT_POLL_S, clock)
+        self._check_recovery()
         try:
-            poll(lambda: self.tool.boot().done, timeout_s, BOOT_POLL_S, clock)
+            poll(lambda: self.tool.boot().done, deadline - clock.now(), BOOT_POLL_S, clock)
         except TimeoutError as error:
-            self._check_recovery()
             boot = self.tool.boot()
             raise BootFailed(
                 "%s: the firmware has not booted after %g s: register 0x%x = 0x%x, not 0xff."
@@ -76,7 +81,6 @@ class Device:
                 value=boot.value,
                 registers=self.tool.diagnostics(),
             ) from error
-        self._check_recovery()
 
     def _check_recovery(self) -> None:
         if self.tool.in_recovery():

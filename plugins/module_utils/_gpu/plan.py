@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence
 
 from .devices import Found
-from .errors import FirmwareTooOld, GpuError, InvalidRequest, Unsupported, raise_all
+from .errors import FirmwareTooOld, GpuError, InvalidRequest, UnknownDevice, Unsupported, raise_all
 from .mode import MODES, NVSWITCH, OFF, ON, PPCIE, UNSEEN_IN_FORCE, Knob, staging
 
 
@@ -173,6 +173,8 @@ def check_fabric(plan: Plan, fabric: Sequence[Found]) -> None:
     after = {one.address: wanted.get(one.address, one.mode) for one in members}
     inside = sorted(address for address, mode in after.items() if mode == PPCIE)
     outside = sorted(set(after) - set(inside))
+    if inside:  # a device that cannot be read cannot be shown to follow; leaving ppcie needs no such proof
+        raise_all([one.problem for one in fabric if one.problem and not isinstance(one.problem, UnknownDevice)])
     if inside and outside:
         raise InvalidRequest(
             "ppcie is a mode of the whole NVLink fabric, but %s would be in it and %s would not."
