@@ -360,10 +360,10 @@ def seen(function: PciFunction) -> Seen:
 
 def _busy(held: Sequence[Holder], drivers: dict[str, Optional[str]]) -> GpuError:
     """The error that names who holds what; for a host's own GPU driver also how to get rid of it."""
-    names = sorted({str(drivers.get(holder.address)) for holder in held})
     error = holders.busy(held)
-    if not set(names) <= set(HOST_DRIVERS):
+    if not all(drivers[one.address] in HOST_DRIVERS and _through_driver(one) for one in held):
         return error
+    names = sorted({str(drivers[holder.address]) for holder in held})
     return HostDriverInUse(
         "The host uses the devices through %s. %s" % (" and ".join(names), error.cause),
         "Stop its users (nvidia-persistenced, nvidia-fabricmanager, dcgm, a display server) and unload the driver, or "
@@ -371,3 +371,7 @@ def _busy(held: Sequence[Holder], drivers: dict[str, Optional[str]]) -> GpuError
         **error.seen,
         drivers=names,
     )
+
+
+def _through_driver(holder: Holder) -> bool:
+    return holder.pid == 0 or holder.file.startswith("/dev/nvidia")

@@ -455,6 +455,14 @@ def test_the_hosts_driver_in_use(kernel, clock):
     assert state(kernel)[ONE] == ("nvidia", None)
 
 
+def test_a_process_on_the_hosts_driver(kernel, clock):
+    information = kernel.root / "proc/driver/nvidia/gpus" / OTHER / "information"
+    information.parent.mkdir(parents=True)
+    information.write_text("Model: H100\nDevice Minor: 1\n")
+    kernel.hold(4711, "/dev/nvidia1", "nvidia-persiste")
+    assert "process 4711 (nvidia-persiste) has /dev/nvidia1 open" in fails(kernel, clock, HostDriverInUse, OTHER).cause
+
+
 def test_another_driver_in_use_is_just_busy(kernel, clock):
     (kernel.root / "sys/module/snd_hda_intel/refcnt").write_text("1\n")
     fails(kernel, clock, DeviceBusy, ONE)
