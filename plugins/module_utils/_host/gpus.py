@@ -17,6 +17,8 @@ from .._gpu.wait import Clock
 from .requirement import MISSING, OK, UNKNOWN, Requirement
 
 HOST_DRIVERS = ("nvidia", "nouveau")
+# Platform drivers of firmware's framebuffer, and what their devices are called.
+FRAMEBUFFERS = (("simple-framebuffer", "simple-framebuffer.*"), ("efi-framebuffer", "efi-framebuffer.*"))
 BY_THE_ROLE = "Use the role confidential.gpu.vfio"
 
 
@@ -68,8 +70,22 @@ class Gpus:
         if bound:
             remedy = "%s with vfio_remove_host_driver: true, or unload and uninstall the driver." % BY_THE_ROLE
             return Requirement("host_driver", MISSING, _listed(bound), remedy)
+        console = self._console()
+        if console:
+            remedy = (
+                "Make another display the first one in the firmware's set-up, or boot with "
+                "initcall_blacklist=sysfb_init: the firmware's framebuffer holds the device's memory."
+            )
+            return Requirement("host_driver", MISSING, "boot console: %s" % ", ".join(console), remedy)
         loaded = [name for name in HOST_DRIVERS if (Path(self._root) / "sys/module" / name).is_dir()]
         return Requirement("host_driver", OK, "%s: has no device" % ", ".join(loaded) if loaded else "none loaded")
+
+    def _console(self) -> list[str]:
+        """The devices on whose memory the kernel draws through the framebuffer that firmware left."""
+        drivers = Path(self._root) / "sys/bus/platform/drivers"
+        if not any(list((drivers / name).glob(device)) for name, device in FRAMEBUFFERS):
+            return []
+        return [one.address for one in self._functions if _text(one.sysfs_path(), "boot_vga") == "1"]
 
     def binding(self) -> Requirement:
         """Every device on a vfio driver."""
@@ -140,3 +156,10 @@ def _by_driver(functions: Sequence[Function]) -> dict[str, list[str]]:
 
 def _listed(drivers: Mapping[str, Sequence[str]]) -> str:
     return "; ".join("%s: %s" % (driver, ", ".join(addresses)) for driver, addresses in sorted(drivers.items()))
+
+
+def _text(folder: Optional[Path], name: str) -> str:
+    try:
+        return (folder / name).read_text().strip() if folder is not None else ""
+    except OSError:
+        return ""

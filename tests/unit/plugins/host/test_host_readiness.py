@@ -247,6 +247,13 @@ def test_drivers_in_the_way(host):
     assert "vfio_remove_host_driver" in remedy
 
 
+def test_a_boot_console_on_a_gpu(host):
+    host.put("sys/bus/platform/drivers/simple-framebuffer/simple-framebuffer.0/uevent", "")
+    assert host.ask("host_driver")[0] == "ok"
+    (host.pci / "devices" / ONE / "boot_vga").write_text("1\n")
+    assert host.ask("host_driver")[:2] == ("missing", "boot console: %s" % ONE)
+
+
 def test_binding(host):
     assert host.ask("binding") == ("ok", "vfio-pci: %s, %s" % (ONE, OTHER), "")
     host.device("0000:5d:00.0", group=3)
