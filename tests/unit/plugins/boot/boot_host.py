@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts to boot from: trees of files, and stand-ins for the loaders' commands that do to the tree what those would do."""
+"""Hosts to boot from: trees of files, and stand-ins for the loaders' commands that act on the tree."""
 
 from __future__ import annotations
 

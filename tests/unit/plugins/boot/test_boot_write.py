@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Writing: whole files with their owner and mode, copies that are named, refusals beforehand, errors that say what is left."""
+"""Writing: whole files with owner and mode, copies, refusals beforehand, errors that say what is left."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_missing_command_is_seen_beforehand(tmp_path: Path) -> None:
     disk = FailingDisk()
     machine = debian(tmp_path, disk, ["grubby"])
     configuration = Configuration(machine, WISH, "grub-dropin")
-    with pytest.raises(errors.CommandMissing, match="update-grub was not found.*Nothing was changed"):
+    with pytest.raises(errors.CommandMissing, match=r"update-grub was not found.*Nothing was changed"):
         configuration.run()
     assert disk.writes == 0
     assert configuration.result()["reboot_required"] is True
@@ -194,7 +194,7 @@ def test_an_unfinished_run_is_marked_until_it_is_completed(tmp_path: Path) -> No
     machine = debian(tmp_path)
     seen = []
     run = machine.commands.run
-    machine.commands.run = lambda argv, timeout: seen.append(marker(machine).exists()) or run(argv, timeout)  # type: ignore
+    machine.commands.run = lambda argv, timeout: seen.append(marker(machine).exists()) or run(argv, timeout)
     change(machine)
     assert seen == [True, True]
     assert not marker(machine).exists()
@@ -213,7 +213,7 @@ def test_tokens_that_a_command_loses_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "ostree").mkdir()
     (tmp_path / "ostree/kargs").write_text("ro a\n")
     machine = host(tmp_path, ["rpm-ostree"])
-    stand_ins(machine)._rpm_ostree = lambda arguments: "ro a" if arguments == ["kargs"] else ""  # type: ignore[method-assign]
+    stand_ins(machine)._rpm_ostree = lambda arguments: "ro a" if arguments == ["kargs"] else ""
     with pytest.raises(
         errors.VerifyMismatch, match=r"intel_iommu=on is missing, intel_iommu=on was lost.*Every file was"
     ):
@@ -225,7 +225,7 @@ def test_an_entry_that_grubby_leaves_out_is_noticed(tmp_path: Path) -> None:
         ['args="a"\n', 'args="a"\nargs="b"\n', 'args="a intel_iommu=on"\n', 'args="a intel_iommu=on"\nargs="b"\n']
     )
     machine = host(tmp_path, ["grubby"])
-    stand_ins(machine)._grubby = lambda arguments: next(infos) if "--info" in arguments[0] else ""  # type: ignore[method-assign]
+    stand_ins(machine)._grubby = lambda arguments: next(infos) if "--info" in arguments[0] else ""
     with pytest.raises(
         errors.VerifyMismatch, match="entry 1 does not have what was asked for: intel_iommu=on is missing"
     ):
@@ -259,7 +259,7 @@ def test_kargs_that_are_not_a_plain_list(text: str, tmp_path: Path) -> None:
     folder = tmp_path / "usr/lib/bootc/kargs.d"
     folder.mkdir(parents=True)
     (folder / "10-x.toml").write_text(text)
-    with pytest.raises(errors.NotUnderstood, match="10-x.toml: the value of kargs is not one plain list"):
+    with pytest.raises(errors.NotUnderstood, match=r"10-x.toml: the value of kargs is not one plain list"):
         change(host(tmp_path, ["bootc"]))
 
 
