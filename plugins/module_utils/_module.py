@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ._gpu.bus import Bus
-from ._gpu.errors import GpuError, InvalidRequest
+from ._gpu.errors import InvalidRequest
 from ._gpu.sysfs import SysfsBus
 from ._gpu.vfio_user import VfioUserBus
 
@@ -21,6 +21,13 @@ DEVICE_ARGUMENTS: dict[str, Any] = {
 }
 
 VFIO_USER = "vfio-user:"
+
+
+class Explained(Protocol):
+    """An error of this collection: as text, and as data."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as plain data."""
 
 
 def bus_named(name: str) -> Bus:
@@ -39,7 +46,7 @@ def mode_text(value: Any) -> str:
     return str(value)
 
 
-def fail(module: AnsibleModule, error: GpuError, **result: Any) -> NoReturn:
+def fail(module: AnsibleModule, error: Explained, **result: Any) -> NoReturn:
     """End the module with an error of ours."""
     module.fail_json(msg=str(error), error=error.as_dict(), **result)
     raise AssertionError("fail_json ends the process")

@@ -1,0 +1,107 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Which boot loader this host has, and a wish carried out with it."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .change import Done, Plan
+from .cmdline import Wish, join, split
+from .errors import UnknownLoader
+from .host import Host
+from .loader import Loader
+from .loaders.bootc import Bootc
+from .loaders.flatcar import Flatcar
+from .loaders.grub_defaults import GrubDefaults
+from .loaders.grub_dropin import GrubDropin
+from .loaders.grubby import Grubby
+from .loaders.kernel_install import KernelInstall
+from .loaders.kernelstub import Kernelstub
+from .loaders.rpm_ostree import RpmOstree
+from .loaders.transactional_update import TransactionalUpdate
+
+AUTO = "auto"
+
+# The first that is found is the one: those that only one kind of system has come first.
+LOADERS: tuple[type[Loader], ...] = (
+    Flatcar,
+    RpmOstree,
+    Bootc,
+    TransactionalUpdate,
+    Kernelstub,
+    KernelInstall,
+    Grubby,
+    GrubDropin,
+    GrubDefaults,
+)
+
+NAMES = tuple(loader.name for loader in LOADERS)
+
+
+def choose(host: Host, name: str = AUTO) -> Loader:
+    """The boot loader of that name, or the one that is found. Raises UnknownLoader with what was looked for."""
+    for kind in LOADERS:
+        loader = kind(host)
+        if name == kind.name or (name == AUTO and loader.found()):
+            return loader
+    release = host.text("/etc/os-release") or ""
+    names = [line.partition("=")[2].strip('"') for line in release.splitlines() if line.startswith("PRETTY_NAME=")]
+    raise UnknownLoader(
+        "No boot loader that is known was found on this host (%s); looked for: %s."
+        % (names[0] if names else "no /etc/os-release", "; ".join(kind.looked_for for kind in LOADERS)),
+        "Set the command line by hand, or name the boot loader with the option loader (%s)." % ", ".join(NAMES),
+        distribution=names[0] if names else "",
+    )
+
+
+class Configuration:
+    """One wish for one host's kernel command line; ``run`` once, then ``result``, also after an error."""
+
+    def __init__(self, host: Host, wish: Wish, name: str = AUTO) -> None:
+        self.host = host
+        self.wish = wish
+        self.name = name
+        self.loader: Optional[Loader] = None
+        self.planned: Optional[Plan] = None
+        self.done = Done()
+
+    def run(self, only_plan: bool = False, keep_backups: bool = True) -> None:
+        """Find the loader, plan, and unless ``only_plan``, write."""
+        self.loader = choose(self.host, self.name)
+        self.planned = self.loader.plan(self.wish)
+        if self.planned.is_change and not only_plan:
+            self.done = self.loader.write(self.planned, keep_backups)
+
+    def result(self) -> dict[str, Any]:
+        """What was found and done, as plain data."""
+        running = split(self.host.text("/proc/cmdline") or "")
+        result: dict[str, Any] = {
+            "loader": self.loader.name if self.loader else None,
+            "running": join(running),
+            "reboot_required": bool(self.wish.unmet(running)),
+            "backup_files": self.done.backup_files,
+        }
+        if self.planned is not None:
+            result["before"] = join(self.planned.before)
+            result["after"] = join(self.planned.after)
+            result["commands"] = self.planned.commands
+        return result
+
+    @property
+    def is_change(self) -> bool:
+        """True when the boot loader's configuration had to be changed."""
+        return self.planned is not None and self.planned.is_change
+
+    def diff(self) -> list[dict[str, str]]:
+        """The command line, then every file, before and after."""
+        if self.planned is None or not self.planned.is_change:
+            return []
+        lines = "\n".join(self.planned.before) + "\n", "\n".join(self.planned.after) + "\n"
+        diffs = [_diff("kernel command line", *lines)]
+        return diffs + [_diff(edit.path, edit.before or "", edit.after or "") for edit in self.planned.edits]
+
+
+def _diff(name: str, before: str, after: str) -> dict[str, str]:
+    printable = [text.encode("utf-8", "replace").decode() for text in (before, after)]
+    return {"before_header": name, "after_header": name, "before": printable[0], "after": printable[1]}

@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Why a kernel command line could not be read or set: what was seen, in what state the host is, what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NOTHING_CHANGED = "Nothing was changed."
+
+
+class BootError(Exception):
+    """Something about the boot loader or the request keeps the command line from being read or set."""
+
+    retryable = False
+
+    def __init__(self, cause: str, remedy: str, left: str = NOTHING_CHANGED, **seen: Any) -> None:
+        super().__init__(cause, remedy)
+        self.cause = cause
+        self.remedy = remedy
+        self.left = left
+        self.seen = seen
+
+    def __str__(self) -> str:
+        return "%s %s %s" % (self.cause, self.left, self.remedy)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as plain data: kind, cause, remedy, state of the host, retryable, seen."""
+        return {
+            "kind": type(self).__name__,
+            "cause": self.cause,
+            "remedy": self.remedy,
+            "state": self.left,
+            "retryable": self.retryable,
+            "seen": self.seen,
+        }
+
+
+class InvalidToken(BootError):
+    """A token of the request cannot stand on a kernel command line."""
+
+
+class InvalidRequest(BootError):
+    """The request contradicts itself."""
+
+
+class NotUnderstood(BootError):
+    """A file of the boot loader holds something that cannot be changed safely."""
+
+
+class Shadowed(BootError):
+    """What would be written would have no effect."""
+
+
+class NotWritable(BootError):
+    """A file of the boot loader cannot be read or written."""
+
+
+class NoSpace(BootError):
+    """A file system of the boot loader is full."""
+
+
+class CommandMissing(BootError):
+    """A command of the boot loader is not installed."""
+
+
+class CommandFailed(BootError):
+    """A command of the boot loader failed."""
+
+
+class CommandTimeout(BootError):
+    """A command of the boot loader did not end in time."""
+
+    retryable = True
+
+
+class VerifyMismatch(BootError):
+    """After the change the boot loader does not have what was asked for."""
+
+
+class UnknownLoader(BootError):
+    """No boot loader that is known was found."""
+
+
+class Interrupted(BootError):
+    """The run was told to stop."""
+
+    retryable = True

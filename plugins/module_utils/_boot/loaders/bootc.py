@@ -1,0 +1,98 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Images for bootc: TOML files in /usr/lib/bootc/kargs.d, read when the image is installed or updated.
+
+Meant for building an image. On a host that was booted from one /usr is read-only: the tokens belong into its image.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NoReturn
+
+from ..change import Edit, Plan
+from ..cmdline import Fate, Wish, split
+from ..errors import NotUnderstood
+from ..loader import Loader
+
+FOLDER = "/usr/lib/bootc/kargs.d"
+OURS = FOLDER + "/99-confidential-gpu.toml"
+HEADER = "# Kept by the Ansible module confidential.gpu.kernel_cmdline.\n"
+
+_STRING = r"\"(?:[^\"\\\n]|\\[\"\\])*\"|'[^'\n]*'"
+_SKIP = r"(?:\s|#[^\n]*\n)*"
+_ARRAY = re.compile(r"\[%s(?:(?:%s)%s(?:,%s|(?=\])))*\]" % (_SKIP, _STRING, _SKIP, _SKIP))
+_KEY = re.compile(r"^[ \t]*kargs[ \t]*=[ \t]*", re.MULTILINE)
+
+
+class Bootc(Loader):
+    """What is added stands in our file; what is removed is removed from every file."""
+
+    name = "bootc"
+    looked_for = "the command bootc with /usr/lib/bootc"
+
+    def found(self) -> bool:
+        """The tool and its folder."""
+        return self.host.commands.has("bootc") and self.host.exists("/usr/lib/bootc")
+
+    def read(self) -> list[str]:
+        """The tokens of all files, in their order."""
+        return [token for tokens in self._files().values() for token in tokens]
+
+    def _files(self) -> dict[str, list[str]]:
+        names = sorted({*self.host.names(FOLDER, ".toml"), OURS})
+        return {name: _read(self.host.text(name), name)[0] for name in names}
+
+    def plan(self, wish: Wish) -> Plan:
+        """Rewrite the arrays that change."""
+        files = self._files()
+        before = [token for tokens in files.values() for token in tokens]
+        wish.check_length(before)
+        fate = wish.fate(before)
+        kept = iter(fate.kept)
+        edits = []
+        for name, tokens in files.items():
+            mine = Fate(tuple(next(kept) for _token in tokens), fate.added if name == OURS else ())
+            if mine.applied() != tokens:
+                edits.append(self._edit(name, mine.applied()))
+        after = [token for token in fate.kept if token is not None] + list(fate.added)
+        return Plan(wish, tuple(before), tuple(after), tuple(edits))
+
+    def _edit(self, name: str, tokens: list[str]) -> Edit:
+        def change(now: object) -> object:
+            if now is None:
+                return "%skargs = %s\n" % (HEADER, json.dumps(tokens))
+            if name == OURS and not tokens:
+                return None
+            text = str(now)
+            _tokens, start, end = _read(text, name)
+            return "%s%s%s" % (text[:start], json.dumps(tokens), text[end:])
+
+        return Edit(name, self.host.text(name), change)  # type: ignore[arg-type]
+
+
+def _refuse(path: str) -> NoReturn:
+    raise NotUnderstood(
+        "%s: the value of kargs is not one plain list of strings." % path,
+        "Write it as kargs = [...] with one string for each token.",
+        path=path,
+    )
+
+
+def _read(text: object, path: str) -> tuple[list[str], int, int]:
+    """The tokens of a file, and where its array starts and ends."""
+    keys = list(_KEY.finditer(str(text))) if text is not None else []
+    if not keys:
+        if text is not None and str(text).strip() and "kargs" in re.sub(r"#[^\n]*", "", str(text)):
+            _refuse(path)
+        return [], 0, 0
+    array = _ARRAY.match(str(text), keys[0].end())
+    if len(keys) > 1 or not array:
+        _refuse(path)
+    without_comments = re.sub(r"(%s)|#[^\n]*" % _STRING, lambda match: match.group(1) or "", array.group())
+    strings = [
+        re.sub(r"\\(.)", r"\1", string[1:-1]) if string.startswith('"') else string[1:-1]
+        for string in re.findall(_STRING, without_comments)
+    ]
+    return [token for string in strings for token in split(string)], array.start(), array.end()

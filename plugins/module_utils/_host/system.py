@@ -1,0 +1,246 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What processor, firmware and kernel bring along, read from /proc, /sys and /dev below an injected root.
+
+Kernels: the SEV-SNP host came with 6.11, the TDX host with 6.16. Distributions bring both to older kernels, so a
+version counts only where the kernel does not itself say that it is switched on.
+Command line: SEV-SNP is switched off under a passed-through or disabled IOMMU and under its v2 page tables; TDX is
+refused while hibernation is possible.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Optional, Sequence
+
+from .._gpu import host
+from .._pci.kernel import built_in, release
+from .requirement import MISSING, OK, UNKNOWN, Requirement
+
+INTEL = "GenuineIntel"
+AMD = "AuthenticAMD"
+
+# By processor: the technology, its name among the facts, the kernel that brought it.
+TECHNOLOGY = {INTEL: ("TDX", "tdx", (6, 16)), AMD: ("SEV-SNP", "sev_snp", (6, 11))}
+VIRTUALIZATION = ("vmx", "svm")
+
+# Switched off by (name, one of its comma-separated values): what for, and on which processor ('' for any).
+_HARMFUL = {
+    ("iommu", "off"): "",
+    ("intel_iommu", "off"): INTEL,
+    ("amd_iommu", "off"): AMD,
+    ("amd_iommu", "pgtbl_v2"): AMD,
+    ("iommu", "pt"): AMD,
+    ("iommu.passthrough", "1"): AMD,
+    ("iommu.passthrough", "y"): AMD,
+    ("iommu.passthrough", "on"): AMD,
+    ("sev", "nosnp"): AMD,
+    ("kvm_amd.sev_snp", "0"): AMD,
+    ("kvm_amd.sev_snp", "n"): AMD,
+    ("kvm_amd.sev", "0"): AMD,
+    ("kvm_amd.sev", "n"): AMD,
+    ("kvm_intel.tdx", "0"): INTEL,
+    ("kvm_intel.tdx", "n"): INTEL,
+    ("module_blacklist", "vfio_pci"): "",
+    ("modprobe.blacklist", "vfio_pci"): "",
+}
+
+_STATES = {host.YES: OK, host.NO: MISSING, host.UNKNOWN: UNKNOWN}
+
+
+@dataclass(frozen=True)
+class System:
+    """What was read."""
+
+    vendor: str
+    flags: frozenset[str]
+    release: str
+    tokens: Sequence[str]
+    hibernation: bool
+    kvm: bool
+    vfio: Mapping[str, bool]
+    facts: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, root: str) -> System:
+        """Read it all."""
+        base = Path(root)
+        vendor, flags = _processor(_text(base / "proc/cpuinfo"))
+        return cls(
+            vendor,
+            flags,
+            release(base),
+            _tokens(_text(base / "proc/cmdline")),
+            # "[disabled]" where hibernation is impossible, else the ways to do it
+            _text(base / "sys/power/disk") not in ("", "[disabled]"),
+            (base / "dev/kvm").exists(),
+            {module: _has(base, module) for module in ("vfio", "vfio_iommu_type1", "iommufd", "vfio_pci")},
+            host.facts(root),
+        )
+
+    @property
+    def technology(self) -> Optional[tuple[str, str, tuple[int, int]]]:
+        """Name, fact and first kernel of the processor's way to confidential virtual machines."""
+        return TECHNOLOGY.get(self.vendor)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the kernel says that it can run confidential virtual machines."""
+        return self.technology is not None and self.facts[self.technology[1]]["value"] == host.YES
+
+
+def requirements(system: System) -> list[Requirement]:
+    """All of this file."""
+    return [
+        virtualization(system),
+        of_fact("iommu", system.facts["iommu"]),
+        confidential(system),
+        kernel(system),
+        command_line(system),
+        vfio(system),
+        lockdown(system),
+    ]
+
+
+def of_fact(name: str, fact: Mapping[str, Any]) -> Requirement:
+    """A fact that should be a yes."""
+    seen = ": ".join(filter(None, [fact["seen"], fact["reason"].rstrip(".")]))
+    return Requirement(name, _STATES[fact["value"]], seen, fact["remedy"])
+
+
+def virtualization(system: System) -> Requirement:
+    """The processor's virtualization, which firmware can switch off, and KVM's device."""
+    name = "virtualization"
+    flag = next((flag for flag in VIRTUALIZATION if flag in system.flags), None)
+    if system.kvm:
+        return Requirement(name, OK, "/dev/kvm%s" % (", processor flag %s" % flag if flag else ""))
+    if flag is not None:
+        module = "kvm_intel" if flag == "vmx" else "kvm_amd"
+        return Requirement(
+            name,
+            MISSING,
+            "processor flag %s, no /dev/kvm" % flag,
+            "Load KVM: modprobe %s; see the kernel's log." % module,
+        )
+    if system.vendor:
+        return Requirement(
+            name,
+            MISSING,
+            "processor %s without vmx or svm" % system.vendor,
+            "Enable virtualization (VT-x, SVM) in the firmware's set-up.",
+        )
+    return Requirement(name, UNKNOWN, "no /dev/kvm, no processor that is known", "Load KVM, and see the kernel's log.")
+
+
+def confidential(system: System) -> Requirement:
+    """TDX or SEV-SNP, by the processor."""
+    if system.technology is not None:
+        return of_fact(system.technology[1], system.facts[system.technology[1]])
+    return Requirement(
+        "confidential_processor",
+        UNKNOWN,
+        "processor %s" % (system.vendor or "unknown"),
+        "Confidential virtual machines need Intel TDX or AMD SEV-SNP.",
+    )
+
+
+def kernel(system: System) -> Requirement:
+    """The kernel's version, where it does not say itself that it has what is needed."""
+    match = re.match(r"(\d+)\.(\d+)", system.release)
+    seen = system.release or "no release"
+    if system.is_on:
+        return Requirement("kernel", OK, seen)
+    if match is None or system.technology is None:
+        return Requirement("kernel", UNKNOWN, seen, "SEV-SNP needs 6.11 or later, TDX 6.16 or later.")
+    name, _fact, needed = system.technology
+    if (int(match.group(1)), int(match.group(2))) >= needed:
+        return Requirement("kernel", OK, seen)
+    return Requirement(
+        "kernel",
+        MISSING,
+        seen,
+        "%s needs kernel %d.%d or later, or a distribution's kernel that brings it along." % (name, *needed),
+    )
+
+
+def command_line(system: System) -> Requirement:
+    """Tokens that switch off what is needed, and nohibernate where TDX waits for it."""
+    harmful = [token for token in system.tokens if _is_harmful(token, system.vendor)]
+    if harmful:
+        words = " ".join(harmful)
+        return Requirement("command_line", MISSING, words, "Remove %s from the kernel command line and reboot." % words)
+    if system.vendor == INTEL and not system.is_on and system.hibernation and "nohibernate" not in system.tokens:
+        return Requirement(
+            "command_line",
+            MISSING,
+            "hibernation is possible",
+            "Add nohibernate and kvm_intel.tdx=1 to the kernel command line and reboot: else the kernel refuses TDX.",
+        )
+    if not system.tokens:
+        return Requirement("command_line", UNKNOWN, "/proc/cmdline cannot be read")
+    return Requirement("command_line", OK, "nothing that switches off what is needed")
+
+
+def _is_harmful(token: str, vendor: str) -> bool:
+    name, _equals, values = token.partition("=")
+    name = name.replace("-", "_")
+    return any(
+        _HARMFUL.get((name, value.lower().replace("-", "_"))) in ("", vendor)
+        for value in values.split(",")
+        if (name, value.lower().replace("-", "_")) in _HARMFUL
+    )
+
+
+def vfio(system: System) -> Requirement:
+    """What gives a device to a virtual machine: vfio, an IOMMU behind it, and vfio-pci."""
+    absent = [module for module in ("vfio", "vfio_pci") if not system.vfio[module]]
+    if not (system.vfio["vfio_iommu_type1"] or system.vfio["iommufd"]):
+        absent.append("vfio_iommu_type1")
+    if absent:
+        return Requirement(
+            "vfio",
+            MISSING,
+            "not loaded: %s" % ", ".join(absent),
+            "Use the role confidential.gpu.vfio, or modprobe them.",
+        )
+    return Requirement("vfio", OK, ", ".join(module for module, there in system.vfio.items() if there))
+
+
+def lockdown(system: System) -> Requirement:
+    """The kernel must let device registers be reached."""
+    fact = system.facts["lockdown"]
+    states = {host.NO: OK, host.YES: MISSING, host.UNKNOWN: UNKNOWN}
+    return of_fact("lockdown", fact)._replace(state=states[fact["value"]])
+
+
+def _processor(cpuinfo: str) -> tuple[str, frozenset[str]]:
+    vendor, flags = "", frozenset[str]()
+    for line in cpuinfo.splitlines():
+        name, _colon, value = line.partition(":")
+        if name.strip() == "vendor_id":
+            vendor = value.strip()
+        elif name.strip() == "flags":
+            flags = frozenset(value.split())
+            break  # every processor of a host has the same
+    return vendor, flags
+
+
+def _tokens(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote without its other half
+        return text.split()
+
+
+def _has(base: Path, module: str) -> bool:
+    return (base / "sys/module" / module).is_dir() or built_in(base, module)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,377 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Give PCI functions to a driver, take them away from it, or leave them to the kernel's choice; and say what was done.
+
+Everything that can refuse comes before the first write: the wish, the devices, the driver, the IOMMU groups, holders.
+The kernel's interface (Documentation/ABI/testing/sysfs-bus-pci): ``driver_override`` names the only driver that may
+bind; ``drivers/NAME/unbind`` takes a driver away; ``drivers_probe`` asks for a driver and does not say when none wanted
+the device; ``drivers/NAME/bind`` says it, with the errno of the driver's probe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ContextManager, Optional, Sequence
+
+from .._gpu import holders, lock
+from .._gpu.errors import DeviceBusy, GpuError, InvalidRequest, NotPermitted, errno_words, raise_all
+from .._gpu.holders import VFIO_DRIVERS, Holder
+from .._gpu.sysfs import SysfsBus
+from .._gpu.wait import SYSTEM_CLOCK, Clock, poll
+from . import kernel as running
+from .errors import BindRefused, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
+from .functions import HOST_NEEDS, Group, Match, PciFunction, choose, companions, find
+from .kernel import Kernel
+from .plan import BOUND, DEFAULT, OVERRIDE, STATES, UNBIND, DevicePlan, Plan, Seen, Step, make
+
+REFUSE = "refuse"
+WAIT = "wait"
+HOLDER_POLL_S = 0.5
+LINK_POLL_S = 0.02
+HOST_DRIVERS = ("nvidia", "nouveau")
+DRIVERS = "sys/bus/pci/drivers"
+NO_IOMMU = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted, of the devices at these addresses or of those that match."""
+
+    devices: Sequence[str] = ()
+    match: Optional[Match] = None
+    driver: str = "vfio-pci"
+    state: str = BOUND
+    whole_group: bool = True
+    load: bool = False
+    busy: str = REFUSE
+    busy_timeout_s: float = 300
+    timeout_s: float = 10
+
+    def check(self) -> None:
+        """Raise InvalidRequest for what cannot be meant."""
+        if self.state not in STATES:
+            raise InvalidRequest("%r is not a state." % self.state, "Use one of %s." % ", ".join(STATES))
+        if not self.driver or "/" in self.driver or self.driver.startswith("."):
+            raise InvalidRequest("%r is not a driver's name." % self.driver, "Use a name such as vfio-pci.")
+        if self.busy_timeout_s < 0 or self.timeout_s < 0:
+            raise InvalidRequest("A time-out is negative.", "Give seconds, 0 or more.")
+
+
+class Binding:
+    """One run. ``result`` can be asked at any time, also after an error."""
+
+    def __init__(
+        self, request: Request, root: str = "/", kernel: Optional[Kernel] = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        request.check()
+        self._request = request
+        self._root = Path(root)
+        self._kernel = kernel or Kernel()
+        self._clock = clock
+        self._functions: list[PciFunction] = []
+        self._group = Group()
+        self._plan = Plan()
+        self._loaded = False
+        self._only_plan = True
+
+    def run(self, only_plan: bool = False) -> None:
+        """Bring the devices to the state, or only find out what that would take. Raises GpuErrors."""
+        self._only_plan = only_plan
+        present = find(self._root)
+        chosen = choose(present, self._request.devices, self._request.match)
+        if self._request.whole_group:
+            self._group = companions(present, chosen)
+        self._functions = sorted([*chosen, *self._group.added], key=lambda function: function.address)
+        self._plan = self._make_plan()
+        self._check_loaded()
+        self._check_shared()
+        self._check_isolated()
+        wait_s = self._request.busy_timeout_s if self._request.busy == WAIT else 0
+        with self._lock(only_plan, wait_s):
+            self._wait_until_free(wait_s)
+            self._plan = self._make_plan()  # waiting may have changed what there is
+            if only_plan:
+                return
+            self._load()
+            errors = [error for function in self._functions for error in self._bring(function)]
+        raise_all(errors)
+
+    def _lock(self, only_plan: bool, wait_s: float) -> ContextManager[None]:
+        # Only a run that writes keeps others away: a plan needs no rights.
+        path = SysfsBus(str(self._root)).lock_path()
+        return contextlib.nullcontext() if only_plan else lock.held(path, wait_s, self._clock)
+
+    # What there is, and what refuses
+
+    def _make_plan(self) -> Plan:
+        return Plan(tuple(self._plan_of(function) for function in self._functions), self._to_load())
+
+    def _plan_of(self, function: PciFunction) -> DevicePlan:
+        return make(function.address, seen(function), self._request.state, self._request.driver)
+
+    def _to_load(self) -> Optional[str]:
+        return self._request.driver if self._request.state == BOUND and not self._has_driver() else None
+
+    def _check_loaded(self) -> None:
+        if self._plan.load is not None and not self._request.load:
+            raise self._not_loaded("")
+
+    def _has_driver(self) -> bool:
+        return (self._root / DRIVERS / self._request.driver).is_dir()
+
+    def _not_loaded(self, words: str) -> DriverNotLoaded:
+        driver = self._request.driver
+        return DriverNotLoaded(
+            "The kernel has no PCI driver %s%s." % (driver, ": %s" % words if words else ""),
+            "Load it with modprobe %s, or with load: true; install it if this kernel's modules lack it." % driver,
+            driver=driver,
+        )
+
+    def _check_shared(self) -> None:
+        """Nothing that the host runs from goes along unasked. Raises GroupShared."""
+        if self._request.state == DEFAULT:
+            return
+        kept = [one for one in self._group.added if one.class_code >> 16 in HOST_NEEDS and one in self._changing()]
+        needed = [one for one in kept if one.driver() not in (None, *VFIO_DRIVERS)]
+        if needed:
+            words = "; ".join(
+                "%s (%s, driver %s) in group %s"
+                % (one.address, HOST_NEEDS[one.class_code >> 16], one.driver(), one.iommu_group())
+                for one in needed
+            )
+            raise GroupShared(
+                "An IOMMU group also holds what the host may need: %s." % words,
+                "Enable ACS in the firmware's set-up or move the card, so that it gets a group of its own; name the "
+                "function in devices to give it away on purpose; or set whole_group: false.",
+                functions=[one.address for one in needed],
+            )
+
+    def _check_isolated(self) -> None:
+        if self._request.state != BOUND or self._request.driver not in VFIO_DRIVERS or self._no_iommu_allowed():
+            return
+        alone = [one.address for one in self._changing() if one.iommu_group() is None]
+        if alone:
+            raise NoIommuGroup(
+                "%s has no IOMMU group: %s would refuse it with EINVAL." % (", ".join(alone), self._request.driver),
+                "Enable the IOMMU (VT-d, AMD-Vi) in the firmware's set-up; on Intel boot with intel_iommu=on.",
+                devices=alone,
+                errno=errno.EINVAL,
+            )
+
+    def _no_iommu_allowed(self) -> bool:
+        try:
+            return (self._root / NO_IOMMU).read_text().strip() in ("Y", "1")
+        except OSError:
+            return False
+
+    def _changing(self) -> list[PciFunction]:
+        return [function for function in self._functions if self._plan_of(function).steps]
+
+    def _wait_until_free(self, wait_s: float) -> None:
+        """Return when nobody uses what is to be changed. Raises DeviceBusy after ``wait_s`` seconds."""
+        held: list[GpuError] = []
+
+        def free() -> bool:
+            try:
+                self._refuse_held(self._changing())
+            except DeviceBusy as error:
+                held[:] = [error]
+                return False
+            return True
+
+        try:
+            poll(free, wait_s, HOLDER_POLL_S, self._clock)
+        except TimeoutError:
+            raise_all(held)
+
+    def _refuse_held(self, functions: Sequence[PciFunction]) -> None:
+        held = holders.find(functions, str(self._root))
+        if held:
+            raise _busy(held, {function.address: function.driver() for function in functions})
+        with holders.claim(functions, str(self._root)):
+            pass  # a vfio group opens only when no other process has it, visible from here or not
+
+    # What is done
+
+    def _load(self) -> None:
+        if self._plan.load is None:
+            return
+        words = self._kernel.load(self._plan.load)
+        if not self._has_driver():
+            raise self._not_loaded(words)
+        self._loaded = True
+
+    def _bring(self, function: PciFunction) -> list[GpuError]:
+        """Carry out one function's plan, made anew: a driver that was just loaded may have taken it. The errors."""
+        plan = self._plan_of(function)
+        done: list[Step] = []
+        try:
+            if plan.steps:
+                self._refuse_held([function])
+            for step in plan.steps:
+                done.append(step)
+                self._do(function, step)
+        except GpuError as error:
+            error.remedy = " ".join(filter(None, [error.remedy, self._put_back(function, plan, done)]))
+            error.args = ("%s %s" % (error.cause, error.remedy),)
+            return [error]
+        return []
+
+    def _do(self, function: PciFunction, step: Step) -> None:
+        if step.name == OVERRIDE:
+            self._write(function, function.path / "driver_override", "%s\n" % (step.value or ""))
+        elif step.name == UNBIND:
+            self._unbind(function, str(step.value))
+        elif self._request.state == BOUND:
+            self._bind(function)
+        else:
+            self._write(function, self._root / "sys/bus/pci/drivers_probe", function.address)
+
+    def _unbind(self, function: PciFunction, driver: str) -> None:
+        path = self._root / DRIVERS / driver / "unbind"
+        try:
+            self._write(function, path, function.address)
+        except BindRefused:
+            if function.driver() is not None:
+                raise
+        try:
+            poll(lambda: function.driver() is None, self._request.timeout_s, LINK_POLL_S, self._clock)
+        except TimeoutError as error:
+            raise BindRefused(
+                "%s: still bound to %s %g s after it was unbound."
+                % (function.address, function.driver(), self._request.timeout_s),
+                "See the kernel's log; stop what uses the device, or raise timeout.",
+                device=function.address,
+                driver=function.driver(),
+            ) from error
+
+    def _bind(self, function: PciFunction) -> None:
+        driver = self._request.driver
+        self._write(function, self._root / "sys/bus/pci/drivers_probe", function.address)
+        if function.driver() is None:
+            try:
+                self._write(function, self._root / DRIVERS / driver / "bind", function.address)
+            except BindRefused:
+                if function.driver() != driver:
+                    raise
+        try:
+            poll(lambda: function.driver() == driver, self._request.timeout_s, LINK_POLL_S, self._clock)
+        except TimeoutError as error:
+            raise BindRefused(
+                "%s: bound to %s, not to %s, after %g s."
+                % (function.address, function.driver() or "no driver", driver, self._request.timeout_s),
+                "See the kernel's log for the reason; raise timeout if the driver needs longer.",
+                device=function.address,
+                driver=function.driver(),
+            ) from error
+
+    def _write(self, function: PciFunction, path: Path, text: str) -> None:
+        try:
+            self._kernel.write(path, text)
+        except OSError as error:
+            raise self._refused(function, path, error) from error
+
+    def _refused(self, function: PciFunction, path: Path, error: OSError) -> GpuError:
+        words = errno_words(error)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return NotPermitted(
+                "%s: %s cannot be written: %s." % (function.address, path, words),
+                "Run as root (become: true), in a container with /sys writable.",
+                device=function.address,
+                errno=error.errno,
+            )
+        remedies = {
+            errno.EINVAL: "The driver does not take the device: for vfio it needs an IOMMU group (IOMMU on in firmware "
+            "and kernel) and must not be a bridge.",
+            errno.ENODEV: "The driver does not know the device, or the device has gone: see the kernel's log.",
+            errno.EBUSY: "Somebody else holds the device or its memory; see the kernel's log.",
+        }
+        return BindRefused(
+            "%s: writing %s was refused with %s." % (function.address, path, words),
+            remedies.get(error.errno or 0, "See the kernel's log for the reason."),
+            device=function.address,
+            errno=error.errno,
+            driver=self._request.driver,
+        )
+
+    def _put_back(self, function: PciFunction, plan: DevicePlan, done: Sequence[Step]) -> str:
+        """After a failure the override is as it was, and so is the driver if the kernel allows it."""
+        if not done:
+            return ""
+        with contextlib.suppress(OSError):
+            if any(step.name == OVERRIDE for step in done):
+                self._kernel.write(function.path / "driver_override", "%s\n" % (plan.seen.override or ""))
+            if plan.seen.driver and function.driver() is None:
+                self._kernel.write(self._root / "sys/bus/pci/drivers_probe", function.address)
+        now = seen(function)
+        return "The device now has driver %s and driver_override %s." % (now.driver or "none", now.override or "none")
+
+    # What is said
+
+    @property
+    def is_change(self) -> bool:
+        """In a plan: that something would change. After a real run: that something did."""
+        return self._plan.is_change if self._only_plan else self.touched()
+
+    def touched(self) -> bool:
+        """True when a driver or an override is not what it was before, also after a failed run."""
+        before = {device.address: device.seen for device in self._plan.devices}
+        return self._loaded or any(seen(one) != before[one.address] for one in self._functions)
+
+    def result(self) -> dict[str, Any]:
+        """``devices``, ``added``, ``bridges``, ``driver``, ``plan`` and ``diff`` as plain data."""
+        added = [function.address for function in self._group.added]
+        plans = {device.address: device for device in self._plan.devices}
+        return {
+            "devices": [self._described(one, plans[one.address], added) for one in self._functions],
+            "added": added,
+            "bridges": [one.address for one in self._group.bridges],
+            "driver": {
+                "name": self._request.driver,
+                "loaded": self._has_driver(),
+                "built_in": running.built_in(self._root, self._request.driver),
+            },
+            "plan": self._plan.steps(),
+            "diff": self._plan.diff(),
+        }
+
+    def _described(self, function: PciFunction, plan: DevicePlan, added: Sequence[str]) -> dict[str, Any]:
+        after = plan.after() if self._only_plan else seen(function)
+        return {
+            "address": function.address,
+            "id": function.id,
+            "class": "%06x" % function.class_code,
+            "group": function.iommu_group(),
+            "added": function.address in added,
+            "driver_before": plan.seen.driver,
+            "driver_after": after.driver,
+            "override_before": plan.seen.override,
+            "override_after": after.override,
+        }
+
+
+def seen(function: PciFunction) -> Seen:
+    """The driver and the override, as the kernel says now."""
+    return Seen(function.driver(), function.driver_override())
+
+
+def _busy(held: Sequence[Holder], drivers: dict[str, Optional[str]]) -> GpuError:
+    """The error that names who holds what; for a host's own GPU driver also how to get rid of it."""
+    error = holders.busy(held)
+    if not all(drivers[one.address] in HOST_DRIVERS and _through_driver(one) for one in held):
+        return error
+    names = sorted({str(drivers[holder.address]) for holder in held})
+    return HostDriverInUse(
+        "The host uses the devices through %s. %s" % (" and ".join(names), error.cause),
+        "Stop its users (nvidia-persistenced, nvidia-fabricmanager, dcgm, a display server) and unload the driver, or "
+        "let the role vfio do it with vfio_remove_host_driver: true.",
+        **error.seen,
+        drivers=names,
+    )
+
+
+def _through_driver(holder: Holder) -> bool:
+    return holder.pid == 0 or holder.file.startswith("/dev/nvidia")

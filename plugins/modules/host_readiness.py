@@ -1,0 +1,160 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: host_readiness
+short_description: Say what a host lacks for confidential GPUs, and what to do about it
+version_added: 0.1.0
+description:
+  - Looks at firmware, processor, kernel, kernel command line, IOMMU, vfio, NVIDIA's tool, and the devices with their
+    drivers and modes. Changes nothing.
+  - Each requirement is there, missing or not known, with what was seen and the remedy.
+  - A device that somebody uses is not touched, so its mode is not known.
+author:
+  - confidential.gpu contributors (@confidential-gpu)
+options:
+  mode:
+    description:
+      - The mode that the devices should be in. The default accepts any.
+      - YAML turns a bare C(on) and C(off) into booleans; both spellings work.
+    type: str
+    choices: ["off", "on", devtools, ppcie]
+  devices:
+    description:
+      - PCI addresses of the devices to look at, such as V(0000:17:00.0), or without the domain (V(17:00.0)).
+      - The default is every NVIDIA GPU and NVSwitch.
+    type: list
+    elements: str
+    default: []
+  boot_timeout:
+    description: Seconds to wait for the firmware of a device that is still booting.
+    type: float
+    default: 30
+  bus:
+    description:
+      - Where the devices are. V(sysfs) is this host's PCI bus.
+      - V(vfio-user:FOLDER) is a folder of vfio-user sockets named C(<PCI address>.sock), for emulated devices.
+    type: str
+    default: sysfs
+  admin_tools:
+    description:
+      - Path of a gpu-admin-tools checkout, or of the folder that it is installed in, instead of the installed package.
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is changed in any mode.
+  diff_mode:
+    support: none
+    description: There is nothing to show a difference of.
+  idempotent:
+    support: full
+    description: Nothing is changed.
+  platform:
+    support: full
+    platforms: linux
+    description: Needs root to read modes; without it they are not known.
+requirements:
+  - Python 3.9 or later on the host
+seealso:
+  - module: confidential.gpu.cc_mode_info
+  - module: confidential.gpu.pci_driver
+"""
+
+EXAMPLES = r"""
+- name: See what the host lacks
+  confidential.gpu.host_readiness:
+    mode: "on"
+  register: readiness
+
+- name: Refuse to go on with a host that lacks something
+  ansible.builtin.assert:
+    that: readiness.missing | length == 0
+"""
+
+RETURN = r"""
+requirements:
+  description: One entry for each requirement.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    requirement:
+      description:
+        - V(virtualization), V(iommu), V(tdx) on Intel or V(sev_snp) on AMD (else V(confidential_processor)),
+          V(kernel), V(command_line), V(vfio), V(lockdown), V(gpu_admin_tools), V(devices), V(host_driver),
+          V(binding), V(modes).
+      type: str
+      sample: command_line
+    state:
+      description: V(ok), V(missing) or V(unknown).
+      type: str
+      sample: missing
+    seen:
+      description: What the state was concluded from.
+      type: str
+      sample: iommu=pt
+    remedy:
+      description: What to do; empty where nothing has to be done.
+      type: str
+      sample: Remove iommu=pt from the kernel command line and reboot.
+ready:
+  description: Whether every requirement is V(ok).
+  returned: success
+  type: bool
+  sample: false
+missing:
+  description: The requirements that are V(missing).
+  returned: success
+  type: list
+  elements: str
+  sample: [command_line]
+unknown:
+  description: The requirements that are V(unknown).
+  returned: success
+  type: list
+  elements: str
+  sample: [modes]
+error:
+  description: The error as data - kind, cause, remedy, retryable, and what was seen.
+  returned: on failure
+  type: dict
+  sample: {kind: InvalidRequest, cause: No address., remedy: Write it in full., retryable: false, seen: {}}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import parse_address
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
+from ansible_collections.confidential.gpu.plugins.module_utils._host import readiness
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "mode": {"type": "str", "choices": ["off", "on", "devtools", "ppcie"]},
+            **_module.DEVICE_ARGUMENTS,
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    try:
+        found = readiness.check(
+            _module.bus_named(given["bus"]),
+            [parse_address(address) for address in given["devices"]],
+            given["mode"],
+            given["admin_tools"],
+            boot_timeout_s=given["boot_timeout"],
+        )
+    except GpuError as error:
+        _module.fail(module, error)
+    module.exit_json(changed=False, **found)
+
+
+if __name__ == "__main__":
+    main()

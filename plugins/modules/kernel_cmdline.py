@@ -1,0 +1,227 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: kernel_cmdline
+short_description: Set parameters of the kernel command line, whatever the boot loader
+version_added: 0.1.0
+description:
+  - Adds, removes and replaces parameters of the kernel command line, as sets of tokens. Everything else that stands on
+    the command line stays as it is, in its order.
+  - Finds the boot loader, changes its files or runs its command, lets it check its own configuration, and reads back
+    what will be booted.
+  - When anything fails, every file is put back as it was; the error says so. Files are replaced as a whole, never
+    written in place.
+  - As in the kernel, C(-) and C(_) are the same in a parameter's name, and quotes around a value are not part of it.
+  - The change is in force after a reboot, which this module does not make; RV(reboot_required) says whether the running
+    kernel differs from what is asked for.
+author:
+  - confidential.gpu contributors (@confidential-gpu)
+options:
+  add:
+    description:
+      - Tokens that shall be there, such as V(intel_iommu=on). Other values of the same parameter stay, as
+        V(console=tty0) beside V(console=ttyS0).
+      - A value with spaces has double quotes around it, as in V(name="first second").
+    type: list
+    elements: str
+    default: []
+  remove:
+    description:
+      - Tokens that shall not be there. V(name=value) is exactly that one, V(name) is every value of the parameter.
+      - They are removed wherever they stand, in the distribution's own files too. Wildcards are not supported.
+    type: list
+    elements: str
+    default: []
+  replace:
+    description:
+      - Tokens V(name=value) that shall be the only value of their parameter. The first takes the place of the first
+        value that is there, the others are removed.
+    type: list
+    elements: str
+    default: []
+  loader:
+    description:
+      - The boot loader, or the way in which the distribution keeps its command line; V(auto) finds it.
+      - V(grub-dropin) is C(/etc/default/grub.d) with C(update-grub), of Debian and Ubuntu.
+      - V(grub) is C(/etc/default/grub) with C(update-bootloader) or C(grub2-mkconfig), of SUSE and others.
+      - V(grubby) is that of RHEL, Rocky Linux and Fedora, for the kernels that are there and those to come.
+      - V(kernel-install) is C(/etc/kernel/cmdline) with C(kernel-install) or C(sdbootutil), of systemd-boot and unified
+        kernel images.
+      - V(transactional-update) is SUSE Linux Micro, V(rpm-ostree) is Fedora CoreOS and its kin, V(kernelstub) is
+        Pop!_OS, V(flatcar) is C(grub.cfg) of Flatcar's OEM partition.
+      - V(bootc) is C(/usr/lib/bootc/kargs.d), for building an image.
+    type: str
+    choices:
+      - auto
+      - flatcar
+      - rpm-ostree
+      - bootc
+      - transactional-update
+      - kernelstub
+      - kernel-install
+      - grubby
+      - grub-dropin
+      - grub
+    default: auto
+  backup:
+    description: Whether to keep a copy of every file that is changed, beside it, with a time stamp in its name.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds that each command of the boot loader may take.
+    type: float
+    default: 600
+attributes:
+  check_mode:
+    support: full
+    description: Shows what a real run would change. Commands that only read are run, nothing is written.
+  diff_mode:
+    support: full
+    description: Shows the command line, one token a line, and every file.
+  idempotent:
+    support: full
+    description: Nothing is written or run when the boot loader has what is asked for.
+  platform:
+    support: full
+    platforms: linux
+    description: Needs root.
+requirements:
+  - Python 3.9 or later on the host
+seealso:
+  - name: The kernel's command-line parameters
+    description: What the parameters mean.
+    link: https://docs.kernel.org/admin-guide/kernel-parameters.html
+"""
+
+EXAMPLES = r"""
+- name: A host for confidential virtual machines with Intel TDX
+  confidential.gpu.kernel_cmdline:
+    add: [intel_iommu=on, kvm_intel.tdx=1, nohibernate]
+  register: cmdline
+
+- name: Reboot when the running kernel was started with another command line
+  ansible.builtin.reboot:
+    reboot_timeout: 2700
+  when: cmdline.reboot_required
+
+- name: AMD SEV-SNP does not work with a pass-through IOMMU
+  confidential.gpu.kernel_cmdline:
+    remove: [iommu=pt, iommu.passthrough=1, amd_iommu=off]
+
+- name: One value of a parameter, whatever it was
+  confidential.gpu.kernel_cmdline:
+    replace: [default_hugepagesz=1G]
+
+- name: Tokens of an image that is being built for bootc
+  confidential.gpu.kernel_cmdline:
+    add: [intel_iommu=on]
+    loader: bootc
+"""
+
+RETURN = r"""
+loader:
+  description: The boot loader that was found or named.
+  returned: always, except when the request itself is refused
+  type: str
+  sample: grub-dropin
+before:
+  description: The configured command line before the run; with V(grubby) that of the default entry.
+  returned: when it could be read
+  type: str
+  sample: quiet iommu=pt
+after:
+  description: The configured command line after the run. In check mode, what a real run would bring about.
+  returned: when it could be read
+  type: str
+  sample: quiet intel_iommu=on
+running:
+  description: The command line of the running kernel, from C(/proc/cmdline).
+  returned: always, except when the request itself is refused
+  type: str
+  sample: BOOT_IMAGE=/boot/vmlinuz-6.17 root=UUID=0a1b ro quiet
+reboot_required:
+  description:
+    - Whether the running kernel's command line differs from what is asked for - a token to have is missing there, or
+      one not to have is present. Differences in anything else do not count.
+  returned: always, except when the request itself is refused
+  type: bool
+  sample: true
+backup_files:
+  description: Copies of the files as they were.
+  returned: always, except when the request itself is refused
+  type: list
+  elements: str
+  sample: ["/etc/default/grub.4711.2026-01-31@12:00:00~"]
+commands:
+  description: The boot loader's commands that changed or checked its configuration; in check mode, those that would.
+  returned: when the configured command line could be read
+  type: list
+  elements: list
+  sample: [[update-grub], [grub-script-check, /boot/grub/grub.cfg]]
+error:
+  description: The error as data - kind, cause, remedy, state of the host, retryable, and what was seen.
+  returned: on failure
+  type: dict
+  sample:
+    kind: CommandFailed
+    cause: "update-grub ended with 1 and said: syntax error."
+    remedy: Correct what it complains about, then run again.
+    state: Every file was put back as it was.
+    retryable: false
+    seen: {command: [update-grub], code: 1, said: syntax error}
+"""
+
+import signal
+from typing import NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import AUTO, NAMES, Configuration
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import BootError, Interrupted
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host
+
+STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "add": {"type": "list", "elements": "str", "default": []},
+            "remove": {"type": "list", "elements": "str", "default": []},
+            "replace": {"type": "list", "elements": "str", "default": []},
+            "loader": {"type": "str", "choices": [AUTO, *NAMES], "default": AUTO},
+            "backup": {"type": "bool", "default": True},
+            "timeout": {"type": "float", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    for number in STOPS:
+        signal.signal(number, _interrupted)
+    configuration = None
+    try:
+        wish = Wish(tuple(given["add"]), tuple(given["remove"]), tuple(given["replace"]))
+        configuration = Configuration(Host(timeout_s=given["timeout"]), wish, given["loader"])
+        configuration.run(only_plan=module.check_mode, keep_backups=given["backup"])
+    except BootError as error:
+        _module.fail(module, error, changed=False, **(configuration.result() if configuration else {}))
+    module.exit_json(changed=configuration.is_change, diff=configuration.diff(), **configuration.result())
+
+
+def _interrupted(number: int, _frame: object) -> NoReturn:
+    """A lost connection or a stop ends the run as an error does: what it began is put back, undisturbed."""
+    for other in STOPS:
+        signal.signal(other, signal.SIG_IGN)
+    raise Interrupted("The run was stopped by %s." % signal.Signals(number).name, "Run again.")
+
+
+if __name__ == "__main__":
+    main()

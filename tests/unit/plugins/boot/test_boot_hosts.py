@@ -1,0 +1,164 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Every kind of host: found, read, changed, left alone when it is right, and put back when anything fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.confidential.gpu.plugins.module_utils._boot import errors
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import RESTORED
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration, choose
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host, Result
+from boot_host import Described, FailingDisk, difference, host, marker, names, stand_ins, tree
+
+# What commands write and make again, or drop, themselves.
+BY_COMMANDS = ("snapshots/2/boot/grub2/grub.cfg", "entry", "efi/EFI/Linux/0a1b-6.17.5.efi")
+
+STANDARD = Wish(
+    add=("intel_iommu=on", "kvm_intel.tdx=1", "nohibernate", "quiet"),
+    remove=("iommu=pt", "amd_iommu"),
+    replace=("mitigations=auto",),
+)
+
+
+def laid_out(name: str, root: Path, disk: FailingDisk | None = None) -> tuple[Described, Host]:
+    described = Described(name)
+    described.build(root)
+    return described, host(root, described.commands, disk)
+
+
+def asked_back(machine: Host, wish: Wish = STANDARD) -> list[str]:
+    """What a new run finds missing; and it must find nothing to do when that is nothing."""
+    again = Configuration(machine, wish)
+    again.run(only_plan=True)
+    assert not again.is_change
+    return wish.unmet(split(again.result()["after"]))
+
+
+@pytest.mark.parametrize("name", names())
+def test_standard_wish(name: str, tmp_path: Path) -> None:
+    described, machine = laid_out(name, tmp_path)
+    before = tree(tmp_path)
+    planned = Configuration(machine, STANDARD)
+    planned.run(only_plan=True)
+    assert tree(tmp_path) == before
+    assert stand_ins(machine).changing == []
+
+    real = Configuration(machine, STANDARD)
+    real.run()
+    assert real.loader is not None
+    assert real.loader.name == described.loader
+    assert stand_ins(machine).changing == real.result()["commands"] == planned.result()["commands"]
+    assert real.result()["after"] == planned.result()["after"]
+    assert real.is_change
+    assert real.diff() == planned.diff()
+    assert difference(before, tree(tmp_path)) == described.expected["@diff"]
+    assert asked_back(machine) == []
+    assert not marker(machine).exists()
+
+
+@pytest.mark.parametrize("name", names())
+def test_added_tokens_are_removed_without_a_trace(name: str, tmp_path: Path) -> None:
+    _described, machine = laid_out(name, tmp_path)
+    Configuration(machine, Wish(add=("nohibernate", "a.b=c"))).run()
+    first = tree(tmp_path)
+    Configuration(machine, Wish(add=("d=e", "f"))).run()
+    Configuration(machine, Wish(remove=("d=e", "f"))).run()
+    assert tree(tmp_path) == first
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"])
+def test_a_failure_at_any_write_leaves_everything_as_it_was(name: str, stop: BaseException, tmp_path: Path) -> None:
+    writes = 0
+    while True:
+        writes += 1
+        root = tmp_path / str(writes)
+        disk = FailingDisk(writes, stop)
+        _described, machine = laid_out(name, root, disk)
+        before = tree(root)
+        try:
+            Configuration(machine, STANDARD).run(keep_backups=False)
+        except errors.NoSpace as error:
+            left = error.left
+        except KeyboardInterrupt:
+            left = RESTORED
+        else:
+            if marker(machine).exists() or list(root.rglob("*~")):
+                continue  # all is done but for tidying up
+            break
+        assert left in (errors.NOTHING_CHANGED, RESTORED)
+        after = tree(root)
+        unprotected = {*BY_COMMANDS, "ostree/kargs"}
+        assert {k: v for k, v in after.items() if k not in unprotected} == {
+            k: v for k, v in before.items() if k not in unprotected
+        }
+        assert not list(root.rglob("*~"))
+    assert asked_back(machine) == []
+    assert disk.writes < 20
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (Result(1, "", "it broke"), errors.CommandFailed),
+        (Result(1, "", "cp: No space left on device"), errors.NoSpace),
+        (TimeoutError(), errors.CommandTimeout),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["failed", "full", "timeout", "stopped"],
+)
+def test_a_command_that_fails_leaves_everything_as_it_was(
+    name: str, failure: Result | BaseException, kind: type[BaseException], tmp_path: Path
+) -> None:
+    described, machine = laid_out(name, tmp_path)
+    planned = Configuration(machine, STANDARD)
+    planned.run(only_plan=True)
+    before = tree(tmp_path)
+    for number in range(1, len(planned.result()["commands"]) + 1):
+        stand_ins(machine).calls.clear()
+        stand_ins(machine).failing = {number: failure}
+        if described.loader == "rpm-ostree":
+            stand_ins(machine)._rpm_ostree = lambda _arguments: before["ostree/kargs"].decode()
+        with pytest.raises(kind) as caught:
+            Configuration(machine, STANDARD).run()
+        if isinstance(caught.value, errors.BootError):
+            assert caught.value.left == RESTORED
+        after = tree(tmp_path)
+        for written in (*BY_COMMANDS, "etc/kernel/cmdline"):
+            after.pop(written, None)
+            before.pop(written, None)
+        grub_cfg = "boot/grub/grub.cfg" if described.loader == "grub-dropin" else "boot/grub2/grub.cfg"
+        if grub_cfg not in before:
+            assert grub_cfg not in after
+        assert after == before
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_a_killed_run_left_is_completed(name: str, tmp_path: Path) -> None:
+    """Killed between the files and the command: the files are right, the command never ran."""
+    described, machine = laid_out(name, tmp_path)
+    Configuration(machine, STANDARD).run(keep_backups=False)
+    needs_command = bool(stand_ins(machine).changing)
+    stand_ins(machine).calls.clear()
+    marker(machine).parent.mkdir(parents=True, exist_ok=True)
+    marker(machine).touch()
+    Configuration(machine, STANDARD).run()
+    if needs_command and described.loader not in ("grubby", "rpm-ostree"):
+        assert stand_ins(machine).changing
+        assert not marker(machine).exists()
+
+
+def test_nothing_known(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text('PRETTY_NAME="Plan 9"\n')
+    with pytest.raises(errors.UnknownLoader, match=r"Plan 9.*update-grub.*Nothing was changed.*grub-dropin"):
+        choose(host(tmp_path, []))
+
+
+def test_named_loader(tmp_path: Path) -> None:
+    assert choose(host(tmp_path, []), "grubby").name == "grubby"

@@ -1,0 +1,56 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The module kernel_cmdline as Ansible runs it; only in check mode, which touches nothing of this machine."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.confidential.gpu.plugins.modules import kernel_cmdline
+
+
+def answer(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
+    before = {number: signal.getsignal(number) for number in kernel_cmdline.STOPS}
+    try:
+        with patch_module_args({"_ansible_check_mode": True, **arguments}), pytest.raises(SystemExit):
+            kernel_cmdline.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    result = answer(capsys, add=["confidential.gpu=1"], loader="bootc")
+    assert result["changed"] is True
+    assert result["loader"] == "bootc"
+    assert result["after"].endswith("confidential.gpu=1")
+    assert result["reboot_required"] is True
+    assert result["commands"] == []
+    assert result["backup_files"] == []
+    assert result["diff"][0]["before_header"] == "kernel command line"
+
+
+def test_a_refused_token(capsys: pytest.CaptureFixture[str]) -> None:
+    result = answer(capsys, add=["a b"])
+    assert result["failed"] is True
+    assert result["changed"] is False
+    assert result["error"]["kind"] == "InvalidToken"
+    assert result["error"]["state"] == "Nothing was changed."
+    assert "reboot_required" not in result
+
+
+def test_a_stop_is_an_error_and_the_next_one_is_ignored() -> None:
+    before = {number: signal.getsignal(number) for number in kernel_cmdline.STOPS}
+    try:
+        with pytest.raises(kernel_cmdline.Interrupted, match="stopped by SIGHUP"):
+            kernel_cmdline._interrupted(signal.SIGHUP, None)
+        assert {signal.getsignal(number) for number in kernel_cmdline.STOPS} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,329 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Writing: whole files with owner and mode, copies, refusals beforehand, errors that say what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from ansible_collections.confidential.gpu.plugins.module_utils._boot import errors
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Commands, Disk, Host, Result
+from boot_host import FailingDisk, host, marker, stand_ins, tree
+
+WISH = Wish(add=("intel_iommu=on",), remove=("iommu=pt",))
+GRUB = 'GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"\nGRUB_CMDLINE_LINUX=""\n'
+DEBIAN = ["update-grub", "grub-script-check"]
+
+
+def debian(root: Path, disk: Disk | None = None, available: list[str] | None = None, text: str = GRUB) -> Host:
+    (root / "etc/default").mkdir(parents=True)
+    (root / "boot/grub").mkdir(parents=True)
+    (root / "proc").mkdir()
+    (root / "etc/default/grub").write_text(text)
+    (root / "proc/cmdline").write_text("BOOT_IMAGE=/boot/vmlinuz root=/dev/sda1 ro quiet iommu=pt\n")
+    return host(root, available or DEBIAN, disk)
+
+
+def change(machine: Host, wish: Wish = WISH, **options: bool) -> Configuration:
+    configuration = Configuration(machine, wish)
+    configuration.run(**options)
+    return configuration
+
+
+def test_result(tmp_path: Path) -> None:
+    result = change(debian(tmp_path)).result()
+    (backup,) = result["backup_files"]
+    assert backup.startswith(str(tmp_path / "etc/default/grub."))
+    assert backup.endswith("~")
+    assert Path(backup).read_text() == GRUB
+    assert result["before"] == "quiet iommu=pt"
+    assert result["after"] == "quiet intel_iommu=on"
+    assert result["running"].endswith("quiet iommu=pt")
+    assert result["reboot_required"] is True
+    assert result["loader"] == "grub-dropin"
+
+
+def test_reboot_is_required_by_the_running_kernel_alone(tmp_path: Path) -> None:
+    machine = debian(tmp_path)
+    change(machine)
+    machine.path("/proc/cmdline").write_text("BOOT_IMAGE=/x ro intel-iommu=on something=else\n")
+    again = change(machine)
+    assert not again.is_change
+    assert again.diff() == []
+    assert again.result()["reboot_required"] is False
+
+
+def test_reboot_is_required_though_nothing_changed(tmp_path: Path) -> None:
+    machine = debian(tmp_path)
+    change(machine)
+    assert change(machine).result()["reboot_required"] is True
+
+
+def test_without_backup(tmp_path: Path) -> None:
+    assert change(debian(tmp_path), keep_backups=False).result()["backup_files"] == []
+    assert not list(tmp_path.rglob("*~"))
+
+
+def test_mode_and_link_are_kept(tmp_path: Path) -> None:
+    machine = debian(tmp_path, Disk())
+    path = tmp_path / "etc/default/grub"
+    real = tmp_path / "etc/default/grub.real"
+    path.rename(real)
+    real.chmod(0o640)
+    path.symlink_to(real)
+    change(machine)
+    assert path.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert "iommu=pt" not in real.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_owner_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    os.chown(path, 12, 34)
+    Disk().replace(path, b"new")
+    assert (path.stat().st_uid, path.stat().st_gid) == (12, 34)
+
+
+def test_a_disk_that_fails_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        Disk().replace(path, b"new")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"old"
+
+
+def test_disk(tmp_path: Path) -> None:
+    disk = Disk()
+    assert disk.read(tmp_path / "none") is None
+    assert disk.writable(tmp_path / "a/b/c")
+    assert disk.free(tmp_path / "a/b/c") > 0
+    disk.remove(tmp_path / "none")
+
+
+def test_a_read_only_file(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    disk.read_only = {"99-confidential-gpu.cfg"}
+    with pytest.raises(
+        errors.NotWritable, match=r"99-confidential-gpu.cfg cannot be written. Nothing was changed. Run as"
+    ):
+        change(debian(tmp_path, disk))
+    assert disk.writes == 0
+
+
+def test_a_full_file_system_is_seen_beforehand(tmp_path: Path) -> None:
+    disk = FailingDisk(room=1000)
+    with pytest.raises(
+        errors.NoSpace, match=r"/boot/grub has 1000 bytes free, and \d+ are needed. Nothing was changed."
+    ):
+        change(debian(tmp_path, disk))
+    assert disk.writes == 0
+
+
+def test_a_missing_command_is_seen_beforehand(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    machine = debian(tmp_path, disk, ["grubby"])
+    configuration = Configuration(machine, WISH, "grub-dropin")
+    with pytest.raises(errors.CommandMissing, match=r"update-grub was not found.*Nothing was changed"):
+        configuration.run()
+    assert disk.writes == 0
+    assert configuration.result()["reboot_required"] is True
+    with pytest.raises(errors.CommandMissing, match="rpm-ostree"):
+        Configuration(machine, WISH, "rpm-ostree").run()
+
+
+def test_what_the_disk_refuses(tmp_path: Path) -> None:
+    with pytest.raises(errors.NotWritable, match=r"EACCES \(Permission denied\). Nothing was changed"):
+        change(debian(tmp_path, FailingDisk(2, PermissionError(13, "Permission denied", "/etc/x"))))
+
+
+def test_the_loaders_own_check_fails(tmp_path: Path) -> None:
+    machine = debian(tmp_path)
+    before = tree(tmp_path)
+    wish = Wish(add=("BROKEN",))
+    with pytest.raises(
+        errors.CommandFailed, match=r"grub-script-check .* said: syntax error. Every file was put back"
+    ) as caught:
+        change(machine, wish)
+    assert caught.value.as_dict()["seen"]["code"] == 1
+    assert tree(tmp_path) == before
+    assert not list(tmp_path.rglob("*~"))
+
+
+class Stubborn(FailingDisk):
+    """Once the command ran, nothing can be written."""
+
+    calls: Sequence[object] = ()
+
+    def replace(self, path: Path, content: bytes, like: Path | None = None) -> None:
+        if self.calls:
+            raise OSError(30, "Read-only file system", str(path))
+        super().replace(path, content, like)
+
+    remove = Disk.remove
+
+
+def test_a_file_that_cannot_be_put_back_is_named_with_its_copy(tmp_path: Path) -> None:
+    disk = Stubborn()
+    machine = debian(tmp_path, disk)
+    disk.calls = stand_ins(machine).calls
+    stand_ins(machine).failing = {1: Result(1, "", "")}
+    with pytest.raises(
+        errors.CommandFailed, match=r"said: nothing\..*grub could not be put back; copies of the former"
+    ) as caught:
+        change(machine)
+    copy = caught.value.left.split(": ")[-1].rstrip(".")
+    assert Path(copy).read_text() == GRUB
+
+
+def test_an_unfinished_run_is_marked_until_it_is_completed(tmp_path: Path) -> None:
+    machine = debian(tmp_path)
+    seen = []
+    run = machine.commands.run
+    machine.commands.run = lambda argv, timeout: seen.append(marker(machine).exists()) or run(argv, timeout)
+    change(machine)
+    assert seen == [True, True]
+    assert not marker(machine).exists()
+
+
+def test_a_grub_cfg_that_was_never_made_is_made(tmp_path: Path) -> None:
+    machine = debian(tmp_path, text='GRUB_CMDLINE_LINUX_DEFAULT="intel_iommu=on"\n')
+    machine.path("/boot/grub/grub.cfg").write_text("linux /vmlinuz root=x ro quiet\n")
+    assert change(machine).result()["commands"] == [["update-grub"], ["grub-script-check", "/boot/grub/grub.cfg"]]
+    assert not change(machine).is_change
+
+
+def test_tokens_that_a_command_loses_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/ostree-booted").touch()
+    (tmp_path / "ostree").mkdir()
+    (tmp_path / "ostree/kargs").write_text("ro a\n")
+    machine = host(tmp_path, ["rpm-ostree"])
+    stand_ins(machine)._rpm_ostree = lambda arguments: "ro a" if arguments == ["kargs"] else ""
+    with pytest.raises(
+        errors.VerifyMismatch, match=r"intel_iommu=on is missing, intel_iommu=on was lost.*Every file was"
+    ):
+        change(machine)
+
+
+def test_an_entry_that_grubby_leaves_out_is_noticed(tmp_path: Path) -> None:
+    infos = iter(
+        ['args="a"\n', 'args="a"\nargs="b"\n', 'args="a intel_iommu=on"\n', 'args="a intel_iommu=on"\nargs="b"\n']
+    )
+    machine = host(tmp_path, ["grubby"])
+    stand_ins(machine)._grubby = lambda arguments: next(infos) if "--info" in arguments[0] else ""
+    with pytest.raises(
+        errors.VerifyMismatch, match="entry 1 does not have what was asked for: intel_iommu=on is missing"
+    ):
+        change(machine)
+
+
+def test_grubby_without_entries(tmp_path: Path) -> None:
+    with pytest.raises(errors.NotUnderstood, match="names no args"):
+        change(host(tmp_path, ["grubby"]))
+
+
+@pytest.mark.parametrize(
+    ("loader", "available", "words"),
+    [
+        ("grub", ["grub2-mkconfig"], "/etc/default/grub does not exist"),
+        ("transactional-update", ["transactional-update"], "boots without GRUB"),
+        ("kernelstub", ["kernelstub"], "no list user.kernel_options"),
+        ("kernel-install", ["kernel-install"], "No kernel image was found"),
+    ],
+)
+def test_a_loader_without_its_files(loader: str, available: list[str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.NotUnderstood, match=words):
+        Configuration(host(tmp_path, available), WISH, loader).run()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["kargs = 1\n", 'kargs = ["a"\n', 'kargs = ["a"]\nkargs = ["b"]\n', '"kargs" = ["a"]\n', "kargs = [1]\n"],
+)
+def test_kargs_that_are_not_a_plain_list(text: str, tmp_path: Path) -> None:
+    folder = tmp_path / "usr/lib/bootc/kargs.d"
+    folder.mkdir(parents=True)
+    (folder / "10-x.toml").write_text(text)
+    with pytest.raises(errors.NotUnderstood, match=r"10-x.toml: the value of kargs is not one plain list"):
+        change(host(tmp_path, ["bootc"]))
+
+
+def test_kargs_files_without_kargs(tmp_path: Path) -> None:
+    folder = tmp_path / "usr/lib/bootc/kargs.d"
+    folder.mkdir(parents=True)
+    (folder / "10-x.toml").write_text("# kargs\n")
+    (folder / "20-x.toml").write_text('kargs = ["a \\"b\\"", \'c\']')
+    assert change(host(tmp_path, ["bootc"])).result()["before"] == 'a "b" c'
+
+
+def test_flatcar_file_is_checked_where_that_is_possible(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text("ID=flatcar\n")
+    (tmp_path / "usr/share/oem").mkdir(parents=True)
+    machine = host(tmp_path, ["grub-script-check"])
+    assert change(machine).result()["commands"] == [["grub-script-check", "/usr/share/oem/grub.cfg"]]
+
+
+def test_kernelstub_options_as_text(tmp_path: Path) -> None:
+    (tmp_path / "etc/kernelstub").mkdir(parents=True)
+    (tmp_path / "etc/kernelstub/configuration").write_text(json.dumps({"default": {"kernel_options": "a b"}}))
+    plan = change(host(tmp_path, ["kernelstub"]), only_plan=True)
+    assert plan.result()["before"] == "a b"
+
+
+def test_vendors_kernel_cmdline(tmp_path: Path) -> None:
+    (tmp_path / "usr/lib/kernel").mkdir(parents=True)
+    (tmp_path / "usr/lib/kernel/cmdline").write_text("vendor\n")
+    machine = host(tmp_path, ["sdbootutil"])
+    configuration = Configuration(machine, WISH, "kernel-install")
+    configuration.run()
+    assert (tmp_path / "etc/kernel/cmdline").read_text() == "vendor intel_iommu=on\n"
+
+
+def test_a_repair_that_fails_is_told(tmp_path: Path) -> None:
+    (tmp_path / "etc/kernel").mkdir(parents=True)
+    (tmp_path / "etc/kernel/cmdline").write_text("a\n")
+    machine = host(tmp_path, ["sdbootutil"])
+    stand_ins(machine).failing = {1: Result(1, "no", ""), 2: Result(2, "", "again")}
+    with pytest.raises(errors.CommandFailed, match=r"put back as it was. But .* may be left: .* said: again"):
+        change(machine)
+    assert (tmp_path / "etc/kernel/cmdline").read_text() == "a\n"
+
+
+def test_real_commands(tmp_path: Path) -> None:
+    commands = Commands()
+    assert commands.has("sh")
+    assert not commands.has("no-such-command")
+    assert commands.run(["sh", "-c", "echo $LC_ALL; echo e >&2; exit 3"], 10) == Result(3, "C\n", "e\n")
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        commands.run(["sh", "-c", "sleep 60 & sleep 60"], 0.2)
+    assert time.monotonic() - started < 10
+
+
+def test_an_interrupted_command_is_ended(tmp_path: Path) -> None:
+    def stop(_number: int, _frame: object) -> None:
+        raise errors.Interrupted("Stopped.", "Again.")
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(errors.Interrupted):
+            Commands().run(["sleep", "60"], 30)
+    finally:
+        signal.signal(signal.SIGALRM, previous)

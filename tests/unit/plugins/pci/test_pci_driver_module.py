@@ -1,0 +1,50 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The module: arguments in, plain data out, errors as failures."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding
+from ansible_collections.confidential.gpu.plugins.modules import pci_driver
+
+
+@pytest.fixture
+def run(kernel, clock, capsys, monkeypatch):
+    """Run the module on the test's kernel; its answer."""
+    here = functools.partial(Binding, root=str(kernel.root), kernel=kernel, clock=clock)
+    monkeypatch.setattr(pci_driver, "Binding", here)
+
+    def run(**arguments):
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            pci_driver.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_binds_and_then_has_nothing_to_do(run, kernel):
+    planned = run(devices=["17:00.0"], _ansible_check_mode=True, _ansible_diff=True)
+    assert planned["changed"]
+    assert planned["diff"]["before"]
+    assert kernel.writes == []
+    made = run(devices=["17:00.0"])
+    assert (made["changed"], made["plan"], made["devices"]) == (True, planned["plan"], planned["devices"])
+    assert run(match={"devices": ["2331"]})["changed"]
+    assert not run(match={"devices": ["2331"]})["changed"]
+
+
+def test_a_failure_says_how_far_it_got(run, kernel):
+    kernel.hold(4711, "/sys/devices/pci0000:00/0000:17:00.0/resource0")
+    answer = run(devices=["17:00.0"])
+    assert (answer["failed"], answer["changed"], answer["error"]["kind"]) == (True, False, "DeviceBusy")
+    assert answer["devices"][0]["driver_after"] == "nvidia"
+
+
+def test_a_request_that_cannot_be_meant(run):
+    assert run(devices=["17:00.0"], timeout=-1)["error"]["kind"] == "InvalidRequest"
+    assert run()["error"]["kind"] == "InvalidRequest"
