@@ -127,6 +127,7 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import parse_address
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError

@@ -217,6 +217,7 @@ error:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.confidential.gpu.plugins.module_utils._boot import cmdline, cmdline_file, errors
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Fate, Wish, pieces, rewrite, split
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ansible_collections.confidential.gpu.plugins.module_utils._boot import cmdline, cmdline_file, errors
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Fate, Wish, pieces, rewrite, split
 
 NAMES = st.from_regex(r"[a-z][a-z0-9._-]{0,6}", fullmatch=True)
 VALUES = st.from_regex(r"[a-zA-Z0-9.,:/@=_+-]{0,8}", fullmatch=True) | st.from_regex(

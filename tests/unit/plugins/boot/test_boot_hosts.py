@@ -7,12 +7,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from boot_host import Described, FailingDisk, difference, host, marker, names, stand_ins, tree
+
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import errors
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import RESTORED
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration, choose
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host, Result
-from boot_host import Described, FailingDisk, difference, host, marker, names, stand_ins, tree
 
 # What commands write and make again, or drop, themselves.
 BY_COMMANDS = ("snapshots/2/boot/grub2/grub.cfg", "entry", "efi/EFI/Linux/0a1b-6.17.5.efi")

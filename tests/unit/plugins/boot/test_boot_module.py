@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+
 from ansible_collections.confidential.gpu.plugins.modules import kernel_cmdline
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_boot_cmdline import TOKENS
+
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import errors, grub
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, normal
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.grub import DEFAULT, DEFAULTS, Settings
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.shellfile import assignments
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_boot_cmdline import TOKENS
 
 C, D = "GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"
 WISH = Wish(add=("new=1",), remove=("iommu=pt",))

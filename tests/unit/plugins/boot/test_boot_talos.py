@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+
 from ansible_collections.confidential.gpu.plugins.filter.talos_machine_config import FilterModule, talos_machine_config
 
 PATCH = """\

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from boot_host import FailingDisk, host, marker, stand_ins, tree
+
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import errors
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Commands, Disk, Host, Result
-from boot_host import FailingDisk, host, marker, stand_ins, tree
 
 WISH = Wish(add=("intel_iommu=on",), remove=("iommu=pt",))
 GRUB = 'GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"\nGRUB_CMDLINE_LINUX=""\n'

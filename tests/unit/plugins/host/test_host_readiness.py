@@ -7,13 +7,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from emulator.launch import launch
+from fake_pci_kernel import FakeKernel
+
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidRequest
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
 from ansible_collections.confidential.gpu.plugins.module_utils._host.gpus import judged
 from ansible_collections.confidential.gpu.plugins.module_utils._host.readiness import check
-from emulator.launch import launch
-from fake_pci_kernel import FakeKernel
 
 ONE, OTHER = "0000:17:00.0", "0000:3d:00.0"
 INTEL = "vendor_id\t: GenuineIntel\nflags\t\t: fpu vmx\n"

@@ -8,6 +8,7 @@ import json
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+
 from ansible_collections.confidential.gpu.plugins.modules import host_readiness
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock
 from fake_pci_kernel import AUDIO, BRIDGE, FakeKernel
+
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock
 
 
 class FakeClock(Clock):

@@ -9,6 +9,8 @@ import fcntl
 import os
 
 import pytest
+from fake_pci_kernel import GPU, NVME, FakeKernel, Killed
+
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
     DeviceBusy,
     GpuError,
@@ -29,7 +31,6 @@ from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors impor
     NoIommuGroup,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match
-from fake_pci_kernel import GPU, NVME, FakeKernel, Killed
 
 ONE = "0000:17:00.0"
 SOUND = "0000:17:00.1"

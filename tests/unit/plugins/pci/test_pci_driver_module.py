@@ -9,6 +9,7 @@ import json
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding
 from ansible_collections.confidential.gpu.plugins.modules import pci_driver
 

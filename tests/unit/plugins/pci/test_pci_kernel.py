@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import kernel as kernel_module
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.kernel import Kernel, built_in, release
 
