@@ -25,6 +25,8 @@ VFIO_USER = "vfio-user:"
 
 def bus_named(name: str) -> Bus:
     """'sysfs' or 'vfio-user:<folder>' as a bus. Raises InvalidRequest."""
+    if "\0" in name:
+        raise InvalidRequest("%r is not a bus." % name, "Leave out the NUL character.")
     if name == "sysfs":
         return SysfsBus()
     if name.startswith(VFIO_USER) and len(name) > len(VFIO_USER):

@@ -49,7 +49,7 @@ def test_a_change_and_its_fact(run: Run, emulated: Any, tmp_path: Path) -> None:
     fact_file = tmp_path / "confidential_gpu.fact"
     result = run(cc_mode, mode="on", devices=[GPU], fact_file=str(fact_file))
     assert result["changed"]
-    assert result["fact"] == {"mode": "on", "devices": {GPU: "on"}}
+    assert result["fact"] == {"mode": "on", "gpus": {GPU: "on"}, "nvswitches": {}}
     assert json.loads(fact_file.read_text()) == result["fact"]
     assert emulated.control.state(GPU)["mode"] == "on"
 
