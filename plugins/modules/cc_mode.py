@@ -240,6 +240,8 @@ def main() -> None:
     fact_file = None if module.check_mode else given["fact_file"]
     try:
         change = ModeChange(_request(given), _module.bus_named(given["bus"]), given["admin_tools"])
+        if fact_file:
+            fact.can_be_kept(fact_file)
     except GpuError as error:
         _module.fail(module, error)
     try:

@@ -99,7 +99,7 @@ class Change:
         self._unproven.remove(self._newly_unproven & {o.item.address for o in outcomes if o.error is None})
         notes = "Rolled back on %s." % "; ".join(back) if back else "Nothing had been staged."
         if stuck:
-            notes = "%sThe staged knobs of %s could not be put back: the next run does it." % (
+            notes = "%sThe staged knobs of %s could not be put back: run again with the mode that is wanted." % (
                 notes + " " if back else "",
                 "; ".join(stuck),
             )
@@ -128,12 +128,12 @@ class Change:
         start = self._clock.now()
         done.mode = ""  # unknown from here on, until it is read back
         try:
-            device.tool.reset()
+            took_effect = device.tool.reset()
         except ResetFailed:
             with contextlib.suppress(GpuError):
                 done.mode = device.mode()
             raise
-        done.was_reset = True
+        done.was_reset = took_effect is not False
         done.seconds["reset"] = self._clock.now() - start
         start = self._clock.now()
         device.wait_for_boot(self._boot_timeout_s, self._clock)
@@ -141,6 +141,9 @@ class Change:
         done.mode = device.mode()
         if done.mode != plan.wanted:
             raise _mismatch(device, plan.wanted, done.mode)
+        if not done.was_reset and plan.found == plan.wanted:
+            raise _no_effect(device)
+        done.was_reset = True  # the mode changed, whatever the scratch register says
 
 
 def _refused_in_band(device: Device, write: Write) -> Sequence[GpuError]:
@@ -155,6 +158,15 @@ def _refused_in_band(device: Device, write: Write) -> Sequence[GpuError]:
             knob=write.knob.name,
         )
     ]
+
+
+def _no_effect(device: Device) -> GpuError:
+    """For a reset that only the scratch register can prove, because the mode is the same before and after."""
+    return ResetFailed(
+        "%s: the reset had no effect: a scratch register that every reset clears kept its value." % device.address,
+        "Look at reset_method of the device and at the kernel's log; power-cycle the host.",
+        device=device.address,
+    )
 
 
 def _mismatch(device: Device, wanted: str, seen: str) -> GpuError:

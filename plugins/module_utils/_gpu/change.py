@@ -183,7 +183,7 @@ class ModeChange:
         return self._plan is not None and self._plan.is_change
 
     def touched(self) -> bool:
-        """True when a device was written or reset, rolled back or not."""
+        """True when a device was reset, or has settings that were stored and not put back."""
         done = self._change.done.values() if self._change else []
         return any(one.staged or one.was_reset for one in done)
 
@@ -209,7 +209,7 @@ class ModeChange:
             "mode_after": after,
             "staged": bool(plan.writes) if only_plan and plan else bool(done and done.staged),
             "reset": bool(plan.reset) if only_plan and plan else bool(done and done.was_reset),
-            "reset_pending": bool(plan and plan.reset_pending),
+            "reset_pending": bool((plan and plan.reset_pending) or (done and done.staged and not done.was_reset)),
             "seconds": {name: round(value, 3) for name, value in (done.seconds if done else {}).items()},
         }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Collection, Mapping, Optional, Sequence
 
-from .files import read_json, replace_json
+from .files import ensure_writable, read_json, replace_json
 
 SECTIONS = {"gpu": "gpus", "nvswitch": "nvswitches"}
 
@@ -40,6 +40,11 @@ def keep(path: str, content: Mapping[str, Any], present: Collection[str]) -> dic
     whole = {**merged, "mode": _shared(merged["gpus"])}
     replace_json(path, whole, "fact file")
     return whole
+
+
+def can_be_kept(path: str) -> None:
+    """Raise NotPermitted if the fact file cannot be written, before anything is done that it would have to tell."""
+    ensure_writable(path, "fact file")
 
 
 def _earlier(kept: Any, section: str, present: Collection[str]) -> dict[str, Any]:

@@ -21,6 +21,20 @@ def read_json(path: str) -> Any:
         return None
 
 
+def ensure_writable(path: str, what: str) -> None:
+    """Raise the NotPermitted of ``replace_json`` beforehand, if it can be foreseen."""
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.isdir(folder) and not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if os.path.isdir(folder) and os.access(folder, os.W_OK) and not os.path.isdir(path):
+        return
+    raise NotPermitted(
+        "The %s %r cannot be written: %s is no folder that this user may write to." % (what, path, folder),
+        "Run as root, or give a path that is writable.",
+        path=path,
+    )
+
+
 def replace_json(path: str, content: Any, what: str) -> None:
     """Write the file, readable for all. Raises NotPermitted, in which ``what`` names the file's purpose."""
     try:

@@ -77,7 +77,10 @@ class Plan:
     @property
     def moves_ppcie(self) -> bool:
         """True when a device enters or leaves ppcie."""
-        return any(device.reset and (device.found == PPCIE) != (device.wanted == PPCIE) for device in self.devices)
+        return any(
+            (device.reset or device.reset_pending) and (device.found == PPCIE) != (device.wanted == PPCIE)
+            for device in self.devices
+        )
 
     def steps(self) -> list[dict[str, Any]]:
         """Every step, all staging before the first reset, as plain data."""
@@ -178,8 +181,8 @@ def check_fabric(plan: Plan, fabric: Sequence[Found]) -> None:
     """
     members = [one for one in fabric if PPCIE in one.supported]
     unread = [one for one in fabric if one.problem and not isinstance(one.problem, UnknownDevice)]
-    if not any(one.kind == NVSWITCH for one in [*members, *unread]):
-        return
+    if not unread and not any(one.kind == NVSWITCH for one in members):
+        return  # what cannot be read may be a switch
     wanted = {device.address: device.wanted for device in plan.devices}
     after = {one.address: wanted.get(one.address, one.mode) for one in members}
     inside = sorted(address for address, mode in after.items() if mode == PPCIE)

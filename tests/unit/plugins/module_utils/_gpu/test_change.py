@@ -167,6 +167,20 @@ def test_devices_that_were_not_chosen_are_looked_at_before_ppcie_changes(emulate
     assert {state["counters"]["knob_writes"] for state in emulated.control.state().values()} == {0}
 
 
+def test_staging_alone_does_not_divide_a_fabric_either(emulated: Any) -> None:
+    run = ModeChange(Request(mode="ppcie", devices=[GPU], reset=False), VfioUserBus(str(emulated.sockets)))
+    with pytest.raises(errors.InvalidRequest, match="whole NVLink fabric"):
+        run.run()
+
+
+def test_a_switch_that_cannot_be_read_keeps_the_fabric_out_of_ppcie(emulated: Any) -> None:
+    emulated.control.fault(device=SWITCH, event="connect", action="fall_off")
+    others = [one for one in emulated.control.state() if one not in (SWITCH, B200)]
+    with pytest.raises(errors.GpuError, match=SWITCH):
+        ModeChange(Request(mode="ppcie", devices=[GPU]), VfioUserBus(str(emulated.sockets))).run()
+    assert {emulated.control.state(one)["counters"]["knob_writes"] for one in others} == {0}
+
+
 def test_they_must_be_free_for_that(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vfio_user, "GREETING_TIMEOUT_S", 0.1)
     (switch,) = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == SWITCH]
