@@ -32,6 +32,8 @@ class Explained(Protocol):
 
 def bus_named(name: str) -> Bus:
     """'sysfs' or 'vfio-user:<folder>' as a bus. Raises InvalidRequest."""
+    if "\0" in name:
+        raise InvalidRequest("%r is not a bus." % name, "Leave out the NUL character.")
     if name == "sysfs":
         return SysfsBus()
     if name.startswith(VFIO_USER) and len(name) > len(VFIO_USER):

@@ -78,6 +78,8 @@ options:
     description:
       - Where to keep the modes that were read back as a local fact of the host, such as
         V(/etc/ansible/facts.d/confidential_gpu.fact). The default keeps none.
+      - After an error it says what is known then; a mode that could not be read back is null. Devices that are not
+        part of the run keep what an earlier run read back.
       - It records what was read and does not count as a change. In check mode it is not written.
     type: path
 attributes:
@@ -192,10 +194,12 @@ plan:
     - {device: "0000:17:00.0", step: reset}
     - {device: "0000:17:00.0", step: verify, mode: "on"}
 fact:
-  description: The modes that were read back, as they are kept in O(fact_file).
+  description:
+    - The modes that were read back, as they are kept in O(fact_file).
+    - C(mode) is the one that all GPUs share, V(mixed), or null when one is not known.
   returned: success
   type: dict
-  sample: {mode: "on", devices: {"0000:17:00.0": "on"}}
+  sample: {mode: "on", gpus: {"0000:17:00.0": "on"}, nvswitches: {}}
 error:
   description:
     - The error as data - kind, cause, remedy, retryable, and what was seen (device, register and value, RPC code,
@@ -205,7 +209,8 @@ error:
   sample: {kind: DeviceBusy, cause: "In use.", remedy: "Stop it.", retryable: true, seen: {device: "0000:17:00.0"}}
 """
 
-from typing import Any
+import contextlib
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -232,18 +237,28 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    change = None
+    fact_file = None if module.check_mode else given["fact_file"]
     try:
         change = ModeChange(_request(given), _module.bus_named(given["bus"]), given["admin_tools"])
-        change.run(only_plan=module.check_mode)
-        result = change.result(only_plan=module.check_mode)
-        result["fact"] = fact.fact(result["devices"])
-        if given["fact_file"] and not module.check_mode:
-            fact.keep(given["fact_file"], result["fact"])
+        if fact_file:
+            fact.can_be_kept(fact_file)
     except GpuError as error:
-        progress = {"changed": change.touched(), **change.result()} if change else {}
-        _module.fail(module, error, **progress)
-    module.exit_json(changed=change.is_change, **result)
+        _module.fail(module, error)
+    try:
+        change.run(only_plan=module.check_mode)
+        known = _keep_fact(change, fact_file)
+    except GpuError as error:
+        with contextlib.suppress(GpuError):  # the first error is the one to tell
+            _keep_fact(change, fact_file)
+        _module.fail(module, error, changed=change.touched(), **change.result())
+    module.exit_json(changed=change.is_change, fact=known, **change.result(only_plan=module.check_mode))
+
+
+def _keep_fact(change: ModeChange, path: Optional[str]) -> dict[str, Any]:
+    """What has been read back so far, also after an error, kept in the fact file if there is one."""
+    devices = change.result()["devices"]
+    known = fact.fact(devices, "mode_after")
+    return fact.keep(path, known, change.present) if path and devices else known
 
 
 def _request(given: dict[str, Any]) -> Request:

@@ -117,6 +117,12 @@ devices:
       description: Whether the pending mode differs from the active one.
       type: bool
       sample: false
+    settings_unproven:
+      description:
+        - Whether settings that no register shows, such as the BAR0 filter, were stored and the device has not been
+          reset since. The next run that sets V(on) or V(ppcie) resets it.
+      type: bool
+      sample: false
     knobs:
       description: The stored settings behind the pending mode.
       type: dict

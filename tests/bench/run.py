@@ -97,7 +97,11 @@ class Measurement:
     def take(self) -> Figures:
         """All of it."""
         bench = self._bench
-        query = {"module, already right": bench.module_already_right, "NVIDIA, query": partial(bench.nvidia, *QUERY)}
+        query: Programs = {
+            "module, already right": bench.module_already_right,
+            "NVIDIA, query": partial(bench.nvidia, *QUERY),
+            "NVIDIA, query and settings": partial(bench.nvidia, *QUERY, "--query-cc-settings"),
+        }
         self._take_turns(self._runs, "8", "on", query)
         ours = {"module, off to on": bench.module, "playbook, off to on": partial(bench.playbook, "on")}
         self._against("8", ours, {"NVIDIA, off to on": partial(bench.nvidia, *SET_CC)})

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 OFF, ON, DEVTOOLS, PPCIE = "off", "on", "devtools", "ppcie"
+# Starts in which the mode's BAR0 filter is missing: only the knob shows it, until it is written.
+BARE = {"on-bare": ON, "ppcie-bare": PPCIE}
 KILL, POWER = "kill", "power"
 # What the emulator calls them.
 ACTIONS = {KILL: "kill_client", POWER: "power_cut"}
@@ -30,10 +32,19 @@ class Node:
 
     def expected(self, mode: str) -> dict[str, str]:
         """Address to mode when this mode is wanted of the node: a switch has no CC."""
+        mode = BARE.get(mode, mode)
         return {address: mode if model == GPU or mode == PPCIE else OFF for address, model in self.models.items()}
 
+    def chosen(self, start: str | None, wish: str | None) -> list[tuple[str, str]]:
+        """The changes between these modes; None stands for any."""
+        return [pair for pair in self.changes if start in (None, pair[0]) and wish in (None, pair[1])]
 
-ONE = Node("one-h100", {"0000:17:00.0": GPU}, tuple(itertools.permutations((OFF, ON, DEVTOOLS, PPCIE), 2)))
+
+ONE = Node(
+    "one-h100",
+    {"0000:17:00.0": GPU},
+    (*itertools.permutations((OFF, ON, DEVTOOLS, PPCIE), 2), *BARE.items()),
+)
 FABRIC = Node(
     "two-h100-one-switch",
     {"0000:17:00.0": GPU, "0000:3b:00.0": GPU, "0000:07:00.0": SWITCH},

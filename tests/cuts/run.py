@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from nodes import DEVTOOLS, KILL, NODES, OFF, ON, POWER, PPCIE, Cut
+from nodes import BARE, DEVTOOLS, KILL, NODES, OFF, ON, POWER, PPCIE, Cut
 from subject import Subject, running
 
 # Most of the time is waited: NVIDIA's tool gives a command that was cut in two 5 s to be answered. So there are more
@@ -56,7 +56,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Cut mode changes at every write and recover from each cut.")
     modes = (OFF, ON, DEVTOOLS, PPCIE)
     parser.add_argument("--node", choices=NODES)
-    parser.add_argument("--from", dest="start", choices=modes, help="the mode before")
+    parser.add_argument("--from", dest="start", choices=(*modes, *BARE), help="the mode before")
     parser.add_argument("--to", dest="wish", choices=modes, help="the mode that is wanted")
     parser.add_argument("--cut", choices=(KILL, POWER), help="kill the process, or cut the device's power")
     parser.add_argument("--device", help="the PCI address of the device whose write is cut")
@@ -72,9 +72,7 @@ def every_cut(options: argparse.Namespace) -> Iterator[Cut]:
         if options.node not in (None, node.name):
             continue
         with running(node) as subject:
-            for start, wish in node.changes:
-                if options.start not in (None, start) or options.wish not in (None, wish):
-                    continue
+            for start, wish in node.chosen(options.start, options.wish):
                 writes = subject.writes(start, wish)
                 for how in [options.cut] if options.cut else [KILL, POWER]:
                     for device, count in writes.items():

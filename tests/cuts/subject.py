@@ -18,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import conftest  # noqa: F401  (makes the collection and the emulator importable)
 from emulator.launch import Emulator, launch
-from nodes import ACTIONS, KILL, Cut, Node, contradiction, knobs
+from nodes import ACTIONS, BARE, KILL, Cut, Node, contradiction, knobs
 
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock, poll
 
 TIMING = {"boot_s": 0.02, "flr_s": 0.002, "rpc_s": 0.0}
 LONGEST_SLEEP_S = 0.002
@@ -54,6 +54,7 @@ class Subject:
     def __init__(self, node: Node, emulator: Emulator) -> None:
         self._node = node
         self._control = emulator.control
+        self._sockets = emulator.sockets
         self._clock = ShortClock()
         self._bus = VfioUserBus(str(emulator.sockets), self._clock)
 
@@ -82,10 +83,21 @@ class Subject:
         return ""
 
     def _put(self, mode: str) -> None:
+        """Everything as before the change, and nothing left of earlier runs: no note, no lock."""
         self._control.restore()
+        for path in self._sockets.iterdir():
+            if not path.is_socket():
+                path.unlink()
         for address, wanted in self._node.expected(mode).items():
             self._control.set(address, mode=wanted)
+        if mode in BARE:
+            self._control.set(knobs={"BAR0_DECOUPLER": 0})
+            self._control.power_cycle()
+            poll(self._booted, CHILD_TIMEOUT_S, LONGEST_SLEEP_S)
         self._control.reset_counters()
+
+    def _booted(self) -> bool:
+        return all(state["booted"] for state in self._control.state().values())
 
     def _change(self, wish: str) -> None:
         ModeChange(Request(mode=wish), self._bus, clock=self._clock).run()

@@ -112,6 +112,7 @@ def running() -> Iterator[Callable[[str], Any]]:
                 emulator = launch(nodes.get(name, name), boot_s=0.05, flr_s=0.005, rpc_s=0.0002)
                 started[name] = stack.enter_context(emulator)
             started[name].control.restore()
+            (started[name].sockets / ".confidential-gpu.unproven").unlink(missing_ok=True)
             return Site(started[name])
 
         yield node

@@ -394,9 +394,9 @@ def test_info_of_switches(hgx: Any) -> None:
 
 def test_the_fact_tells_what_was_read_back(mixed: Any, tmp_path: Path) -> None:
     result = mixed.change(modes={H100: "on", B200: "devtools"})
-    told = fact.fact(result["devices"])
-    assert told == {"mode": "mixed", "devices": {H100: "on", B200: "devtools"}}
-    fact.keep(str(tmp_path / "confidential_gpu.fact"), told)
+    told = fact.fact(result["devices"], "mode_after")
+    assert told == {"mode": "mixed", "gpus": {H100: "on", B200: "devtools"}, "nvswitches": {}}
+    fact.keep(str(tmp_path / "confidential_gpu.fact"), told, [H100, B200])
     assert json.loads((tmp_path / "confidential_gpu.fact").read_text()) == told
 
 

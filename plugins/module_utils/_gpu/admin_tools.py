@@ -156,6 +156,7 @@ def _over_bus(base: Any, function: bus.Function) -> Any:
 
     class OverBus(base):  # type: ignore[misc]
         pmctrl: Any = {"STATE": 0}  # for a function without a PM capability, which is always in D0
+        reset_took_effect: Optional[bool] = None
         device_units: Any = {}  # NVLink and C2C units: not needed here, and each costs register reads
 
         def _map_cfg_space(self) -> bus.Space:
@@ -163,9 +164,10 @@ def _over_bus(base: Any, function: bus.Function) -> Any:
 
         def _init_bars(self) -> None:
             self.bars = [tuple(span) for span in function.bars()]
+            self.bars += [(0, 0, False)] * (2 - len(self.bars))  # the tool names BAR1, but never needs it
 
         def _map_bar(self, bar_num: int, bar_size: Optional[int] = None) -> bus.Space:
-            return function.map_bar(bar_num)
+            return function.map_bar(bar_num) if bar_num < len(function.bars()) else bus.Space()
 
         def sysfs_power_control_get(self) -> str:
             return "on"  # whoever opened the function has woken it, and puts it back
@@ -174,13 +176,21 @@ def _over_bus(base: Any, function: bus.Function) -> Any:
             raise AssertionError("power control belongs to whoever opened the function")
 
         def sysfs_reset(self) -> None:
-            self.reset_pre()
+            self.reset_pre()  # writes 1 to a scratch register that every reset clears
+            marked = self._reads_mark()
             function.reset()
+            self.reset_took_effect = not self._reads_mark() if marked else None
             self.falcons = self.fsp_rpc = None  # both describe the state before the reset
             self.reset_post()
 
         def write_verbose(self, reg: int, data: int) -> None:
             self.write(reg, data)  # without the reads before and after it, which are for a log line
+
+        def _reads_mark(self) -> bool:
+            # Blackwell's is not used by the tool; with the BAR0 filter on, the write may not stick.
+            if self.is_gpu() and self.is_blackwell_plus:
+                return False
+            return bool(self.read_bad_ok(self.flr_resettable_scratch()) == 1)
 
         def wait_for_boot(self, silent_on_failure: bool = False) -> None:
             super().wait_for_boot(silent_on_failure=True)  # loud, it prints to standard error
@@ -317,7 +327,12 @@ class ToolDevice:
             rpc.transport.poll_for_msg_queue = functools.partial(poll, sleep_interval=ANSWER_POLL_S)
         return rpc
 
-    def reset(self) -> None:
-        """Reset the device; its firmware boots afterwards. Raises ResetFailed, ResetUnavailable."""
+    def reset(self) -> Optional[bool]:
+        """Reset the device; its firmware boots afterwards. Raises ResetFailed, ResetUnavailable.
+
+        False when a scratch register proves that nothing was reset, None when no register can tell.
+        """
         with translated(self._address):
             self._device.reset_with_os()
+            took_effect: Optional[bool] = self._device.reset_took_effect
+            return took_effect

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Mapping, Sequence
+from typing import Collection, Mapping, Sequence
 
 from .devices import Device
 from .errors import GpuError, KnobRefused, ResetFailed, VerifyMismatch, raise_all
 from .parallel import each
 from .plan import DevicePlan, Plan, Write
 from .sysfs import no_reset_method
+from .unproven import Unproven
 from .wait import SYSTEM_CLOCK, Clock
 
 
@@ -36,12 +37,20 @@ class Change:
     """One plan and the open devices that it is for."""
 
     def __init__(
-        self, plan: Plan, devices: Mapping[str, Device], boot_timeout_s: float, clock: Clock = SYSTEM_CLOCK
+        self,
+        plan: Plan,
+        devices: Mapping[str, Device],
+        unproven: Unproven,
+        boot_timeout_s: float,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._plans = [device for device in plan.devices if device.is_change]
         self._devices = devices
+        self._unproven = unproven
         self._boot_timeout_s = boot_timeout_s
         self._clock = clock
+        self._written: dict[str, list[Write]] = {plan.address: [] for plan in self._plans}
+        self._newly_unproven: frozenset[str] = frozenset()
         self.done = {device.address: Done(device.address, mode=device.found) for device in plan.devices}
 
     def check(self) -> None:
@@ -58,17 +67,17 @@ class Change:
 
     def stage(self) -> None:
         """Write the knobs of all devices; when one fails, put back those of every device and raise."""
-        written: dict[str, list[Write]] = {plan.address: [] for plan in self._plans}
-        outcomes = each(self._plans, lambda plan: self._stage(plan, written[plan.address]))
+        self._newly_unproven = frozenset(plan.address for plan in self._plans if plan.stores_unseen)
+        self._newly_unproven -= self._unproven.addresses()
+        self._unproven.add(self._newly_unproven)
+        outcomes = each(self._plans, lambda plan: self._stage(plan, self._written[plan.address]))
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         if errors:
-            self._written = written
             notes = self.roll_back()
             for error in errors:
                 error.remedy = "%s %s" % (error.remedy, notes)
                 error.args = ("%s %s" % (error.cause, error.remedy),)
             raise_all(errors)
-        self._written = written
 
     def _stage(self, plan: DevicePlan, written: list[Write]) -> None:
         start = self._clock.now()
@@ -80,14 +89,17 @@ class Change:
             tool.write_knob(write.knob, write.after)
         done.seconds["stage"] = self._clock.now() - start
 
-    def roll_back(self) -> str:
-        """Put every staged knob back, newest first, and say so in a sentence."""
-        outcomes = each([plan for plan in self._plans if self._written[plan.address]], self._roll_back)
+    def roll_back(self, in_use: Collection[str] = ()) -> str:
+        """Put every staged knob back, newest first, and say so in a sentence; devices in use are left alone."""
+        touched = [plan for plan in self._plans if self._written[plan.address]]
+        outcomes = each([plan for plan in touched if plan.address not in in_use], self._roll_back)
         back = ["%s: %s" % (o.item.address, ", ".join(o.answer)) for o in outcomes if o.answer]
         stuck = ["%s (%s)" % (outcome.item.address, outcome.error.cause) for outcome in outcomes if outcome.error]
+        stuck += ["%s (in use)" % plan.address for plan in touched if plan.address in in_use]
+        self._unproven.remove(self._newly_unproven & {o.item.address for o in outcomes if o.error is None})
         notes = "Rolled back on %s." % "; ".join(back) if back else "Nothing had been staged."
         if stuck:
-            notes = "%sThe staged knobs of %s could not be put back: the next run does it." % (
+            notes = "%sThe staged knobs of %s could not be put back: run again with the mode that is wanted." % (
                 notes + " " if back else "",
                 "; ".join(stuck),
             )
@@ -96,16 +108,19 @@ class Change:
     def _roll_back(self, plan: DevicePlan) -> list[str]:
         tool = self._devices[plan.address].tool
         done = self.done[plan.address]
+        done.mode = ""  # what made staging fail may have changed the mode, too
         for write in reversed(self._written[plan.address]):
             if tool.read_knob(write.knob) != write.before:
                 tool.write_knob(write.knob, write.before)
                 done.rolled_back.append(write.knob.name)
         done.staged = False
+        done.mode = self._devices[plan.address].mode()
         return done.rolled_back
 
     def reset(self) -> None:
         """Reset, wait for boot and verify all devices that need it; raise for those that fail, when all have ended."""
         outcomes = each([plan for plan in self._plans if plan.reset], self._reset)
+        self._unproven.remove(address for address, done in self.done.items() if done.was_reset)
         raise_all([outcome.error for outcome in outcomes if outcome.error is not None])
 
     def _reset(self, plan: DevicePlan) -> None:
@@ -113,12 +128,12 @@ class Change:
         start = self._clock.now()
         done.mode = ""  # unknown from here on, until it is read back
         try:
-            device.tool.reset()
+            took_effect = device.tool.reset()
         except ResetFailed:
             with contextlib.suppress(GpuError):
                 done.mode = device.mode()
             raise
-        done.was_reset = True
+        done.was_reset = took_effect is not False
         done.seconds["reset"] = self._clock.now() - start
         start = self._clock.now()
         device.wait_for_boot(self._boot_timeout_s, self._clock)
@@ -126,6 +141,9 @@ class Change:
         done.mode = device.mode()
         if done.mode != plan.wanted:
             raise _mismatch(device, plan.wanted, done.mode)
+        if not done.was_reset and plan.found == plan.wanted:
+            raise _no_effect(device)
+        done.was_reset = True  # the mode changed, whatever the scratch register says
 
 
 def _refused_in_band(device: Device, write: Write) -> Sequence[GpuError]:
@@ -140,6 +158,15 @@ def _refused_in_band(device: Device, write: Write) -> Sequence[GpuError]:
             knob=write.knob.name,
         )
     ]
+
+
+def _no_effect(device: Device) -> GpuError:
+    """For a reset that only the scratch register can prove, because the mode is the same before and after."""
+    return ResetFailed(
+        "%s: the reset had no effect: a scratch register that every reset clears kept its value." % device.address,
+        "Look at reset_method of the device and at the kernel's log; power-cycle the host.",
+        device=device.address,
+    )
 
 
 def _mismatch(device: Device, wanted: str, seen: str) -> GpuError:

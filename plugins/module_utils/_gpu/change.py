@@ -20,6 +20,7 @@ from .errors import DeviceBusy, GpuError, InvalidRequest, raise_all
 from .mode import MODES
 from .parallel import each
 from .plan import Plan, assign, check_fabric, make
+from .unproven import Unproven
 from .wait import SYSTEM_CLOCK, Clock, poll
 
 REFUSE = "refuse"
@@ -59,8 +60,8 @@ class Request:
                 "modes names %s, which devices leaves out." % ", ".join(strangers),
                 "Leave out devices: modes already says which devices to act on.",
             )
-        if self.busy_timeout_s < 0 or self.boot_timeout_s < 0:
-            raise InvalidRequest("A time-out is negative.", "Give seconds, 0 or more.")
+        checked_seconds("busy_timeout", self.busy_timeout_s)
+        checked_seconds("boot_timeout", self.boot_timeout_s)
         return Request(
             self.mode,
             modes,
@@ -89,6 +90,8 @@ class ModeChange:
         self._root = root
         self._clock = clock
         self._found: list[Found] = []
+        self._unproven = Unproven(bus.lock_path())
+        self.present: list[str] = []
         self._plan: Optional[Plan] = None
         self._change: Optional[Change] = None
 
@@ -96,6 +99,7 @@ class ModeChange:
         """Bring the devices into the wanted modes, or only find out what that would take. Raises GpuErrors."""
         tools = admin_tools.load(self._tools_path)
         present = self._bus.find()
+        self.present = [function.address for function in present]
         chosen = choose(present, self._request.devices, self._bus.name)
         wait_s = self._request.busy_timeout_s if self._request.busy == WAIT else 0
         deadline = self._clock.now() + wait_s
@@ -107,9 +111,8 @@ class ModeChange:
                 self._check_kind(devices)
                 plan = self._make_plan(devices)
                 self._check_fabric(plan, [one for one in present if one not in chosen], tools)
-                change = Change(
-                    plan, {device.address: device for device in devices}, self._request.boot_timeout_s, self._clock
-                )
+                by_address = {device.address: device for device in devices}
+                change = Change(plan, by_address, self._unproven, self._request.boot_timeout_s, self._clock)
                 change.check()
                 self._change = change
                 if plan.is_change and not only_plan:
@@ -152,7 +155,7 @@ class ModeChange:
     def _make_plan(self, devices: list[Device]) -> Plan:
         self._found = read_all(devices, self._request.boot_timeout_s, self._clock)
         wanted = assign(self._found, self._request.mode, self._request.modes)
-        self._plan = make(self._found, wanted, self._request.reset)
+        self._plan = make(self._found, wanted, self._request.reset, self._unproven.addresses())
         return self._plan
 
     def _check_fabric(self, plan: Plan, others: Sequence[Function], tools: admin_tools.AdminTools) -> None:
@@ -169,7 +172,8 @@ class ModeChange:
         held = holders.find(functions, self._root)
         if held:
             error = holders.busy(held)
-            error.remedy = "%s %s" % (error.remedy, change.roll_back())
+            notes = change.roll_back(in_use={holder.address for holder in held})
+            error.remedy = "%s %s" % (error.remedy, notes)
             error.args = ("%s %s" % (error.cause, error.remedy),)
             raise error
 
@@ -179,7 +183,7 @@ class ModeChange:
         return self._plan is not None and self._plan.is_change
 
     def touched(self) -> bool:
-        """True when a device was written or reset, rolled back or not."""
+        """True when a device was reset, or has settings that were stored and not put back."""
         done = self._change.done.values() if self._change else []
         return any(one.staged or one.was_reset for one in done)
 
@@ -205,7 +209,7 @@ class ModeChange:
             "mode_after": after,
             "staged": bool(plan.writes) if only_plan and plan else bool(done and done.staged),
             "reset": bool(plan.reset) if only_plan and plan else bool(done and done.was_reset),
-            "reset_pending": bool(plan and plan.reset_pending),
+            "reset_pending": bool((plan and plan.reset_pending) or (done and done.staged and not done.was_reset)),
             "seconds": {name: round(value, 3) for name, value in (done.seconds if done else {}).items()},
         }
 
@@ -236,4 +240,11 @@ def choose(present: Sequence[Function], addresses: Sequence[str], where: str) ->
             missing=missing,
             present=sorted(by_address),
         )
-    return [by_address[address] for address in addresses]
+    return [by_address[address] for address in dict.fromkeys(addresses)]
+
+
+def checked_seconds(name: str, seconds: float) -> float:
+    """The same seconds. Raises InvalidRequest for what is not a number, negative or endless."""
+    if not 0 <= seconds < float("inf"):
+        raise InvalidRequest("%s is %r." % (name, seconds), "Give seconds, 0 or more.")
+    return seconds

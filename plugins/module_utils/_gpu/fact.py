@@ -1,49 +1,54 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run has read back, kept where Ansible finds it as ``ansible_local.confidential_gpu``."""
+"""What was read back from a host's devices, kept where Ansible finds it as ``ansible_local.confidential_gpu``."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Collection, Mapping, Optional, Sequence
 
-from .errors import NotPermitted, errno_words
+from .files import ensure_writable, read_json, replace_json
 
-
-def fact(devices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """``devices`` (address to mode) and ``mode``: the one mode of all GPUs, 'mixed', or None when one is not known."""
-    gpus = {device["mode_after"] for device in devices if device["kind"] == "gpu"}
-    mode: Optional[str] = "mixed" if gpus else None
-    if None in gpus:
-        mode = None
-    elif len(gpus) == 1:
-        (mode,) = gpus
-    return {"mode": mode, "devices": {device["address"]: device["mode_after"] for device in devices}}
+SECTIONS = {"gpu": "gpus", "nvswitch": "nvswitches"}
 
 
-def keep(path: str, content: Mapping[str, Any]) -> None:
-    """Replace the fact file at once, so that a reader never sees half of it. Raises NotPermitted."""
-    folder = os.path.dirname(os.path.abspath(path))
-    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    try:
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(prefix=".confidential_gpu.", dir=folder)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), 0o644)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except BaseException:
-            os.unlink(draft)
-            raise
-    except OSError as error:
-        raise NotPermitted(
-            "The fact file %s cannot be written: %s." % (path, errno_words(error)),
-            "Run as root, or set fact_file to a path that is writable; the modes themselves are as reported.",
-            path=path,
-            errno=error.errno,
-        ) from error
+def fact(devices: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """``gpus`` and ``nvswitches`` (address to mode, None where it is not known) and ``mode``, which all GPUs share.
+
+    ``key`` names the entry of each device that holds its mode as read. ``mode`` is 'mixed' when GPUs differ, and None
+    when the mode of one is not known.
+    """
+    content: dict[str, Any] = {section: {} for section in SECTIONS.values()}
+    for device in devices:
+        content[SECTIONS[device["kind"]]][device["address"]] = device[key]
+    return {**content, "mode": _shared(content["gpus"])}
+
+
+def _shared(gpus: Mapping[str, Optional[str]]) -> Optional[str]:
+    modes = set(gpus.values())
+    if not modes or None in modes:
+        return None
+    return modes.pop() if len(modes) == 1 else "mixed"
+
+
+def keep(path: str, content: Mapping[str, Any], present: Collection[str]) -> dict[str, Any]:
+    """Replace the fact file and return what it holds. Raises NotPermitted.
+
+    Devices that are present but were not part of this run keep what an earlier run read back from them.
+    """
+    kept = read_json(path)
+    merged = {section: {**_earlier(kept, section, present), **content[section]} for section in SECTIONS.values()}
+    whole = {**merged, "mode": _shared(merged["gpus"])}
+    replace_json(path, whole, "fact file")
+    return whole
+
+
+def can_be_kept(path: str) -> None:
+    """Raise NotPermitted if the fact file cannot be written, before anything is done that it would have to tell."""
+    ensure_writable(path, "fact file")
+
+
+def _earlier(kept: Any, section: str, present: Collection[str]) -> dict[str, Any]:
+    devices = kept.get(section) if isinstance(kept, dict) else None
+    if not isinstance(devices, dict):
+        return {}
+    return {address: mode for address, mode in devices.items() if address in present}

@@ -38,11 +38,11 @@ class Holder(NamedTuple):
 def find(functions: Iterable[Function], root: str = "/") -> list[Holder]:
     """Everybody who uses one of the functions, this process apart."""
     base = Path(root)
-    files: dict[str, str] = {}
+    files: dict[str, list[str]] = {}  # a group's file belongs to every function of the group
     holders = []
     for function in functions:
         for path in device_files(function, base):
-            files[path] = function.address
+            files.setdefault(path, []).append(function.address)
         holder = _driver_in_use(function, base)
         if holder is not None:
             holders.append(holder)
@@ -55,11 +55,12 @@ def device_files(function: Function, base: Path) -> list[str]:
     files = []
     group = function.iommu_group()
     if group is not None:
-        files.append("/dev/vfio/%d" % group)
+        files += ["/dev/vfio/%d" % group, "/dev/vfio/noiommu-%d" % group]
     device = function.sysfs_path()
     if device is not None:
         real = "/" + os.path.relpath(os.path.realpath(device), os.path.realpath(base))
-        files += [os.path.join(real, name) for name in ("config", "resource0", "resource1", "resource2")]
+        resources = ["resource%d%s" % (number, kind) for number in range(6) for kind in ("", "_wc")]
+        files += [os.path.join(real, name) for name in ("config", *resources)]
         folder = device / "vfio-dev"
         files += ["/dev/vfio/devices/%s" % name for name in (os.listdir(folder) if folder.is_dir() else [])]
         minor = _nvidia_minor(function.address, base)
@@ -92,7 +93,7 @@ def _driver_in_use(function: Function, base: Path) -> Optional[Holder]:
     return Holder(function.address, 0, "", "driver %s (%d users)" % (driver, users)) if users > 0 else None
 
 
-def _processes(files: dict[str, str], base: Path) -> list[Holder]:
+def _processes(files: dict[str, list[str]], base: Path) -> list[Holder]:
     holders = []
     for process in (base / "proc").iterdir() if (base / "proc").is_dir() else []:
         if not process.name.isdigit() or int(process.name) == os.getpid():
@@ -101,8 +102,8 @@ def _processes(files: dict[str, str], base: Path) -> list[Holder]:
             for descriptor in os.listdir(process / "fd"):
                 with contextlib.suppress(OSError):
                     target = os.readlink(process / "fd" / descriptor)
-                    if target in files:
-                        holders.append(Holder(files[target], int(process.name), _command(process), target))
+                    for address in files.get(target, ()):
+                        holders.append(Holder(address, int(process.name), _command(process), target))
     return holders
 
 

@@ -42,7 +42,7 @@ def _parameter(base: Path, module: str, parameter: str, advice: str) -> dict[str
     if seen:
         return _fact(NO, "%s=%s" % (name, seen), "The kernel has it switched off.", advice)
     if (base / "sys/module" / module).is_dir():
-        return _fact(NO, "%s is absent" % name, "This kernel is too old for it.", advice)
+        return _fact(NO, "%s is absent" % name, "This kernel is too old for it, or built without it.", advice)
     return _fact(
         UNKNOWN, "%s is not loaded" % module, "The module is not loaded.", "modprobe %s; %s" % (module, advice)
     )

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import sys
 import time
 from typing import Iterator
@@ -32,6 +33,8 @@ def held(path: str, wait_s: float, clock: Clock = SYSTEM_CLOCK) -> Iterator[None
             errno=error.errno,
         ) from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotPermitted("The lock file %s is not a file." % path, "Remove what is there.", path=path)
         try:
             poll(lambda: _locked(descriptor), wait_s, 0.05, clock)
         except TimeoutError as error:
@@ -60,7 +63,7 @@ def _in_progress(descriptor: int, path: str) -> RunInProgress:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         who = "process %s (%s) since %s" % (holder["pid"], holder["command"], holder["since"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         holder, who = {}, "an unnamed process"
     return RunInProgress(
         "Another run is working on these devices: %s holds %s." % (who, path),

@@ -8,7 +8,7 @@ The same plan is shown by check mode and diff, and carried out by a real run.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Collection, Mapping, Optional, Sequence
 
 from .devices import Found
 from .errors import FirmwareTooOld, GpuError, InvalidRequest, UnknownDevice, Unsupported, raise_all
@@ -34,6 +34,11 @@ class DevicePlan:
     writes: tuple[Write, ...]
     reset: bool
     reset_pending: bool = False
+
+    @property
+    def stores_unseen(self) -> bool:
+        """True when a knob is written whose value in force no register shows."""
+        return any(write.knob in UNSEEN_IN_FORCE for write in self.writes)
 
     @property
     def is_change(self) -> bool:
@@ -72,7 +77,10 @@ class Plan:
     @property
     def moves_ppcie(self) -> bool:
         """True when a device enters or leaves ppcie."""
-        return any(device.reset and (device.found == PPCIE) != (device.wanted == PPCIE) for device in self.devices)
+        return any(
+            (device.reset or device.reset_pending) and (device.found == PPCIE) != (device.wanted == PPCIE)
+            for device in self.devices
+        )
 
     def steps(self) -> list[dict[str, Any]]:
         """Every step, all staging before the first reset, as plain data."""
@@ -143,12 +151,17 @@ def _refusals(one: Found, wanted: Optional[str]) -> list[GpuError]:
     ]
 
 
-def make(found: Sequence[Found], wanted: Mapping[str, str], reset: bool = True) -> Plan:
-    """The plan that takes each found device to its wanted mode; ``reset`` false only stages."""
-    return Plan(tuple(_plan(one, wanted[one.address], reset) for one in found if one.address in wanted))
+def make(found: Sequence[Found], wanted: Mapping[str, str], reset: bool = True, unproven: Collection[str] = ()) -> Plan:
+    """The plan that takes each found device to its wanted mode; ``reset`` false only stages.
+
+    ``unproven`` are the devices of which it is not known whether what they have stored is in force.
+    """
+    return Plan(
+        tuple(_plan(one, wanted[one.address], reset, one.address in unproven) for one in found if one.address in wanted)
+    )
 
 
-def _plan(one: Found, wanted: str, reset: bool) -> DevicePlan:
+def _plan(one: Found, wanted: str, reset: bool, unproven: bool) -> DevicePlan:
     if one.traits is None or one.mode is None:
         raise ValueError("%s has not been read" % one.address)
     writes = tuple(
@@ -156,8 +169,8 @@ def _plan(one: Found, wanted: str, reset: bool) -> DevicePlan:
         for knob, value in staging(one.traits, wanted)
         if knob in one.knobs and one.knobs[knob] != value
     )
-    in_doubt = wanted in (ON, PPCIE) and any(write.knob in UNSEEN_IN_FORCE for write in writes)
-    needed = one.mode != wanted or in_doubt
+    in_doubt = unproven or any(write.knob in UNSEEN_IN_FORCE for write in writes)
+    needed = one.mode != wanted or (in_doubt and wanted in (ON, PPCIE))
     return DevicePlan(one.address, one.mode, wanted, writes, needed and reset, needed and not reset)
 
 
@@ -167,14 +180,15 @@ def check_fabric(plan: Plan, fabric: Sequence[Found]) -> None:
     ``fabric`` is every device of the host. Only NVSwitches make devices one fabric; without them each GPU stands alone.
     """
     members = [one for one in fabric if PPCIE in one.supported]
-    if not any(one.kind == NVSWITCH for one in members):
-        return
+    unread = [one for one in fabric if one.problem and not isinstance(one.problem, UnknownDevice)]
+    if not unread and not any(one.kind == NVSWITCH for one in members):
+        return  # what cannot be read may be a switch
     wanted = {device.address: device.wanted for device in plan.devices}
     after = {one.address: wanted.get(one.address, one.mode) for one in members}
     inside = sorted(address for address, mode in after.items() if mode == PPCIE)
     outside = sorted(set(after) - set(inside))
     if inside:  # a device that cannot be read cannot be shown to follow; leaving ppcie needs no such proof
-        raise_all([one.problem for one in fabric if one.problem and not isinstance(one.problem, UnknownDevice)])
+        raise_all([one.problem for one in unread if one.problem])
     if inside and outside:
         raise InvalidRequest(
             "ppcie is a mode of the whole NVLink fabric, but %s would be in it and %s would not."

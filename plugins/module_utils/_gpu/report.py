@@ -11,10 +11,11 @@ from typing import Any, Optional, Sequence
 
 from . import admin_tools, holders, host, lock
 from .bus import Bus, Function
-from .change import choose, described
+from .change import checked_seconds, choose, described
 from .devices import Found, opened, read_all
 from .errors import DeviceBusy, NoDevices
 from .mode import GPU, NVSWITCH
+from .unproven import Unproven
 from .wait import SYSTEM_CLOCK, Clock
 
 
@@ -31,6 +32,7 @@ def read(
 
     Raises GpuErrors for what concerns the whole run; a device's own problem stands in its entry.
     """
+    checked_seconds("boot_timeout", boot_timeout_s)
     tools = admin_tools.load(tools_path)
     try:
         functions = choose(bus.find(), addresses, bus.name)
@@ -39,7 +41,10 @@ def read(
     devices: list[dict[str, Any]] = []
     if functions:
         with lock.held(bus.lock_path(), lock_timeout_s, clock):
+            unproven = Unproven(bus.lock_path()).addresses()
             devices = _read(functions, tools, root, boot_timeout_s, clock)
+            for device in devices:
+                device["settings_unproven"] = device["address"] in unproven
     return {"devices": devices, "host": host.facts(root), "tool_version": tools.version}
 
 

@@ -63,20 +63,13 @@ class SysfsFunction(bus.Function):
             return
         try:
             self._config = _ConfigFile(self.path / "config")
-        except PermissionError as error:
-            raise NotPermitted(
-                "%s: config space cannot be opened: %s." % (self.address, errno_words(error)),
-                "Run as root (become: true), in a container with /sys writable.",
-                device=self.address,
-                errno=error.errno,
-            ) from error
         except OSError as error:
-            raise DeviceGone(
-                "%s: config space cannot be opened: %s." % (self.address, errno_words(error)),
-                "Check with lspci that the device is still on the bus; rescan the bus or power-cycle the host.",
-                device=self.address,
-                errno=error.errno,
-            ) from error
+            cause = "%s: config space cannot be opened: %s." % (self.address, errno_words(error))
+            if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+                remedy = "Run as root (become: true), in a container with /sys writable."
+                raise NotPermitted(cause, remedy, device=self.address, errno=error.errno) from error
+            remedy = "Check with lspci that the device is still on the bus; rescan the bus or power-cycle the host."
+            raise DeviceGone(cause, remedy, device=self.address, errno=error.errno) from error
 
     def close(self) -> None:
         """Close config space and unmap the BARs."""
@@ -131,10 +124,15 @@ class SysfsFunction(bus.Function):
         return found
 
     def reset_method(self) -> Optional[str]:
-        """The kernel's list of methods ('flr bus'); 'unnamed' from kernels that have no such list."""
+        """The kernel's list of methods ('flr bus'); 'unnamed' from kernels that have no such list.
+
+        A list that is empty means that an administrator has disabled all of them; the file ``reset`` stays there.
+        """
         if not (self.path / "reset").exists():
             return None
-        return _text(self.path / "reset_method") or "unnamed"
+        if (self.path / "reset_method").exists():
+            return _text(self.path / "reset_method") or None
+        return "unnamed"
 
     def reset(self) -> None:
         """Ask the kernel for a reset; it saves and restores config space. Raises ResetUnavailable, ResetFailed."""
@@ -158,8 +156,16 @@ class SysfsFunction(bus.Function):
         return _text(self.path / "power/control") or None
 
     def set_power_control(self, setting: str) -> None:
-        """Write power/control."""
-        (self.path / "power/control").write_text(setting)
+        """Write power/control. Raises NotPermitted."""
+        try:
+            (self.path / "power/control").write_text(setting)
+        except OSError as error:
+            raise NotPermitted(
+                "%s: power/control cannot be set to %s: %s." % (self.address, setting, errno_words(error)),
+                "Run as root (become: true), in a container with /sys writable.",
+                device=self.address,
+                errno=error.errno,
+            ) from error
 
     def driver(self) -> Optional[str]:
         """The driver's name."""
@@ -176,7 +182,8 @@ def no_reset_method(address: str) -> GpuError:
     """The error for a device that nothing can reset."""
     return ResetUnavailable(
         "%s: there is no way to reset the device (no reset method, no function-level reset)." % address,
-        "Power-cycle the host to make a staged mode active, or update the device's firmware and the kernel.",
+        "Power-cycle the host to make a staged mode active; where reset_method of the device in sysfs is empty, write "
+        "default to it.",
         device=address,
     )
 
@@ -199,7 +206,16 @@ class _ConfigFile(bus.Space):
         self._name = path.parent.name
 
     def read(self, offset: int, size: int) -> int:
-        data = os.pread(self._descriptor, size, offset)
+        try:
+            data = os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            raise DeviceGone(
+                "%s: config space cannot be read at 0x%x: %s." % (self._name, offset, errno_words(error)),
+                "Look for PCIe errors in the kernel's log; power-cycle the host.",
+                device=self._name,
+                register=offset,
+                errno=error.errno,
+            ) from error
         if len(data) != size:
             return (1 << 8 * size) - 1  # config space that ends before the offset reads as all ones
         return int.from_bytes(data, "little")

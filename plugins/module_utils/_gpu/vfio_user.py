@@ -19,7 +19,7 @@ from hashlib import sha256
 from typing import Optional, Sequence
 
 from . import bus
-from .errors import Bar0Unreadable, DeviceBusy, DeviceGone, GpuError, NotPermitted, errno_words
+from .errors import Bar0Unreadable, DeviceBusy, DeviceGone, GpuError, InvalidRequest, NotPermitted, errno_words
 from .sysfs import no_reset_method, reset_refused
 from .wait import SYSTEM_CLOCK, Clock, poll
 
@@ -56,7 +56,7 @@ RESET_TIMEOUT_S = 60.0
 # PCI Express Base, 6.6.2: a function may take 100 ms to complete a function-level reset.
 FLR_TIME_S = 0.1
 
-_SOCKET_NAME = re.compile(r"^([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\.sock$")
+_SOCKET_NAME = re.compile(r"^([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\.sock$", re.IGNORECASE)
 
 
 class VfioUserBus(bus.Bus):
@@ -72,7 +72,8 @@ class VfioUserBus(bus.Bus):
         try:
             names = sorted(os.listdir(self.folder))
         except OSError as error:
-            raise NotPermitted(
+            kind = NotPermitted if isinstance(error, PermissionError) else InvalidRequest
+            raise kind(
                 "The folder of device sockets %s cannot be listed: %s." % (self.folder, errno_words(error)),
                 "Start the device servers first, and give the folder in which their sockets are.",
                 errno=error.errno,
@@ -92,7 +93,7 @@ class VfioUserFunction(bus.Function):
     """One device socket."""
 
     def __init__(self, folder: str, address: str, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.address = address
+        self.address = address.lower()
         self._path = os.path.join(folder, address + ".sock")
         self._clock = clock
         self._connection: Optional[Connection] = None
@@ -176,38 +177,50 @@ class VfioUserFunction(bus.Function):
         method = self.reset_method()
         if method is None:
             raise no_reset_method(self.address)
-        try:
-            if method == "flr":
-                self._function_level_reset(bus.capability(self.config, bus.CAPABILITY_EXPRESS) or 0)
-            else:
-                self._connected().call(DEVICE_RESET, b"", RESET_TIMEOUT_S)
-        except OSError as error:
-            raise reset_refused(self.address, error, None) from error
-
-    def _function_level_reset(self, express: int) -> None:
-        saved = [(offset, self.config.read32(offset)) for offset in (*range(0x10, 0x40, 4), bus.COMMAND)]
-        control = self.config.read16(express + bus.EXPRESS_DEVCTL)
-        self.config.write16(express + bus.EXPRESS_DEVCTL, control | bus.DEVCTL_FLR)
-        self._clock.sleep(FLR_TIME_S)
-        try:
-            poll(self._answers, RESET_TIMEOUT_S, 0.005, self._clock)
-        except TimeoutError as error:
-            raise DeviceGone(
-                "%s: config space did not answer within %g s after a reset." % (self.address, RESET_TIMEOUT_S),
-                "Power-cycle the device.",
-                device=self.address,
-            ) from error
+        saved = [(offset, self.config.read32(offset)) for offset in (*range(BAR_REGISTERS, 0x40, 4), bus.COMMAND)]
+        if method == "flr":
+            self._function_level_reset(bus.capability(self.config, bus.CAPABILITY_EXPRESS) or 0)
+        else:
+            self._server_reset()
+        self._wait_for_config_space()
         for offset, value in saved:
             if offset == bus.COMMAND:
                 self.config.write16(offset, value & 0xFFFF)  # the status half is write-one-to-clear
             elif self.config.read32(offset) != value:
                 self.config.write32(offset, value)
-        if self.config.read16(express + bus.EXPRESS_DEVCTL) != control & ~bus.DEVCTL_FLR:
-            self.config.write16(express + bus.EXPRESS_DEVCTL, control & ~bus.DEVCTL_FLR)
+
+    def _server_reset(self) -> None:
+        try:
+            self._connected().call(DEVICE_RESET, b"", RESET_TIMEOUT_S)
+        except socket.timeout as error:
+            raise _silent_after_reset(self.address) from error
+        except OSError as error:
+            raise reset_refused(self.address, error, None) from error
+
+    def _function_level_reset(self, express: int) -> None:
+        register = express + bus.EXPRESS_DEVCTL
+        control = self.config.read16(register) & ~bus.DEVCTL_FLR
+        self.config.write16(register, control | bus.DEVCTL_FLR)
+        self._clock.sleep(FLR_TIME_S)
+        self._wait_for_config_space()
+        if self.config.read16(register) != control:
+            self.config.write16(register, control)
+
+    def _wait_for_config_space(self) -> None:
+        try:
+            poll(self._answers, RESET_TIMEOUT_S, 0.005, self._clock)
+        except TimeoutError as error:
+            raise _silent_after_reset(self.address) from error
 
     def _answers(self) -> bool:
-        # All ones: not there yet. 0x0001 as vendor: configuration request retry status (PCI Express Base, 2.3.2).
-        return self.config.read32(bus.VENDOR_ID) & 0xFFFF not in (0xFFFF, 0x0001)
+        # All ones, or an error: not there yet. 0x0001 as vendor: configuration request retry status (PCI Express Base,
+        # 2.3.2).
+        try:
+            return self.config.read32(bus.VENDOR_ID) & 0xFFFF not in (0xFFFF, 0x0001)
+        except DeviceGone as error:
+            if "errno" not in error.seen:  # the server is gone, not only the device
+                raise
+            return False
 
 
 class Connection:
@@ -346,15 +359,29 @@ class _Region(bus.Space):
 
 
 def _region_size(connection: Connection, index: int) -> int:
-    answer = connection.call(DEVICE_GET_REGION_INFO, struct.pack("<IIIIQQ", 32, 0, index, 0, 0, 0))
+    try:
+        answer = connection.call(DEVICE_GET_REGION_INFO, struct.pack("<IIIIQQ", 32, 0, index, 0, 0, 0))
+    except OSError as error:
+        if error.errno == errno.EINVAL and index != REGION_CONFIG:
+            return 0  # how some servers say that a region does not exist
+        raise
     size: int = struct.unpack_from("<IIIIQQ", answer)[4]
     return size
 
 
+def _silent_after_reset(address: str) -> GpuError:
+    return DeviceGone(
+        "%s: config space did not answer within %g s after a reset." % (address, RESET_TIMEOUT_S),
+        "Power-cycle the device.",
+        device=address,
+    )
+
+
 def _held(address: str) -> GpuError:
     return DeviceBusy(
-        "%s: the device's server serves another client (a virtual machine, or another tool)." % address,
-        "Stop the other client, or wait for it with busy: wait.",
+        "%s: the device's server does not greet: it serves another client (a virtual machine, another tool), or hangs."
+        % address,
+        "Stop the other client, or wait for it with busy: wait; if there is none, restart the server.",
         device=address,
     )
 

@@ -499,4 +499,5 @@ def emulator() -> Iterator[Any]:
 def emulated(emulator: Any) -> Any:
     """The same, as after its start."""
     emulator.control.restore()
+    (emulator.sockets / ".confidential-gpu.unproven").unlink(missing_ok=True)
     return emulator

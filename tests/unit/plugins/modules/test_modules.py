@@ -49,7 +49,7 @@ def test_a_change_and_its_fact(run: Run, emulated: Any, tmp_path: Path) -> None:
     fact_file = tmp_path / "confidential_gpu.fact"
     result = run(cc_mode, mode="on", devices=[GPU], fact_file=str(fact_file))
     assert result["changed"]
-    assert result["fact"] == {"mode": "on", "devices": {GPU: "on"}}
+    assert result["fact"] == {"mode": "on", "gpus": {GPU: "on"}, "nvswitches": {}}
     assert json.loads(fact_file.read_text()) == result["fact"]
     assert emulated.control.state(GPU)["mode"] == "on"
 
@@ -123,13 +123,24 @@ def test_requests_that_are_refused(run: Run, emulated: Any, arguments: dict[str,
     assert emulated.control.state(GPU)["counters"]["reads"] == 0
 
 
-def test_a_fact_that_cannot_be_kept(run: Run, tmp_path: Path) -> None:
+def test_a_fact_that_cannot_be_kept_is_refused_before_anything_is_touched(
+    run: Run, emulated: Any, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     result = run(cc_mode, mode="on", devices=[GPU], fact_file=str(tmp_path / "file" / "x.fact"))
     assert result["failed"]
-    assert result["changed"]
     assert "fact file" in result["msg"]
-    assert result["devices"][0]["mode_after"] == "on"
+    assert emulated.control.state(GPU)["counters"]["writes"] == 0
+
+
+def test_after_an_error_the_fact_says_what_is_known(run: Run, emulated: Any, tmp_path: Path) -> None:
+    fact_file = tmp_path / "x.fact"
+    run(cc_mode, mode="on", devices=[GPU], fact_file=str(fact_file))
+    emulated.control.fault(device=GPU, event="knob_write", action="power_cut")
+    result = run(cc_mode, mode="off", devices=[GPU], fact_file=str(fact_file))
+    assert result["failed"]
+    assert result["devices"][0]["mode_after"] is None
+    assert json.loads(fact_file.read_text())["mode"] is None
 
 
 # --- cc_mode_info -----------------------------------------------------------------------------------------------------

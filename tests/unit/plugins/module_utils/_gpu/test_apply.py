@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -13,6 +14,22 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.apply import
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Device
 
 A, B = "0000:17:00.0", "0000:3b:00.0"
+
+
+class Noted:
+    """The note of unproven settings, without its file."""
+
+    def __init__(self) -> None:
+        self.noted: frozenset[str] = frozenset()
+
+    def addresses(self) -> frozenset[str]:
+        return self.noted
+
+    def add(self, addresses: Iterable[str]) -> None:
+        self.noted |= frozenset(addresses)
+
+    def remove(self, addresses: Iterable[str]) -> None:
+        self.noted -= frozenset(addresses)
 
 
 class Bench:
@@ -25,7 +42,8 @@ class Bench:
         }
         found = [device.read(1, clock) for device in self.devices.values()]
         self.plan = plan.make(found, wanted)
-        self.change = Change(self.plan, self.devices, 1, clock)
+        self.unproven = Noted()
+        self.change = Change(self.plan, self.devices, self.unproven, 1, clock)
 
     def tool(self, address: str) -> Any:
         return self.devices[address].tool
@@ -208,3 +226,34 @@ def test_a_mode_that_is_not_the_wanted_one(fakes: Any, clock: Any) -> None:
         "found": "off",
     }
     assert bench.change.done[A].mode == "off"
+
+
+# --- settings that no register shows ----------------------------------------------------------------------------------
+
+
+def test_what_no_register_shows_is_noted_until_the_reset(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "devtools"})
+    bench.change.stage()
+    assert bench.unproven.noted == {A}, "the BAR0 filter of one device"
+    bench.change.reset()
+    assert bench.unproven.noted == frozenset()
+
+
+def test_the_note_stays_when_the_reset_is_refused(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on"})
+    bench.tool(A).reset_error = errors.ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
+    with pytest.raises(errors.ResetFailed):
+        bench.run()
+    assert bench.unproven.noted == {A}
+
+
+def test_a_device_in_use_is_not_rolled_back(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "on"})
+    bench.change.stage()
+    said = bench.change.roll_back(in_use={A})
+    assert "Rolled back on %s" % B in said
+    assert "%s (in use)" % A in said
+    assert bench.tool(A).stored[8] == 1
+    assert bench.tool(B).stored[8] == 0
+    assert bench.unproven.noted == {A}
+    assert bench.change.done[B].mode == "off", "read back"

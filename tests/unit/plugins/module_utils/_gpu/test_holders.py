@@ -47,6 +47,13 @@ def test_a_virtual_machine_has_the_vfio_group_open(host: Any) -> None:
     assert find(host) == [Holder(ADDRESS, 4711, "qemu-system-x86", "/dev/vfio/27")]
 
 
+def test_a_group_is_held_for_every_device_in_it(host: Any) -> None:
+    host.device(driver="vfio-pci", group=27)
+    host.device("0000:17:00.1", driver="vfio-pci", group=27)
+    host.process(4711, "qemu-system-x86", "/dev/vfio/27")
+    assert [holder.address for holder in find(host)] == [ADDRESS, "0000:17:00.1"]
+
+
 def test_a_virtual_machine_has_the_character_device_open(host: Any) -> None:
     folder = host.device(driver="vfio-pci")
     (folder / "vfio-dev/vfio3").mkdir(parents=True)

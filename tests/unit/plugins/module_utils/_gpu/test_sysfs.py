@@ -213,6 +213,13 @@ def test_no_way_to_reset(host: Any) -> None:
     assert "Power-cycle" in caught.value.remedy
 
 
+def test_reset_methods_that_an_administrator_has_disabled(host: Any) -> None:
+    folder = host.device()
+    (folder / "reset_method").write_text("\n")
+    with opened(host) as function:
+        assert function.reset_method() is None
+
+
 def test_a_reset_that_is_refused_when_written(host: Any) -> None:
     folder = host.device(driver="vfio-pci")
     (folder / "reset").unlink()

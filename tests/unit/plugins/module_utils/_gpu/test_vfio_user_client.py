@@ -22,6 +22,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors impor
     Bar0Unreadable,
     DeviceBusy,
     DeviceGone,
+    InvalidRequest,
     NotPermitted,
     ResetFailed,
     ResetUnavailable,
@@ -73,7 +74,7 @@ def test_sockets_named_after_an_address_are_functions(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(NotPermitted, match="sockets .* cannot be listed: ENOENT"):
+    with pytest.raises(InvalidRequest, match="sockets .* cannot be listed: ENOENT"):
         VfioUserBus(str(tmp_path / "none")).find()
 
 
@@ -216,7 +217,7 @@ def test_a_server_that_serves_somebody_else(tmp_path: Path, device_server: Calla
     with opened(tmp_path):
         with pytest.raises(DeviceBusy) as caught:
             only(tmp_path).open()
-        assert "0000:17:00.0: the device's server serves another client" in caught.value.cause
+        assert "0000:17:00.0: the device's server does not greet: it serves another client" in caught.value.cause
         assert "busy: wait" in caught.value.remedy
         assert caught.value.retryable
     assert server.client_left.wait(10)
