@@ -21,6 +21,7 @@ from .machine import Machine
 
 HOST = "vm"
 REQUIREMENTS = cache.ROOT / "roles" / "gpu_admin_tools" / "files" / "requirements.txt"
+SITE, HOST_PLAYBOOK, CC_MODE = (cache.ROOT / "playbooks" / name for name in ("site.yml", "host.yml", "cc_mode.yml"))
 RECAP = re.compile(rf"^{HOST} +: (.*)$", re.MULTILINE)
 
 

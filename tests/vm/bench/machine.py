@@ -74,7 +74,7 @@ class Machine:
                 command, env=self._qemu.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
-    def boot(self, timeout_s: float = 240) -> str:
+    def boot(self, timeout_s: float = 400) -> str:
         """Switch on and wait until the guest answers; returns the boot's name. Raises GuestError."""
         self.start()
         try:

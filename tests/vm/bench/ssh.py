@@ -78,7 +78,7 @@ class Ssh:
         except GuestError:
             return ""
 
-    def wait_booted(self, before: str = "", timeout_s: float = 240) -> str:
+    def wait_booted(self, before: str = "", timeout_s: float = 400) -> str:
         """Return the name of the boot when one other than `before` answers. Raises GuestError."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
