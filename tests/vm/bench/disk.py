@@ -1,0 +1,94 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A bootable disk from a tar of a Debian, without loop devices and, under fakeroot, without being root.
+
+GPT with a partition for the boot loader's core and one for the root file system. The file system is written by mke2fs
+straight into its place; the core is made by the guest's own grub-mkimage, so that it fits the guest's own modules.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import struct
+import subprocess
+from pathlib import Path
+
+from . import mirror
+
+SECTOR = 512
+DISK_BYTES = 3 << 30
+CORE_FIRST, CORE_SECTORS = 2048, 2048
+ROOT_FIRST = 4096
+LABEL = "vm-root"
+BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
+LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+GRUB_MODULES = ["biosdisk", "part_gpt", "ext2", "normal", "search", "search_label", "serial", "configfile"]
+# Where boot.img keeps the sector at which the core starts, and the core's first sector the list of its other blocks.
+BOOT_CODE_BYTES = 440
+BOOT_KERNEL_SECTOR = 0x5C
+CORE_BLOCK_LIST = 0x1F4
+# Two instructions that would take the drive from the partition table's flag; replaced by no-ops, as grub-install does.
+BOOT_DRIVE_CHECK = 0x66
+
+
+def make(tars: list[Path], image: Path, scratch: Path) -> None:
+    """Write the disk; needs room for the unpacked tars in the folder for scratch."""
+    with image.open("wb") as file:
+        file.truncate(DISK_BYTES)
+    table = f"label: gpt\nstart={CORE_FIRST}, size={CORE_SECTORS}, type={BIOS_BOOT}\nstart={ROOT_FIRST}, type={LINUX}\n"
+    mirror.run(["sfdisk", "--quiet", str(image)], input=table)
+    root = scratch / "root"
+    kib = _root_sectors(image) // 2
+    unpack = "\n".join(f"tar -x -p --numeric-owner -C {root} -f {tar}" for tar in tars)
+    # One shell, so that under fakeroot the owners that tar sets are still known to mke2fs.
+    script = f"""
+set -e
+mkdir {root}
+{unpack}
+cp -r {root}/usr/lib/grub/i386-pc {root}/boot/grub/
+{_grub_mkimage(root, scratch / "core.img")}
+cp {root}/usr/lib/grub/i386-pc/boot.img {scratch}/boot.img
+mke2fs -q -t ext4 -L {LABEL} -m 0 -E offset={ROOT_FIRST * SECTOR},nodiscard -d {root} {image} {kib}k
+"""
+    as_root = [] if os.geteuid() == 0 else ["fakeroot"]
+    mirror.run([*as_root, "sh", "-c", script])
+    _install_loader(image, scratch / "boot.img", scratch / "core.img")
+
+
+def _root_sectors(image: Path) -> int:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    said = subprocess.run(
+        ["sfdisk", "-J", str(image)], env={**os.environ, "PATH": path}, capture_output=True, check=True
+    ).stdout
+    sectors: int = json.loads(said)["partitiontable"]["partitions"][1]["size"]
+    return sectors
+
+
+def _grub_mkimage(root: Path, core: Path) -> str:
+    libraries = root / "usr/lib/x86_64-linux-gnu"
+    words = [
+        str(libraries / "ld-linux-x86-64.so.2"),
+        "--library-path",
+        str(libraries),
+        str(root / "usr/bin/grub-mkimage"),
+    ]
+    words += ["-O", "i386-pc", "-d", str(root / "usr/lib/grub/i386-pc"), "-o", str(core)]
+    return shlex.join([*words, "-p", "(hd0,gpt2)/boot/grub", *GRUB_MODULES])
+
+
+def _install_loader(image: Path, boot: Path, core: Path) -> None:
+    """What grub-install does on a disk with a partition of its own for the core."""
+    code = bytearray(boot.read_bytes()[:BOOT_CODE_BYTES])
+    struct.pack_into("<Q", code, BOOT_KERNEL_SECTOR, CORE_FIRST)
+    code[BOOT_DRIVE_CHECK : BOOT_DRIVE_CHECK + 2] = b"\x90\x90"
+    body = bytearray(core.read_bytes())
+    if len(body) > CORE_SECTORS * SECTOR:
+        raise mirror.NotPossible(f"the boot loader's core has {len(body)} bytes, too many for its partition")
+    struct.pack_into("<Q", body, CORE_BLOCK_LIST, CORE_FIRST + 1)
+    with image.open("r+b") as file:
+        file.write(code)
+        file.seek(CORE_FIRST * SECTOR)
+        file.write(body)

@@ -1,0 +1,110 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The guest: a stock Debian, and the few files that let a test in.
+
+Its kernel command line comes from its own boot loader's files, as on a machine that somebody installed, because
+changing it is what is tested. The IOMMU is switched off on it, since Debian's kernel would switch it on by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import cache, disk, mirror
+
+PACKAGES = [
+    *("linux-image-cloud-amd64", "grub-pc", "systemd-sysv", "udev", "kmod", "initramfs-tools"),
+    *("openssh-server", "iproute2", "pciutils", "procps", "python3", "python3-venv"),
+]
+GUEST = "guest.tar"
+COMMAND_LINE = "quiet intel_iommu=off"
+# Emulated without hardware's help and on a busy machine, the timer's first ticks come late; the kernel would panic.
+CONSOLE = "console=ttyS0 no_timer_check"
+FILES = {
+    "etc/hostname": "vm\n",
+    "etc/hosts": "127.0.0.1 localhost vm\n",
+    "etc/fstab": f"LABEL={disk.LABEL} / ext4 defaults 0 1\n",
+    "etc/default/grub": (
+        f'GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\nGRUB_CMDLINE_LINUX_DEFAULT="{COMMAND_LINE}"\n'
+        f'GRUB_CMDLINE_LINUX="{CONSOLE}"\nGRUB_TERMINAL=serial\n'
+    ),
+    # What update-grub would have written at installation; only the guest can run it, at its first use.
+    "boot/grub/grub.cfg": (
+        f"set timeout=0\nmenuentry Debian {{\n  search --no-floppy --label --set=root {disk.LABEL}\n"
+        f"  linux /vmlinuz root=LABEL={disk.LABEL} ro {CONSOLE} {COMMAND_LINE}\n  initrd /initrd.img\n}}\n"
+    ),
+    # The addresses of QEMU's own network; asking for them by DHCP would cost a second.
+    "etc/systemd/network/10-vm.network": "[Match]\nType=ether\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n",
+    "etc/systemd/journald.conf.d/vm.conf": "[Journal]\nStorage=volatile\nForwardToConsole=no\n",
+}
+UNITS = {"multi-user.target.wants": "systemd-networkd.service"}
+# Work that a machine in a test has no use for.
+MASKED = ["apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"]
+SMALLER = ["--aptopt=Apt::Install-Recommends false", "--dpkgopt=path-exclude=/usr/share/doc/*"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A disk that no test writes to, and the key that opens it."""
+
+    folder: Path
+
+    @property
+    def disk(self) -> Path:
+        """The raw disk."""
+        return self.folder / "disk.img"
+
+    @property
+    def key(self) -> Path:
+        """The private ssh key for root."""
+        return self.folder / "key"
+
+
+def build() -> Image:
+    """The image in the cache; built at the first time."""
+    guest = cache.finished("guest", [mirror.SUITE, PACKAGES, SMALLER], _fetch)
+    ingredients = [guest.name, FILES, UNITS, MASKED, Path(disk.__file__).read_text()]
+    return Image(cache.finished("image", ingredients, lambda folder: _build(folder, guest / GUEST)))
+
+
+def _fetch(folder: Path) -> None:
+    mirror.check_programs()
+    mirror.mmdebstrap(folder / GUEST, PACKAGES, "--variant=minbase", *SMALLER)
+
+
+def _build(folder: Path, guest: Path) -> None:
+    mirror.check_programs()
+    image = Image(folder)
+    mirror.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vm", "-f", str(image.key)])
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        extra = Path(scratch) / "extra"
+        _write_extra(extra, image.key.with_suffix(".pub").read_text())
+        disk.make([guest, *_packed(extra)], image.disk, Path(scratch))
+
+
+def _packed(extra: Path) -> list[Path]:
+    """The files as a tar that gives them to root, whoever runs this."""
+    tar = extra.with_suffix(".tar")
+    mirror.run(
+        ["tar", "-C", str(extra), "--owner=0", "--group=0", "--numeric-owner", "--mode=go-w", "-cf", str(tar), "."]
+    )
+    return [tar]
+
+
+def _write_extra(extra: Path, public_key: str) -> None:
+    for name, text in {**FILES, "root/.ssh/authorized_keys": public_key}.items():
+        path = extra / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    # A file that root alone may look at, as ssh makes it.
+    (extra / "root/.ssh").chmod(0o700)
+    units = extra / "etc/systemd/system"
+    for target, unit in UNITS.items():
+        (units / target).mkdir(parents=True, exist_ok=True)
+        os.symlink(f"/usr/lib/systemd/system/{unit}", units / target / unit)
+    for unit in MASKED:
+        os.symlink("/dev/null", units / unit)

@@ -1,0 +1,52 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A QEMU with `vfio-user-pci` (10.1 or later), unpacked into a folder of its own and run through its own loader.
+
+Nothing is installed: the machine's own Debian may be older, and its libraries with it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import cache, mirror
+
+FROM_BACKPORTS = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils", "seabios"]
+OTHERS = ["ipxe-qemu", "libc6"]
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """An unpacked QEMU."""
+
+    tree: Path
+
+    def command(self, program: str) -> list[str]:
+        """How to start one of its programs, by the program's name."""
+        libraries = self.tree / LIBRARIES
+        loader = libraries / "ld-linux-x86-64.so.2"
+        return [str(loader), "--library-path", str(libraries), str(self.tree / "usr/bin" / program)]
+
+    def system(self) -> list[str]:
+        """How to start the machine emulator."""
+        firmware = [self.tree / "usr/share" / name for name in ("qemu", "seabios")]
+        return self.command("qemu-system-x86_64") + [word for path in firmware for word in ("-L", str(path))]
+
+    def environment(self) -> dict[str, str]:
+        """Where it finds its own modules."""
+        return {**os.environ, "QEMU_MODULE_DIR": str(self.tree / LIBRARIES / "qemu")}
+
+
+def fetch() -> Qemu:
+    """The QEMU in the cache; fetched at the first time."""
+    return Qemu(cache.finished("qemu", [mirror.SUITE, FROM_BACKPORTS, OTHERS], _unpack))
+
+
+def _unpack(folder: Path) -> None:
+    mirror.check_programs()
+    packages = [f"{name}/{mirror.SUITE}-backports" for name in FROM_BACKPORTS] + OTHERS
+    mirror.mmdebstrap(folder, packages, "--variant=extract", backports=True)
