@@ -216,9 +216,8 @@ class _Reader:
         match = _NAME.match(self.text, at + (2 if braced else 1))
         end = match.end() if match else at
         if not match or match.group() not in self.variables or (braced and not self.text.startswith("}", end)):
-            until = re.compile(r"[^\s\"';]*").match(self.text, at)
-            assert until is not None
-            self.refuse(at, "the value holds %s, which is not known here" % until.group())
+            unknown = re.split(r"[\s\"';]", self.text[at:], maxsplit=1)[0]
+            self.refuse(at, "the value holds %s, which is not known here" % unknown)
         end += 1 if braced else 0
         characters.append(("$" + match.group(), self.text[at:end]))
         return end
