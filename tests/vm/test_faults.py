@@ -21,7 +21,7 @@ from tests.vm.conftest import Vm, running
 
 FIRST, SECOND = address(0), address(1)
 MODE = {"cc_mode_admin_tools": guest.TOOL_FOLDER, "cc_mode_mode": "on"}
-HOST = {"iommu_technology": "passthrough", "bootloader_reboot_ok": True, "bootloader_reboot_timeout": 400}
+HOST = {"iommu_technology": "passthrough", "bootloader_reboot_ok": True, "bootloader_reboot_timeout": 600}
 # A part of grub-mkconfig that waits while /run/hang exists, which no reboot survives.
 HANG = "[ ! -e /run/hang ] || { touch /run/reached; sleep 600; }"
 HANG_PATH = "/etc/grub.d/09_hang"
@@ -80,7 +80,7 @@ def test_next_run_repairs_it_though_its_reboot_is_cut_short(vm: Vm) -> None:
         vm.lose_power()
         # Ansible waits for the host to come back, and goes on when it does.
         vm.machine.boot()
-        output, _ = run.communicate(timeout=400)
+        output, _ = run.communicate(timeout=600)
         assert run.returncode == 0, output
     tokens = ssh.run("cat /proc/cmdline").split()
     assert ("intel_iommu=on" in tokens, "intel_iommu=off" in tokens) == (True, False)
@@ -94,7 +94,7 @@ def test_wrong_parameter_is_taken_back_with_the_role(vm: Vm, tmp_path: Path) -> 
     playbook = tmp_path / "bootloader.yml"
     playbook.write_text("- hosts: all\n  gather_facts: false\n  roles: [confidential.gpu.bootloader]\n")
     # Wrong, and after the reboot in force: the IOMMU is off again.
-    wrong = {"bootloader_replace": ["intel_iommu=off"], "bootloader_reboot_ok": True, "bootloader_reboot_timeout": 400}
+    wrong = {"bootloader_replace": ["intel_iommu=off"], "bootloader_reboot_ok": True, "bootloader_reboot_timeout": 600}
     run = vm.control.playbook(playbook, wrong)
     assert run.status == 0, run.output
     assert ssh.run("ls /sys/kernel/iommu_groups") == ""
@@ -116,7 +116,7 @@ def background(control: Control, path: Path, variables: dict[str, object]) -> It
         run.communicate()
 
 
-def until(reached: Callable[[], bool], run: subprocess.Popen[str], timeout_s: float = 300) -> None:
+def until(reached: Callable[[], bool], run: subprocess.Popen[str], timeout_s: float = 600) -> None:
     """Wait for the moment; fail when the run ends before it."""
     deadline = time.monotonic() + timeout_s
     while not reached():

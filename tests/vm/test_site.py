@@ -38,7 +38,7 @@ def boots(vm: Vm) -> list[str]:
 def first(vm: Vm, boots: list[str], wheel_folder: Path) -> Run:
     """The first run."""
     assert "intel_iommu=off" in vm.machine.ssh.run("cat /proc/cmdline")
-    run = vm.control.playbook(SITE, site_variables(wheel_folder), timeout_s=900)
+    run = vm.control.playbook(SITE, site_variables(wheel_folder))
     assert run.status == 0, run.output
     boots.append(vm.machine.ssh.boot_id())
     return run
@@ -49,9 +49,11 @@ def site_variables(wheels: Path) -> dict[str, object]:
     return {
         "iommu_technology": "passthrough",
         "bootloader_reboot_ok": True,
-        "bootloader_reboot_timeout": 400,
+        "bootloader_reboot_timeout": 600,
         "cc_mode_mode": "on",
         "gpu_admin_tools_wheels": str(wheels),
+        # The image has python3-venv; Ansible would fetch python3-apt to find that out.
+        "gpu_admin_tools_packages": {},
     }
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Control:
         inventory = {"all": {"hosts": {HOST: dict(machine.variables())}}}
         self._inventory.write_text(json.dumps(inventory))
 
-    def module(self, name: str, timeout_s: float = 180, **arguments: object) -> dict[str, Any]:
+    def module(self, name: str, timeout_s: float = 300, **arguments: object) -> dict[str, Any]:
         """Run one module of the collection; its result, also when it failed."""
         answers = self._folder / "answers"
         (answers / HOST).unlink(missing_ok=True)
@@ -76,20 +77,13 @@ class Control:
         answer: dict[str, Any] = json.loads((answers / HOST).read_text())
         return answer
 
-    def playbook(self, path: Path, variables: Mapping[str, object], *options: str, timeout_s: float = 600) -> Run:
+    def playbook(self, path: Path, variables: Mapping[str, object], *options: str, timeout_s: float = 1200) -> Run:
         """Run a playbook to its end."""
         return self._run([*self._playbook(path, variables), *options], timeout_s)
 
     def start(self, path: Path, variables: Mapping[str, object]) -> subprocess.Popen[str]:
         """Run a playbook beside the test; its lines come as they are said."""
-        return subprocess.Popen(
-            self._playbook(path, variables),
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return self._popen(self._playbook(path, variables))
 
     def _playbook(self, path: Path, variables: Mapping[str, object]) -> list[str]:
         return [*self._program("ansible-playbook"), str(path), "--extra-vars", json.dumps(dict(variables))]
@@ -98,18 +92,31 @@ class Control:
         return [str(Path(sys.executable).parent / name), "--inventory", str(self._inventory)]
 
     def _run(self, command: list[str], timeout_s: float) -> Run:
+        """Run a program; its lines go to a log with the second at which each was said."""
         started = time.monotonic()
-        done = subprocess.run(
+        lines = []
+        process = self._popen(command)
+        watchdog = threading.Timer(timeout_s, process.kill)
+        watchdog.start()
+        assert process.stdout is not None
+        with (self._folder / "ansible.log").open("a") as log:
+            for line in process.stdout:
+                lines.append(line)
+                log.write(f"{time.monotonic() - started:7.1f} {line}")
+                log.flush()
+        status = process.wait()
+        watchdog.cancel()
+        return Run(status, "".join(lines), time.monotonic() - started)
+
+    def _popen(self, command: list[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             command,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout_s,
-            check=False,
         )
-        return Run(done.returncode, done.stdout, time.monotonic() - started)
 
     def _environment(self) -> dict[str, str]:
         return {

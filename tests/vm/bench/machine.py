@@ -139,7 +139,8 @@ class Machine:
         words += ["-device", "intel-iommu,intremap=on,caching-mode=on", "-device", "virtio-rng-pci"]
         words += ["-drive", f"if=none,id=d0,format=raw,file={self.disk},cache=unsafe,discard=unmap"]
         words += ["-device", "virtio-blk-pci,drive=d0,bootindex=1"]
-        words += ["-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{self.ssh.port}-:22"]
+        # A guest that reaches nothing outside, as a host in a closed network.
+        words += ["-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self.ssh.port}-:22"]
         words += ["-device", "virtio-net-pci,netdev=n0,romfile="]
         # Without this a root port has no link-active bit, and a bus reset waits in vain for the link.
         words += ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
