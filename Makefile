@@ -20,7 +20,7 @@ NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
 SUITES ?=
 
-.PHONY: help setup setup-dev python demo node test lint format build bench lock system-deps clean
+.PHONY: help setup setup-dev python demo node test test-vm lint format build bench lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ node: setup ## emulated devices alone: make node NODE=hgx-h100 SOCKETS=folder
 
 test: setup-dev ## every suite whose tools are there; some: make test SUITES="unit lint"; REQUIRE_ALL=1: none may be left out
 	@$(bin)/python tests/run.py $(SUITES)
+
+test-vm: setup-dev ## a real kernel in a virtual machine: the playbook site on it, and power cuts (an hour; see tests/vm/packages.txt)
+	@$(bin)/python -m pytest tests/vm -q
 
 lint: setup-dev ## the fast checks
 	@$(bin)/python tests/run.py lint
