@@ -67,9 +67,10 @@ class Change:
 
     def stage(self) -> None:
         """Write the knobs of all devices; when one fails, put back those of every device and raise."""
-        self._newly_unproven = frozenset(plan.address for plan in self._plans if plan.stores_unseen)
-        self._newly_unproven -= self._unproven.addresses()
-        self._unproven.add(self._newly_unproven)
+        noted = self._unproven.modes()
+        unseen = {plan.address: plan.found for plan in self._plans if plan.stores_unseen}
+        self._newly_unproven = frozenset(address for address, mode in unseen.items() if noted.get(address) != mode)
+        self._unproven.add(unseen)
         outcomes = each(self._plans, lambda plan: self._stage(plan, self._written[plan.address]))
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         if errors:

@@ -155,7 +155,7 @@ class ModeChange:
     def _make_plan(self, devices: list[Device]) -> Plan:
         self._found = read_all(devices, self._request.boot_timeout_s, self._clock)
         wanted = assign(self._found, self._request.mode, self._request.modes)
-        self._plan = make(self._found, wanted, self._request.reset, self._unproven.addresses())
+        self._plan = make(self._found, wanted, self._request.reset, self._unproven.modes())
         return self._plan
 
     def _check_fabric(self, plan: Plan, others: Sequence[Function], tools: admin_tools.AdminTools) -> None:

@@ -8,7 +8,7 @@ The same plan is shown by check mode and diff, and carried out by a real run.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Collection, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from .devices import Found
 from .errors import FirmwareTooOld, GpuError, InvalidRequest, UnknownDevice, Unsupported, raise_all
@@ -151,14 +151,20 @@ def _refusals(one: Found, wanted: Optional[str]) -> list[GpuError]:
     ]
 
 
-def make(found: Sequence[Found], wanted: Mapping[str, str], reset: bool = True, unproven: Collection[str] = ()) -> Plan:
+def make(
+    found: Sequence[Found],
+    wanted: Mapping[str, str],
+    reset: bool = True,
+    unproven: Optional[Mapping[str, str]] = None,
+) -> Plan:
     """The plan that takes each found device to its wanted mode; ``reset`` false only stages.
 
-    ``unproven`` are the devices of which it is not known whether what they have stored is in force.
+    ``unproven`` are the devices on which settings were stored that no register shows, with their modes at that time:
+    one that is still in that mode may not have been reset since.
     """
-    return Plan(
-        tuple(_plan(one, wanted[one.address], reset, one.address in unproven) for one in found if one.address in wanted)
-    )
+    noted = unproven or {}
+    chosen = [one for one in found if one.address in wanted]
+    return Plan(tuple(_plan(one, wanted[one.address], reset, noted.get(one.address) == one.mode) for one in chosen))
 
 
 def _plan(one: Found, wanted: str, reset: bool, unproven: bool) -> DevicePlan:

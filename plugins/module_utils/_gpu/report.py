@@ -41,10 +41,11 @@ def read(
     devices: list[dict[str, Any]] = []
     if functions:
         with lock.held(bus.lock_path(), lock_timeout_s, clock):
-            unproven = Unproven(bus.lock_path()).addresses()
+            unproven = Unproven(bus.lock_path()).modes()
             devices = _read(functions, tools, root, boot_timeout_s, clock)
             for device in devices:
-                device["settings_unproven"] = device["address"] in unproven
+                noted = unproven.get(device["address"])
+                device["settings_unproven"] = noted is not None and noted == device["mode"]
     return {"devices": devices, "host": host.facts(root), "tool_version": tools.version}
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -20,16 +20,17 @@ class Noted:
     """The note of unproven settings, without its file."""
 
     def __init__(self) -> None:
-        self.noted: frozenset[str] = frozenset()
+        self.noted: dict[str, str] = {}
 
-    def addresses(self) -> frozenset[str]:
+    def modes(self) -> dict[str, str]:
         return self.noted
 
-    def add(self, addresses: Iterable[str]) -> None:
-        self.noted |= frozenset(addresses)
+    def add(self, modes: Mapping[str, str]) -> None:
+        self.noted = {**self.noted, **modes}
 
     def remove(self, addresses: Iterable[str]) -> None:
-        self.noted -= frozenset(addresses)
+        gone = set(addresses)
+        self.noted = {address: mode for address, mode in self.noted.items() if address not in gone}
 
 
 class Bench:
@@ -234,9 +235,9 @@ def test_a_mode_that_is_not_the_wanted_one(fakes: Any, clock: Any) -> None:
 def test_what_no_register_shows_is_noted_until_the_reset(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "devtools"})
     bench.change.stage()
-    assert bench.unproven.noted == {A}, "the BAR0 filter of one device"
+    assert bench.unproven.noted == {A: "off"}, "the BAR0 filter of one device"
     bench.change.reset()
-    assert bench.unproven.noted == frozenset()
+    assert bench.unproven.noted == {}
 
 
 def test_the_note_stays_when_the_reset_is_refused(fakes: Any, clock: Any) -> None:
@@ -244,7 +245,7 @@ def test_the_note_stays_when_the_reset_is_refused(fakes: Any, clock: Any) -> Non
     bench.tool(A).reset_error = errors.ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
     with pytest.raises(errors.ResetFailed):
         bench.run()
-    assert bench.unproven.noted == {A}
+    assert bench.unproven.noted == {A: "off"}
 
 
 def test_a_device_in_use_is_not_rolled_back(fakes: Any, clock: Any) -> None:
@@ -255,5 +256,5 @@ def test_a_device_in_use_is_not_rolled_back(fakes: Any, clock: Any) -> None:
     assert "%s (in use)" % A in said
     assert bench.tool(A).stored[8] == 1
     assert bench.tool(B).stored[8] == 0
-    assert bench.unproven.noted == {A}
+    assert bench.unproven.noted == {A: "off"}
     assert bench.change.done[B].mode == "off", "read back"

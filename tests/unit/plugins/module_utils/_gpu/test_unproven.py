@@ -18,17 +18,18 @@ GPU = "0000:01:00.0"
 
 def test_what_is_noted_stays_until_it_is_struck_out(tmp_path: Path) -> None:
     lock = str(tmp_path / "confidential-gpu.lock")
-    Unproven(lock).add(["a", "b"])
+    Unproven(lock).add({"a": "off", "b": "on"})
+    Unproven(lock).add({"a": "on"})
     Unproven(lock).remove(["b", "c"])
-    assert Unproven(lock).addresses() == {"a"}
+    assert Unproven(lock).modes() == {"a": "on"}
     Unproven(lock).remove(["a"])
-    assert Unproven(lock).addresses() == frozenset()
+    assert Unproven(lock).modes() == {}
 
 
-@pytest.mark.parametrize("text", ["", "{}", "nonsense"])
+@pytest.mark.parametrize("text", ["", "[]", "nonsense"])
 def test_a_note_that_cannot_be_read_says_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.unproven").write_text(text)
-    assert Unproven(str(tmp_path / "x.lock")).addresses() == frozenset()
+    assert Unproven(str(tmp_path / "x.lock")).modes() == {}
 
 
 def test_a_filter_that_was_stored_without_a_reset_is_made_sure_of(emulated: Any) -> None:
@@ -46,3 +47,13 @@ def test_a_filter_that_was_stored_without_a_reset_is_made_sure_of(emulated: Any)
     again = ModeChange(Request(mode="on", devices=[GPU]), bus)
     again.run()
     assert not again.is_change
+
+
+def test_a_mode_that_came_about_proves_the_reset_whoever_did_it(emulated: Any) -> None:
+    bus = VfioUserBus(str(emulated.sockets))
+    ModeChange(Request(mode="on", devices=[GPU], reset=False), bus).run()
+    assert Unproven(bus.lock_path()).modes() == {GPU: "off"}
+    emulated.control.power_cycle(GPU)
+    run = ModeChange(Request(mode="on", devices=[GPU]), bus)
+    run.run()
+    assert not run.is_change
