@@ -95,17 +95,16 @@ class Control:
         """Run a program; its lines go to a log with the second at which each was said."""
         started = time.monotonic()
         lines = []
-        process = self._popen(command)
-        watchdog = threading.Timer(timeout_s, process.kill)
-        watchdog.start()
-        assert process.stdout is not None
-        with (self._folder / "ansible.log").open("a") as log:
+        with self._popen(command) as process, (self._folder / "ansible.log").open("a") as log:
+            watchdog = threading.Timer(timeout_s, process.kill)
+            watchdog.start()
+            assert process.stdout is not None
             for line in process.stdout:
                 lines.append(line)
                 log.write(f"{time.monotonic() - started:7.1f} {line}")
                 log.flush()
-        status = process.wait()
-        watchdog.cancel()
+            status = process.wait()
+            watchdog.cancel()
         return Run(status, "".join(lines), time.monotonic() - started)
 
     def _popen(self, command: list[str]) -> subprocess.Popen[str]:
