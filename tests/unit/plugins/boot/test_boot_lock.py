@@ -103,6 +103,6 @@ def test_the_lock_outlives_nobody(machine: Host) -> None:
 def test_a_lock_that_cannot_be_made(machine: Host, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     before = tree(tmp_path)
-    with pytest.raises(errors.NotWritable, match=r"ENOTDIR .*Nothing was changed"):
+    with pytest.raises(errors.NotWritable, match=r"EEXIST .*Nothing was changed"):
         Configuration(machine, WISH).run()
     assert tree(tmp_path) == before
