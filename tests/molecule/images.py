@@ -1,10 +1,9 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What the scenarios below extensions/molecule need, made once into .cache: images, the podman that has them, collections.
+"""What the scenarios below extensions/molecule need, made once into .cache: images, podman's storage, a collection.
 
-The images are made by mmdebstrap from the Debian archive that apt on this machine uses. On a machine whose apt knows
-Ubuntu's archive, or with MOLECULE_UBUNTU_MIRROR naming one, there is an Ubuntu as well; its packages are checked by
-ubuntu-archive-keyring.gpg. podman gets a storage of its own, so the user's stays as it is.
+The images are made by mmdebstrap from the Debian archive that apt on this machine uses. podman gets a storage of its
+own, so the user's stays as it is.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ SMALLER = [
     "--aptopt=Apt::Install-Recommends false",
     *("--dpkgopt=path-exclude=/usr/share/%s/*" % name for name in ("doc", "man", "locale", "info")),
 ]
-UBUNTU_KEYRING = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Run the scenarios below extensions/molecule, two at a time, and say what each took: python -m tests.molecule.run [name ...]
+"""Run the scenarios below extensions/molecule, two at a time: python -m tests.molecule.run [name ...]
 
 Molecule runs check mode, but passes whatever it finds. Here its answers are read: on a fresh machine check mode has to
 announce changes, and after the role has run, it has to announce none.
@@ -108,7 +108,7 @@ def judged(words: str) -> str:
 
 def sections(words: str, action: str) -> list[str]:
     """What molecule's runs of one action said."""
-    parts = re.split(r"^INFO\s+.*?(\w+): Executing$", words, flags=re.MULTILINE)
+    parts = re.split(r"^INFO +\[\w+ > (\w+)\] Executing$", words, flags=re.MULTILINE)
     return [text for title, text in zip(parts[1::2], parts[2::2], strict=True) if title == action]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.bench import guest
-from tests.vm.bench.control import SITE, Run
+from tests.vm.bench.control import SITE, Run, site_variables
 from tests.vm.bench.image import Image
 from tests.vm.bench.machine import address
 from tests.vm.conftest import Vm, running
@@ -42,19 +42,6 @@ def first(vm: Vm, boots: list[str], wheel_folder: Path) -> Run:
     assert run.status == 0, run.output
     boots.append(vm.machine.ssh.boot_id())
     return run
-
-
-def site_variables(wheels: Path) -> dict[str, object]:
-    """The emulated processor has no TDX, so only the IOMMU is asked for."""
-    return {
-        "iommu_technology": "passthrough",
-        "bootloader_reboot_ok": True,
-        "bootloader_reboot_timeout": 600,
-        "cc_mode_mode": "on",
-        "gpu_admin_tools_wheels": str(wheels),
-        # The image has python3-venv; Ansible would fetch python3-apt to find that out.
-        "gpu_admin_tools_packages": {},
-    }
 
 
 def test_check_mode_changes_nothing(vm: Vm, wheel_folder: Path) -> None:

@@ -12,5 +12,7 @@ for name in "$1" modprobe; do
   chmod +x "/usr/sbin/$name"
 done
 echo 'exec python3 /stand-ins/pci_kernel.py load "$1"' >> /usr/sbin/modprobe
-mkdir -p /etc/dracut.conf.d
+# What the packages kmod, udev and dracut bring along.
+mkdir -p /etc/modprobe.d /etc/modules-load.d /etc/udev/rules.d
+[ "$1" != dracut ] || mkdir -p /etc/dracut.conf.d
 exec python3 /stand-ins/pci_kernel.py serve

@@ -36,6 +36,17 @@ def wheels() -> Path:
     return cache.finished("wheels", REQUIREMENTS.read_text(), download)
 
 
+def site_variables(wheels: Path) -> dict[str, object]:
+    """The emulated processor has no TDX, so only the IOMMU is asked for."""
+    return {
+        "iommu_technology": "passthrough",
+        "bootloader_reboot_ok": True,
+        "bootloader_reboot_timeout": 600,
+        "cc_mode_mode": "on",
+        "gpu_admin_tools_wheels": str(wheels),
+    }
+
+
 @dataclass(frozen=True)
 class Run:
     """How a playbook ended."""
