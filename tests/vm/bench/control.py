@@ -22,7 +22,9 @@ from .machine import Machine
 
 HOST = "vm"
 REQUIREMENTS = cache.ROOT / "roles" / "gpu_admin_tools" / "files" / "requirements.txt"
-SITE, HOST_PLAYBOOK, CC_MODE = (cache.ROOT / "playbooks" / name for name in ("site.yml", "host.yml", "cc_mode.yml"))
+SITE, HOST_PLAYBOOK, CC_MODE, CHECK = (
+    cache.ROOT / "playbooks" / name for name in ("site.yml", "host.yml", "cc_mode.yml", "check.yml")
+)
 RECAP = re.compile(rf"^{HOST} +: (.*)$", re.MULTILINE)
 
 
@@ -60,6 +62,11 @@ class Run:
         """ok, changed, failed and so on, as Ansible counts them."""
         found = RECAP.search(self.output)
         return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", found.group(1))} if found else {}
+
+    @property
+    def changed_files(self) -> set[str]:
+        """The files whose difference was shown."""
+        return set(re.findall(r"^\+\+\+ after:? (/\S+)", self.output, re.MULTILINE))
 
     @property
     def tasks(self) -> int:
