@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 # A container with the PCI devices of a small GPU server, and a stand-in for what builds an initramfs: the first argument.
+# A second argument is a driver that is built into the kernel.
 
 set -eu
 
@@ -15,4 +16,9 @@ echo 'exec python3 /stand-ins/pci_kernel.py load "$1"' >> /usr/sbin/modprobe
 # What the packages kmod, udev and dracut bring along.
 mkdir -p /etc/modprobe.d /etc/modules-load.d /etc/udev/rules.d
 [ "$1" != dracut ] || mkdir -p /etc/dracut.conf.d
-exec python3 /stand-ins/pci_kernel.py serve
+if [ $# -gt 1 ]; then
+  mkdir -p "/lib/modules/$(uname -r)"
+  echo "kernel/drivers/vfio/pci/$2.ko" > "/lib/modules/$(uname -r)/modules.builtin"
+fi
+shift
+exec python3 /stand-ins/pci_kernel.py serve "$@"
