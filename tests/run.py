@@ -69,6 +69,14 @@ def suites() -> list[Suite]:
             enable="make system-deps",
         ),
         Suite("conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py"),
+        # The power cuts, which take long, are for `make test-vm`.
+        Suite(
+            "vm",
+            [(*pytest, "tests/vm/test_smoke.py", "tests/vm/test_site.py", "-q", "--durations=0")],
+            files="tests/vm/test_*.py",
+            tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot"],
+            enable="make system-deps",
+        ),
         Suite("cuts", [(python, "tests/cuts/run.py")], files="tests/cuts/run.py"),
     ]
 

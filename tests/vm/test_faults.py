@@ -117,7 +117,6 @@ def test_host_that_does_not_come_back_is_told_with_its_state(vm: Vm, tmp_path: P
     words = run.output.replace("\n", " ")
     assert "The host did not come back after its reboot" in words
     assert "root=/dev/nowhere. Before this run it was:" in words
-    assert "The former files: /etc/default/grub.d/99-confidential-gpu.cfg." in words
 
 
 @contextmanager
