@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +48,11 @@ def test_one_failed_command_fails_its_suite_and_the_run() -> None:
     assert text.splitlines()[-1] == "1 passed, 1 failed"
     assert "FAILED" in text
     assert "status 3" in text
+
+
+def test_a_suite_for_root_alone_says_so() -> None:
+    text, _code = ended(runner.Suite("a", [YES]), runner.Suite("b", [YES], root=True))
+    assert ("run it as root" in text) == (os.geteuid() != 0)
 
 
 def test_a_missing_tool_is_named_with_its_remedy_and_fails_only_where_all_is_required() -> None:

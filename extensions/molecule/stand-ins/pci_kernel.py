@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Linux kernel shows of PCI devices below /sys, and how it binds drivers, on a file system in memory.
 
-``serve`` lays out the devices, with the named drivers built in, and then acts on what is written, as the kernel does; ``load NAME`` is modprobe, ``give
-ADDRESS NAME`` gives a device to a driver as at boot. Writes go to named pipes, so what follows a write happens a moment
-later: whoever reads back has to wait for it.
+``serve`` lays out the devices, with the named drivers built in, and then acts on what is written, as the kernel does;
+``load NAME`` is modprobe, ``give ADDRESS NAME`` gives a device to a driver as at boot. Writes go to named pipes, so
+what follows a write happens a moment later: whoever reads back has to wait for it.
 """
 
 from __future__ import annotations
