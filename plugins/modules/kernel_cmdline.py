@@ -16,6 +16,7 @@ description:
     what will be booted.
   - When anything fails, every file is put back as it was; the error says so. Files are replaced as a whole, never
     written in place.
+  - One run at a time changes a host. A second one is refused, with an error that is retryable.
   - As in the kernel, C(-) and C(_) are the same in a parameter's name, and quotes around a value are not part of it.
   - The change is in force after a reboot, which this module does not make; RV(reboot_required) says whether the running
     kernel differs from what is asked for.
