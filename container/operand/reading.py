@@ -145,5 +145,6 @@ def changed(before: Reading, entries: Iterable[Mapping[str, Any]], done: bool) -
         problem = "" if mode is not None else f"{address}: the mode could not be read back after the change."
         pending = None if done or touched else known.pending
         unproven = known.unproven and not done and not entry["reset"]
-        devices[address] = replace(known, mode=mode, pending=pending, in_use=False, unproven=unproven, problem=problem)
+        supported = tuple(entry["supported_modes"]) or known.supported
+        devices[address] = replace(known, supported=supported, mode=mode, pending=pending, in_use=False, unproven=unproven, problem=problem)
     return replace(before, devices=tuple(devices[address] for address in sorted(devices)))

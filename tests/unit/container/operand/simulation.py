@@ -202,7 +202,7 @@ class SimRun:
         if held:
             return self._fail("DeviceBusy", f"In use: {held[0].held_by}.")
         self.is_writing = True
-        self.site.check_write("stage")
+        self.site.check_write("stage", self)
         if "stage" in self.site.devices.fail:
             return self._fail(self.site.devices.fail["stage"])
         for device in chosen:
@@ -214,7 +214,7 @@ class SimRun:
     def _reset(self) -> None:
         if self.dead or self.over:
             return
-        self.site.check_write("reset")
+        self.site.check_write("reset", self)
         wanted = self._wanted()
         for address in wanted:
             device = self.site.devices.every[address]
@@ -235,6 +235,7 @@ class SimRun:
         self._end({"devices": self._entries()})
 
     unread = wrote = False
+    tampered = False  # somebody unpaused a component himself after the gate had opened
 
     def _entries(self) -> list[dict[str, Any]]:
         every = self.site.devices.every
@@ -314,9 +315,7 @@ class SimCluster:
 
     def patch(self, patch: Patch, resource_version: str | None = None) -> Node:
         body = patch.body(resource_version)
-        return Node.of(
-            self._ask("patch", f"{NODES}/{NODE}", body, lambda: self._site.store.patch(NODES, NODE, body))
-        )
+        return Node.of(self._ask("patch", f"{NODES}/{NODE}", body, lambda: self._site.store.patch(NODES, NODE, body)))
 
     def evict(self, pod: Pod) -> None:
         collection = f"/api/v1/namespaces/{pod.namespace}/pods"
@@ -418,6 +417,7 @@ class Site:
 
     def _changed(self, change: Change) -> None:
         if change.collection == NODES:
+            self.check_state()
             self.time.later(LATENCY_S, self._tell_node)
 
     def _tell_node(self) -> None:
@@ -526,16 +526,29 @@ class Site:
     def allow(self) -> None:
         self.store.before = lambda request: None
 
-    def check_write(self, step: str) -> None:
+    def component(self, name: str, value: str | None) -> None:
+        """A user sets the label of a component."""
+        for run in self.runs:
+            run.tampered = run.tampered or (run.open_asked and not run.over)
+        self.label(**{name.replace("-", "_"): value})
+
+    def check_state(self) -> None:
+        """Whenever the node changes: a mode that it names is the devices'."""
+        labels = self.labels
+        modes = set(self.devices.modes())
+        if labels.get(STATE) in ALL_MODES and modes != {labels[STATE]}:
+            self.violations.append(f"the node says {labels[STATE]} and the devices are {modes}")
+        if labels.get(READY) == "true" and not modes <= {"on", "ppcie"}:
+            self.violations.append(f"the node says ready and the devices are {modes}")
+
+    def check_write(self, step: str, run: SimRun) -> None:
         """At each write to devices."""
         pods = self.component_pods()
         evicts = self.settings.evict_operator_components
-        if pods and evicts and not self.tampered:
+        if pods and evicts and not run.tampered:
             self.violations.append(f"{step} while {pods} run")
         for device in self.devices.every.values():
             if device.held_by:
                 self.violations.append(f"{step} while {device.address} is held by {device.held_by}")
-        if self.labels.get(READY) not in ("", None):
-            self.violations.append(f"{step} while the node says ready")
-
-    tampered = False  # somebody unpaused a component himself after the gate had opened
+        if self.labels.get(READY) not in ("", None) or self.labels.get(STATE) not in ("", None):
+            self.violations.append(f"{step} while the node says {self.state}, ready {self.labels.get(READY)!r}")

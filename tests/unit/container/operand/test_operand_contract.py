@@ -115,7 +115,9 @@ def test_07_a_kill_leaves_nothing_paused(site: Make) -> None:
 
 def test_07_what_was_paused_without_a_journal_is_restored(site: Make) -> None:
     """As the present cc-manager leaves it when it is killed."""
-    one = site(labels={"nvidia.com/gpu.deploy.vfio-manager": PAUSED, "nvidia.com/gpu.deploy.sandbox-validator": "false"})
+    one = site(
+        labels={"nvidia.com/gpu.deploy.vfio-manager": PAUSED, "nvidia.com/gpu.deploy.sandbox-validator": "false"}
+    )
     one.run(3)
     assert one.components() == {"vfio-manager": "true", "sandbox-validator": "false"}
 
