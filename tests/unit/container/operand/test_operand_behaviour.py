@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable
 
 import pytest
+from fake_api.store import Refusal
+from operand.messages import NodeSeen
 from simulation import (
     COMPONENTS,
     DEVICES,
@@ -430,8 +432,6 @@ def test_an_api_that_goes_away_during_a_change(site: Make, at_s: float) -> None:
 
 
 def broken(request: object) -> None:
-    from fake_api.store import Refusal
-
     raise Refusal(503, "the server is not there")
 
 
@@ -480,8 +480,6 @@ def test_a_stop_that_comes_when_a_boot_hangs_leaves_in_time(site: Make) -> None:
 
 
 def test_a_node_that_is_gone_is_waited_for(site: Make) -> None:
-    from operand.messages import NodeSeen
-
     one = site()
     one.put(NodeSeen(None))
     one.run(10)
