@@ -37,6 +37,8 @@ SOON_S = 60.0
 LEAVE_S = reconcile.STOP_S + 4.0
 # Errors that another attempt cannot mend.
 FINAL = ("InvalidRequest", "Unsupported", "FirmwareTooOld")
+# Errors that end when somebody else does something: they are tried for ever. A retry looks first and pauses nothing.
+PATIENT = ("DeviceBusy", "RunInProgress", "Forbidden")
 STEPS_MAX = 200
 
 
@@ -255,7 +257,8 @@ class Controller:
         """Note a failed attempt, and when to try again."""
         before = self.seen.failure
         attempts = before.attempts + 1 if before is not None and before.wish == wish else 1
-        given_up = wish is not None and (attempts >= self._settings.retry_limit or kind in FINAL)
+        too_often = attempts >= self._settings.retry_limit and kind not in PATIENT
+        given_up = wish is not None and (too_often or kind in FINAL)
         delay = min(LONGEST_RETRY_S, self._settings.retry_delay_s * 2 ** min(attempts - 1, 20)) * random.uniform(
             0.75, 1
         )

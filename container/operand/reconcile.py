@@ -217,9 +217,13 @@ def next_step(seen: Seen) -> Step:
         return Wait()
     if seen.run is not None:
         return _reading(seen, seen.run) if seen.run.kind == READ else _changing(seen, seen.run, seen.node)
-    if _reading_is_due(seen):
+    if seen.reading is None and _first_reading_is_due(seen):
         return StartReading()
-    return _idle(seen, seen.node)
+    step = _idle(seen, seen.node)
+    due_at = seen.reading_due_at
+    if isinstance(step, Wait) and seen.reading is not None and due_at is not None and due_at <= seen.now:
+        return StartReading()  # a wish goes first
+    return step
 
 
 def current_wish(seen: Seen) -> Wish | Undecided | None:
@@ -235,11 +239,9 @@ def current_wish(seen: Seen) -> Wish | Undecided | None:
 # --- while no run is at work ------------------------------------------------------------------------------------------
 
 
-def _reading_is_due(seen: Seen) -> bool:
+def _first_reading_is_due(seen: Seen) -> bool:
     failure = seen.failure
-    if seen.reading is None:
-        return failure is None or (failure.retry_at is not None and failure.retry_at <= seen.now)
-    return seen.reading_due_at is not None and seen.reading_due_at <= seen.now
+    return failure is None or (failure.retry_at is not None and failure.retry_at <= seen.now)
 
 
 def _idle(seen: Seen, node: Node) -> Step:

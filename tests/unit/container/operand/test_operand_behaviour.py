@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from fake_api.store import Refusal
 from operand.messages import NodeSeen
+from operand.node import Node
 from simulation import (
     COMPONENTS,
     DEVICES,
@@ -338,6 +340,17 @@ def test_devices_that_components_use_are_waited_for(site: Make) -> None:
     assert sum(run.job.is_change for run in one.runs) == 2
 
 
+def test_a_change_that_was_refused_is_made_when_the_user_ends_hours_later(site: Make) -> None:
+    one = site("--cc-manager-retry-limit", "3")
+    one.run(3)
+    one.devices.every[GPUS[0]].held_by = "process 4711 (qemu)"
+    one.label(mode="on")
+    one.run(4 * 3600)
+    assert one.state == "failed"
+    one.devices.every[GPUS[0]].held_by = ""
+    one.until(lambda: one.state == "on", 310)
+
+
 # --- drift ------------------------------------------------------------------------------------------------------------
 
 
@@ -367,6 +380,18 @@ def test_drift_is_repaired_when_asked(site: Make) -> None:
     one.violations.clear()
     one.run(5)
     assert (one.state, one.reason) == ("on", "")
+
+
+def test_a_wish_goes_before_a_reading_that_is_due(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.label(mode="on")
+    assert one.controller is not None
+    one.controller.seen = replace(one.controller.seen, reading_due_at=one.time.now())
+    one.controller.handle(NodeSeen(Node.of(one.store.get("/api/v1/nodes", NODE))))
+    one.run(0.05)
+    assert one.runs[-1].job.is_change
+    one.until(lambda: one.state == "on", 5)
 
 
 def test_no_reading_when_none_is_wanted(site: Make) -> None:
