@@ -220,10 +220,7 @@ def next_step(seen: Seen) -> Step:
     if seen.reading is None and _first_reading_is_due(seen):
         return StartReading()
     step = _idle(seen, seen.node)
-    due_at = seen.reading_due_at
-    if isinstance(step, Wait) and seen.reading is not None and due_at is not None and due_at <= seen.now:
-        return StartReading()  # a wish goes first
-    return step
+    return StartReading() if isinstance(step, Wait) and _reading_is_due(seen) else step
 
 
 def current_wish(seen: Seen) -> Wish | Undecided | None:
@@ -237,6 +234,14 @@ def current_wish(seen: Seen) -> Wish | Undecided | None:
 
 
 # --- while no run is at work ------------------------------------------------------------------------------------------
+
+
+def _reading_is_due(seen: Seen) -> bool:
+    """A wish that is being carried out goes before a reading; one that failed and waits does not."""
+    if seen.reading is None or seen.reading_due_at is None or seen.reading_due_at > seen.now:
+        return False
+    _status, wish = standing(seen)
+    return wish is None or (seen.failure is not None and seen.failure.wish == wish)
 
 
 def _first_reading_is_due(seen: Seen) -> bool:

@@ -9,6 +9,7 @@ What must never happen is noted in ``violations`` at the moment at which it happ
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 from collections.abc import Callable
@@ -322,7 +323,11 @@ class SimCluster:
 
         def ends() -> None:
             self._site.store.patch(collection, pod.name, {"metadata": {"deletionTimestamp": "now"}})
-            self._site.time.later(1.0, lambda: self._site.store.delete(collection, pod.name))
+            self._site.time.later(1.0, gone)
+
+        def gone() -> None:
+            with contextlib.suppress(Refusal):  # somebody may have been quicker
+                self._site.store.delete(collection, pod.name)
 
         self._ask("create", f"{collection}/{pod.name}/eviction", None, ends)
 
