@@ -552,7 +552,7 @@ class Site:
         evicts = self.settings.evict_operator_components
         if pods and evicts and not run.tampered:
             self.violations.append(f"{step} while {pods} run")
-        for device in self.devices.every.values():
+        for device in (self.devices.every[address] for address in run.found):
             if device.held_by:
                 self.violations.append(f"{step} while {device.address} is held by {device.held_by}")
         if self.labels.get(READY) not in ("", None) or self.labels.get(STATE) not in ("", None):
