@@ -233,6 +233,12 @@ def current_wish(seen: Seen) -> Wish | Undecided | None:
     return wish
 
 
+def is_satisfied(seen: Seen) -> bool:
+    """True when there is a wish, and every device is where it wants it."""
+    wish = _wish_or_none(seen)
+    return wish is not None and seen.reading is not None and wishes.satisfied(wish, seen.reading)
+
+
 # --- while no run is at work ------------------------------------------------------------------------------------------
 
 
@@ -246,7 +252,9 @@ def _reading_is_due(seen: Seen) -> bool:
 
 def _first_reading_is_due(seen: Seen) -> bool:
     failure = seen.failure
-    return failure is None or (failure.retry_at is not None and failure.retry_at <= seen.now)
+    if failure is None or failure.wish is not None:
+        return True
+    return failure.retry_at is not None and failure.retry_at <= seen.now
 
 
 def _idle(seen: Seen, node: Node) -> Step:

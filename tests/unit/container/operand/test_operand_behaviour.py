@@ -370,6 +370,32 @@ def test_drift_is_told_and_not_repaired(site: Make) -> None:
     assert one.events()[-1]["reason"] == "CCModeDiffers"
 
 
+def test_drift_from_a_mode_that_was_there_at_the_start_is_not_repaired(site: Make) -> None:
+    one = site()
+    one.devices.put("on")
+    one.label(mode="on")
+    one.run(3)
+    one.devices.put("off")
+    one.until(lambda: one.state == "off", 310)
+    one.violations.clear()
+    one.run(1000)
+    assert one.devices.modes() == ["off", "off"]
+    assert "left the mode on" in one.reason
+
+
+def test_a_wish_that_comes_back_after_another_failed_is_carried_out(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.wish("on")
+    one.run(1)
+    one.devices.fail["boot"] = "BootFailed"
+    one.label(mode="devtools")
+    one.until(lambda: one.state == "failed")
+    one.devices.fail.clear()
+    one.wish("on")
+    assert one.devices.modes() == ["on", "on"]
+
+
 def test_drift_is_repaired_when_asked(site: Make) -> None:
     one = site("--cc-manager-drift-repair", "true")
     one.run(3)
@@ -473,6 +499,34 @@ def test_stopping_without_an_api_leaves_the_rest_to_the_next_start(site: Make) -
     one.begin()
     one.until(lambda: one.state == "on")
     assert one.components() == RUNNING
+
+
+def test_an_api_that_always_finds_conflicts_is_asked_with_pauses(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.deny("patch", "/nodes/", 409)
+    one.label(mode="on")
+    before = len(one.store.requests)
+    one.run(60)
+    assert len(one.store.requests) - before < 60
+    one.allow()
+    one.until(lambda: one.state == "on", 60)
+
+
+def test_a_run_that_cannot_be_started_is_tried_again(site: Make) -> None:
+    one = site()
+    one.run(3)
+    start = one.start
+
+    def full(job: object) -> object:
+        raise OSError(28, "No space left on device")
+
+    one.start = full  # type: ignore[method-assign,assignment]
+    one.label(mode="on")
+    one.until(lambda: one.state == "failed")
+    assert "No space left" in one.reason
+    one.start = start  # type: ignore[method-assign]
+    one.until(lambda: one.state == "on", 30)
 
 
 def test_a_stop_at_rest_is_at_once(site: Make) -> None:
