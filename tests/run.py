@@ -79,7 +79,7 @@ def suites() -> list[Suite]:
             tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot"],
             enable="make system-deps",
         ),
-        Suite("cuts", [(python, "tests/cuts/run.py")], files="tests/cuts/run.py"),
+        Suite("cuts", [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")], "tests/cuts/run.py"),
     ]
 
 
