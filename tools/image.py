@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from packaging.markers import Marker
 
 from tools import debian
 from tools.artifact import shipped
@@ -35,9 +38,10 @@ PYTHON = "3.13"
 # The C library of trixie runs wheels made for any of these.
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (41, 39, 35, 34, 31, 28, 26, 24, 17)] + ["manylinux2014_x86_64"]
 SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
-COLLECTION = "opt/cc-manager/collections/ansible_collections/confidential/gpu"
+# Where Ansible looks without being told.
+COLLECTION = "usr/share/ansible/collections/ansible_collections/confidential/gpu"
 # Parts of the collection that the operand runs.
-COLLECTION_PARTS = ("galaxy.yml", "meta/", "plugins/", "playbooks/cc_mode.yml", "roles/cc_mode/")
+COLLECTION_PARTS = ("galaxy.yml", "meta/", "plugins/", "playbooks/cc_mode", "roles/cc_mode/")
 SBOM = "usr/share/sbom/cc-manager.spdx.json"
 MAX_COMPRESSED_BYTES = 60 * 1000 * 1000
 # What is in the Python packages and never runs here.
@@ -129,10 +133,13 @@ def fill(root: Path) -> None:
 
 def install(site: Path) -> None:
     """The Python packages, by hash, as wheels for the image's Python."""
+    lock = site.parent / "operand.txt"
+    write(lock, for_image(LOCK.read_text()))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-compile"]
     command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"]
     command += ["--implementation", "cp", "--python-version", PYTHON, *(f"--platform={one}" for one in PLATFORMS)]
-    done = subprocess.run([*command, "--target", site, "-r", LOCK], check=False)
+    done = subprocess.run([*command, "--target", site, "-r", lock], check=False)
+    lock.unlink()
     if done.returncode:
         raise debian.NotPossible(f"pip could not install {LOCK.relative_to(ROOT)} (its words are above)")
     for pattern in LEFT_OUT:
@@ -141,6 +148,20 @@ def install(site: Path) -> None:
     # Lists of files with hashes, among them of files that are left out; and who installed it.
     for path in [*site.glob("*.dist-info/RECORD"), *site.glob("*.dist-info/INSTALLER"), *site.glob("*.dist-info/REQUESTED")]:
         path.unlink()
+
+
+def for_image(lock: str) -> str:
+    """The lines of a lock file that hold for the image's Python: pip would take those for the Python that runs it."""
+    about = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.0"}
+    chosen = []
+    for entry in re.split(r"\n(?=\S)", lock):
+        name, separator, rest = entry.partition(" ; ")
+        marker, backslash, hashes = rest.partition(" \\\n")
+        if not separator:
+            chosen.append(entry)
+        elif Marker(marker).evaluate(about):
+            chosen.append(name + backslash + hashes)
+    return "\n".join(chosen) + "\n"
 
 
 def remove(path: Path) -> None:
