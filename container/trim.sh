@@ -37,4 +37,4 @@ done
 # The copyright files are all that is kept of a package's documentation.
 find "$root/usr/share/doc" -mindepth 2 ! -name copyright -delete 2> /dev/null || true
 
-PYTHONHASHSEED=0 chroot "$root" python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 "$(cd "$root" && echo /usr/lib/python3.*)"
+PYTHONHASHSEED=0 chroot "$root" python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 "/usr/lib/$(cd "$root/usr/lib" && echo python3.*)"

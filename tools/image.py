@@ -109,8 +109,10 @@ def root_file_system(epoch: int, fresh: bool) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
     if not folder.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=CACHE))
-        options = ["--variant=extract", "--dpkgopt=path-exclude=/usr/share/man/*"]
+        draft = CACHE / f"draft-{os.getpid()}"
+        draft.mkdir()
+        # mmdebstrap's own cleaning needs files of apt, which the hook takes away.
+        options = ["--variant=extract", "--skip=cleanup", "--dpkgopt=path-exclude=/usr/share/man/*"]
         options += [f"--extract-hook={hook} {CONTAINER / 'left-out.txt'} {draft / 'packages.json'} $1"]
         os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
         debian.mmdebstrap(draft / "rootfs.tar", SUITE, packages, options, debian.sources(SUITE, security=True))
@@ -138,6 +140,8 @@ def install(site: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-compile"]
     command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"]
     command += ["--implementation", "cp", "--python-version", PYTHON, *(f"--platform={one}" for one in PLATFORMS)]
+    # The lock's markers have said which Python each version is for; pip would ask the one that runs it.
+    command += ["--ignore-requires-python"]
     done = subprocess.run([*command, "--target", site, "-r", lock], check=False)
     lock.unlink()
     if done.returncode:
@@ -183,7 +187,7 @@ def settle(root: Path, epoch: int) -> None:
 def buildah_build(scratch: Path, context: Path, tag: str, out: Path, epoch: int) -> None:
     """Run buildah, with storage that is thrown away."""
     storage = ["--root", str(scratch / "store"), "--runroot", str(scratch / "run"), "--storage-driver", "vfs"]
-    command = ["build", "--quiet", "--isolation", "chroot", "--network", "none", "--timestamp", str(epoch), "--tag", tag]
+    command = ["build", "--quiet", "--isolation", "chroot", "--timestamp", str(epoch), "--tag", tag]
     buildah(scratch, *storage, *command, str(context))
     draft = scratch / "image.tar"
     buildah(scratch, *storage, "push", "--quiet", tag, f"docker-archive:{draft}:{tag}")
