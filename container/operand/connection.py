@@ -73,7 +73,9 @@ def of_file(path: str) -> Connection:
     except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
         raise NoConnection(f"The kubeconfig {path} cannot be used: {type(error).__name__} {error}.") from error
     if "exec" in user or "auth-provider" in user:
-        raise NoConnection(f"The kubeconfig {path} gets its token from a program. Give one with a token or a certificate.")
+        raise NoConnection(
+            f"The kubeconfig {path} gets its token from a program. Give one with a token or a certificate."
+        )
     folder = os.path.dirname(os.path.abspath(path))
     return Connection(
         server.rstrip("/"),

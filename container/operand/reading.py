@@ -68,7 +68,9 @@ class Reading:
         return replace(
             self,
             devices=tuple(
-                replace(one, mode=known[one.address]) if one.in_use and one.mode is None and one.address in known else one
+                replace(one, mode=known[one.address])
+                if one.in_use and one.mode is None and one.address in known
+                else one
                 for one in self.devices
             ),
         )

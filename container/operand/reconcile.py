@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from . import components, publish
 from . import wish as wishes
-from .names import FAILED
+from .names import CHANGING_ANNOTATION, FAILED, PAUSED
 from .node import Node, Patch, Pod
 from .publish import Status
 from .reading import Reading
@@ -384,7 +384,7 @@ def _make_free(seen: Seen, node: Node, wish: Wish) -> Step | None:
         return Mark(mark)
     if not evict or pods is None or pods.pods is None:
         return None
-    pause = dict.fromkeys(components.running(node.labels), components.PAUSED)
+    pause = dict.fromkeys(components.running(node.labels), PAUSED)
     if pause:
         return Pause(Patch(pause))
     left = components.in_the_way(pods.pods)
@@ -414,7 +414,7 @@ def _stopping(seen: Seen, since: float) -> Step:
     if run is not None and seen.now < left_at:
         return Wait(left_at)
     node = seen.node
-    if node is None or not (publish.CHANGING_ANNOTATION in node.annotations or components.paused(node.labels)):
+    if node is None or not (CHANGING_ANNOTATION in node.annotations or components.paused(node.labels)):
         return Stop()
     status, wish = standing(seen)
     if run is not None or (wish is not None and not status.is_failure):

@@ -46,7 +46,12 @@ class Runner:
     """Starts runs; each tells what becomes of it to ``tell``."""
 
     def __init__(
-        self, bus: str, state_folder: str, boot_timeout_s: float, tell: Callable[[Message], None], folder: str | None = None
+        self,
+        bus: str,
+        state_folder: str,
+        boot_timeout_s: float,
+        tell: Callable[[Message], None],
+        folder: str | None = None,
     ) -> None:
         self._bus = bus
         self._state_folder = state_folder

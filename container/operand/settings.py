@@ -133,9 +133,7 @@ OPTIONS = (
 )
 
 
-def parse(
-    arguments: Sequence[str], environment: Mapping[str, str], namespace_file: str = NAMESPACE_FILE
-) -> Settings:
+def parse(arguments: Sequence[str], environment: Mapping[str, str], namespace_file: str = NAMESPACE_FILE) -> Settings:
     """The settings. Raises BadSetting; ends the process as argparse does for --help and unknown flags."""
     parser = argparse.ArgumentParser(prog="k8s-cc-manager", description=__doc__.splitlines()[0])
     for option in OPTIONS:

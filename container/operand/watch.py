@@ -49,7 +49,7 @@ class Delay:
         """After a failure."""
         whole = min(self._longest_s, self._first_s * 2 ** min(self._failures, 30))
         self._failures += 1
-        return whole * random.uniform(0.5, 1.0)
+        return float(whole * random.uniform(0.5, 1.0))
 
 
 class Watch:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .names import MODE_LABEL, MODES, OFF, PPCIE, UNSUPPORTED, WANTED_ANNOTATION

@@ -198,7 +198,8 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors impor
 
 def main() -> None:
     """Run as an Ansible module."""
-    module = AnsibleModule(argument_spec={**_module.DEVICE_ARGUMENTS, **_module.STATE_ARGUMENTS}, supports_check_mode=True)
+    arguments = {**_module.DEVICE_ARGUMENTS, **_module.STATE_ARGUMENTS}
+    module = AnsibleModule(argument_spec=arguments, supports_check_mode=True)
     given = module.params
     try:
         found = report.read(
