@@ -47,7 +47,7 @@ MAX_COMPRESSED_BYTES = 60 * 1000 * 1000
 # What is in the Python packages and never runs here.
 LEFT_OUT = ("bin", "ansible_test", "*/tests", "kubernetes/e2e_test", "kubernetes/docs", "**/*.pyi", "**/*.c", "**/*.h")
 PROGRAMS = {
-    "k8s-cc-manager": "from operand.__main__ import main\n\nsys.exit(main())\n",
+    "k8s-cc-manager": "from operand.__main__ import main\n\nsys.exit(main(sys.argv[1:], os.environ))\n",
     "ansible-playbook": "from ansible.cli.playbook import main\n\nsys.exit(main())\n",
 }
 
@@ -130,7 +130,7 @@ def fill(root: Path) -> None:
         if name.startswith(COLLECTION_PARTS):
             write(root / COLLECTION / name, (ROOT / name).read_text())
     for name, text in PROGRAMS.items():
-        write(root / "usr/local/bin" / name, f"#!/usr/bin/python3\nimport sys\n\n{text}", 0o755)
+        write(root / "usr/local/bin" / name, f"#!/usr/bin/python3\nimport os\nimport sys\n\n{text}", 0o755)
 
 
 def install(site: Path) -> None:
