@@ -25,10 +25,17 @@ from tools import image  # noqa: E402
 FIGURES: list[str] = []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For people who run tests again and again."""
+    parser.addoption("--image", type=Path, help="a docker archive to test, instead of one built from the working tree")
+
+
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The image of this working tree."""
     check()
+    if given := request.config.getoption("--image"):
+        return Path(given).resolve()
     path = tmp_path_factory.mktemp("image") / "cc-manager.tar"
     began = time.monotonic()
     compressed = image.build(workloads.IMAGE, path)

@@ -105,7 +105,7 @@ class Api:
                 if good(seen):
                     return seen
         except ApiError as error:
-            raise ApiError(f"{error}; last seen: {json.dumps(seen)[:3000]}") from error
+            raise ApiError(f"{error}; last seen: {_short(seen)}") from error
         raise ApiError(f"{path}: nothing seen")
 
     def _watch_once(self, path: str, left_s: float) -> Iterator[Object]:
@@ -123,3 +123,9 @@ class Api:
                 yield {**event["object"], "deleted": event["type"] == "DELETED"}
         finally:
             connection.close()
+
+
+def _short(seen: Object) -> str:
+    """An object without what fills a screen."""
+    metadata = {key: value for key, value in seen.get("metadata", {}).items() if key in ("name", "labels", "annotations")}
+    return json.dumps({"metadata": metadata, "status": seen.get("status", {}).get("containerStatuses")})

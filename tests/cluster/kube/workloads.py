@@ -51,27 +51,6 @@ def component(
     )
 
 
-# The validator's first step waits for the manager; so does the real one on nodes with nvidia.com/cc.capable.
-WAIT_FOR_MANAGER = f"trap 'exit 0' TERM; until [ -f {READINESS_FILE} ]; do sleep 1 & wait; done"
-VFIO_MANAGER = component("vfio-manager", "nvidia-vfio-manager", "name", {"k8s-driver-manager": "true"}, pre_stop=True)
-VALIDATOR = component(
-    "sandbox-validator",
-    "nvidia-sandbox-validator",
-    "app",
-    {"cc-manager-validation": WAIT_FOR_MANAGER, "vfio-pci-validation": "true"},
-    pre_stop=True,
-)
-KATA_PLUGIN = component(
-    "kata-sandbox-device-plugin", "nvidia-kata-sandbox-device-plugin-daemonset", "app", {"vfio-pci-validation": "true"}
-)
-SANDBOX_PLUGIN = component("sandbox-device-plugin", "nvidia-sandbox-device-plugin-daemonset", "app")
-VGPU_MANAGER = component("vgpu-manager", "nvidia-vgpu-manager-daemonset", "app", grace_s=120)
-VGPU_DEVICE_MANAGER = component("vgpu-device-manager", "nvidia-vgpu-device-manager", "app")
-# In the mode kata, which is when the GPU Operator deploys the manager.
-KATA = (VFIO_MANAGER, VALIDATOR, KATA_PLUGIN)
-EVERY = (*KATA, SANDBOX_PLUGIN, VGPU_MANAGER, VGPU_DEVICE_MANAGER)
-
-
 def deploy_label(daemonset: Manifest) -> str:
     """The node's label that starts a component."""
     (label,) = daemonset["spec"]["template"]["spec"]["nodeSelector"]
@@ -155,3 +134,24 @@ def _daemonset(name: str, labels: Mapping[str, str], pod: Manifest) -> Manifest:
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {"selector": {"matchLabels": dict(labels)}, "template": template},
     }
+
+
+# The validator's first step waits for the manager; so does the real one on nodes with nvidia.com/cc.capable.
+WAIT_FOR_MANAGER = f"trap 'exit 0' TERM; until [ -f {READINESS_FILE} ]; do sleep 1 & wait; done"
+VFIO_MANAGER = component("vfio-manager", "nvidia-vfio-manager", "name", {"k8s-driver-manager": "true"}, pre_stop=True)
+VALIDATOR = component(
+    "sandbox-validator",
+    "nvidia-sandbox-validator",
+    "app",
+    {"cc-manager-validation": WAIT_FOR_MANAGER, "vfio-pci-validation": "true"},
+    pre_stop=True,
+)
+KATA_PLUGIN = component(
+    "kata-sandbox-device-plugin", "nvidia-kata-sandbox-device-plugin-daemonset", "app", {"vfio-pci-validation": "true"}
+)
+SANDBOX_PLUGIN = component("sandbox-device-plugin", "nvidia-sandbox-device-plugin-daemonset", "app")
+VGPU_MANAGER = component("vgpu-manager", "nvidia-vgpu-manager-daemonset", "app", grace_s=120)
+VGPU_DEVICE_MANAGER = component("vgpu-device-manager", "nvidia-vgpu-device-manager", "app")
+# In the mode kata, which is when the GPU Operator deploys the manager.
+KATA = (VFIO_MANAGER, VALIDATOR, KATA_PLUGIN)
+EVERY = (*KATA, SANDBOX_PLUGIN, VGPU_MANAGER, VGPU_DEVICE_MANAGER)
