@@ -104,6 +104,7 @@ class Settings:
                 "authorization-mode": "Node,RBAC",
                 "enable-admission-plugins": "NodeRestriction",
                 "allow-privileged": "true",
+                "kubelet-preferred-address-types": "InternalIP",
                 "advertise-address": ADDRESS,
                 "service-cluster-ip-range": SERVICES,
                 "service-account-issuer": "https://kubernetes.default.svc",
