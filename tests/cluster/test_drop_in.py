@@ -29,7 +29,7 @@ def test_every_change(node: Bed) -> None:
         assert labels[READY] == READY_VALUES[mode], mode
         assert node.modes() == {mode}
         assert {labels[workloads.deploy_label(one)] for one in workloads.KATA} == {"true"}
-        assert (node.run_nvidia / "validations/.cc-manager-ctr-ready").exists()
+        node.wait_until((node.run_nvidia / "validations/.cc-manager-ctr-ready").exists)
         node.wait_for_components()
         FIGURES.append(f"{before} -> {mode}: {seconds:.2f} s, 8 H100 and 4 NVSwitches, boot 0.3 s")
     pod = node.manager()
@@ -81,9 +81,10 @@ def test_the_newest_wish_wins(node: Bed) -> None:
 
 def test_components_that_are_off_stay_off(node: Bed) -> None:
     node.start(workloads.EVERY)
+    node.until(lambda found: is_settled(found, "off"))
+    node.wait_for_components()
     vgpu, plugin = (workloads.deploy_label(one) for one in (workloads.VGPU_MANAGER, workloads.SANDBOX_PLUGIN))
     node.cluster.set_labels({vgpu: "false", plugin: None})
-    node.until(lambda found: is_settled(found, "off"))
     node.change("on")
     labels = node.labels()
     assert labels[vgpu] == "false"

@@ -102,6 +102,11 @@ class Process:
             self._outer.wait(timeout_s)
 
 
+    def reap(self, timeout_s: float = 20.0) -> None:
+        """Wait for the end that something else brought."""
+        self._outer.wait(timeout_s)
+
+
 class Space:
     """The namespaces, from ``start`` to ``end``."""
 
@@ -109,6 +114,7 @@ class Space:
         self.folder = folder
         self._first: subprocess.Popen[str] | None = None
         self._pid = 0
+        self._processes: list[Process] = []
 
     def start(self) -> None:
         """Make them. The folder's part ``nvidia`` becomes /run/nvidia. Raises SpaceError."""
@@ -121,8 +127,8 @@ class Space:
         )  # fmt: skip
         assert self._first.stdout is not None
         if self._first.stdout.readline() != "ready\n":
-            self.end()
-            raise SpaceError(f"the namespaces could not be made: {self._first.stderr.read() if self._first.stderr else ''}")
+            words = self._first.communicate(timeout=30)[1]
+            raise SpaceError(f"the namespaces could not be made: {words}")
         self._pid = int(Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children").read_text().split()[0])
 
     def end(self) -> None:
@@ -134,6 +140,11 @@ class Space:
             else:
                 self._first.kill()
             self._first.wait(30)
+            for stream in (self._first.stdout, self._first.stderr):
+                if stream is not None:
+                    stream.close()
+            for process in self._processes:
+                process.reap()
 
     def entered(self, command: Sequence[str]) -> list[str]:
         """A command line that runs the command inside."""
@@ -153,7 +164,8 @@ class Space:
         """Start a program inside that goes on running."""
         logs = self.folder / "log"
         logs.mkdir(exist_ok=True)
-        return Process(name, self.entered(command), self._environment(), logs / f"{name}.log")
+        self._processes.append(Process(name, self.entered(command), self._environment(), logs / f"{name}.log"))
+        return self._processes[-1]
 
     def _environment(self) -> dict[str, str]:
         return {"PATH": BIN, "HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
