@@ -372,6 +372,11 @@ class Controller:
             self._pause(step.patch)
         elif isinstance(step, reconcile.Settle):
             self._settle(step)
+        elif isinstance(step, reconcile.Fail):
+            if self._run is not None and self.seen.run is not None:
+                self._run.close_gate()
+                self._see(run=replace(self.seen.run, abandoned_at=self._now()))
+            self._failed(step.wish, step.reason, step.kind)
         elif isinstance(step, reconcile.Stop):
             self.stopped = True
         else:
@@ -396,10 +401,7 @@ class Controller:
         elif isinstance(step, reconcile.Kill):
             handle.kill()
             self._run_ended(RunEnded(handle.number, {"msg": "It hung and was ended."}, failed=True))
-        elif isinstance(step, reconcile.Fail):
-            handle.close_gate()
-            self._failed(step.wish, step.reason, step.kind)
-            self._see(run=replace(run, abandoned_at=self._now()))
+            self._see(reading_due_at=self._now())
 
     def _start(self, job: Job, run: Run) -> None:
         self._run = self._runner.start(job)

@@ -138,7 +138,13 @@ def changed(before: Reading, entries: Iterable[Mapping[str, Any]], done: bool) -
     for entry in entries:
         address, mode = entry["address"], entry["mode_after"]
         known = devices.get(address, Device(address, entry["kind"], entry["name"], tuple(entry["supported_modes"])))
-        pending = None if done or entry["staged"] or mode != entry["mode_before"] else known.pending
+        touched = entry["staged"] or entry["reset"] or mode != entry["mode_before"]
+        if mode is None and not touched:
+            devices[address] = known  # the run could not read it either, and changed nothing
+            continue
+        problem = "" if mode is not None else f"{address}: the mode could not be read back after the change."
+        pending = None if done or touched else known.pending
         unproven = known.unproven and not done and not entry["reset"]
-        devices[address] = replace(known, mode=mode, pending=pending, in_use=False, unproven=unproven, problem="")
+        supported = tuple(entry["supported_modes"]) or known.supported
+        devices[address] = replace(known, supported=supported, mode=mode, pending=pending, in_use=False, unproven=unproven, problem=problem)
     return replace(before, devices=tuple(devices[address] for address in sorted(devices)))

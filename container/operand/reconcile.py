@@ -346,7 +346,7 @@ def _changing(seen: Seen, run: Run, node: Node) -> Step:
         return Kill() if seen.now >= ends else Wait(ends)
     deadline = run.since + RUN_TIMEOUT_S + run.waits_s + seen.policy.eviction_timeout_s
     if seen.now >= deadline:
-        return Fail(run.wish, f"The run did not end within {deadline - run.since:g} s.", "RunTimeout")
+        return Kill()
     if run.opened:
         return Wait(deadline)
     if run.wish is None or _wish_or_none(seen) != run.wish:
