@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.conftest import FIGURES, ROOT
+from tests.vm.bench.cache import ROOT
 from tests.cluster.kube import workloads
 from tests.cluster.kube.api import ApiError, Object
-from tests.cluster.kube.bed import BUS, JOURNAL, READY, REASON, STATE, Bed, annotations, is_running, is_settled
+from tests.cluster.kube.bed import FIGURES, BUS, JOURNAL, READY, REASON, STATE, Bed, annotations, is_running, is_settled
 from tests.cluster.kube.cluster import NODE_PATH, Cluster
 from tests.cluster.kube.programs import EVERY
 from tests.cluster.kube.settings import NODE

@@ -10,9 +10,8 @@ import time
 
 import pytest
 
-from tests.cluster.conftest import FIGURES
 from tests.cluster.kube import workloads
-from tests.cluster.kube.bed import PAUSED, PODS, READY, REASON, STATE, Bed, annotations, is_settled, owner
+from tests.cluster.kube.bed import FIGURES, PAUSED, PODS, READY, REASON, STATE, Bed, annotations, is_settled, owner
 
 READY_VALUES = {"on": "true", "ppcie": "true", "off": "false", "devtools": ""}
 # Each mode from each other one, once.

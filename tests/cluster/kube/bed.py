@@ -36,6 +36,8 @@ JOURNAL, CHANGING, REASON, DEVICES = (f"{PREFIX}cc.mode.{name}" for name in ("jo
 PAUSED = "paused-for-cc-mode-change"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 QUICK = {"boot_s": 0.3, "flr_s": 0.05}
+# What a run of the suite tells at its end.
+FIGURES: list[str] = []
 
 
 class Bed:

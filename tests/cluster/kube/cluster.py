@@ -160,14 +160,26 @@ class Cluster:
 
     def memory_peak_bytes(self, pod: Object) -> int:
         """The most memory that a pod's container ever had, page cache included, as the kernel counts it."""
-        pid = self.container_pid(pod)
-        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        return int(self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").read_text())
+
+    def forget_memory_peak(self, pod: Object) -> None:
+        """Let the peak begin anew at what the container has now."""
+        self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").write_text("0")
+
+    def cpu_ns(self, pod: Object) -> int:
+        """Processor time that a pod's container has had, in nanoseconds."""
+        text = self._cgroup_file(pod, "cpuacct", "cpuacct.usage", "cpu.stat").read_text()
+        return int(text) if text.strip().isdigit() else int(text.split()[1]) * 1000
+
+    def _cgroup_file(self, pod: Object, controller: str, name: str, name_v2: str) -> Path:
+        """A file of a container's cgroup, by its name in version 1 and in version 2."""
+        for line in Path(f"/proc/{self.container_pid(pod)}/cgroup").read_text().splitlines():
             _number, controllers, path = line.split(":", 2)
-            if controllers == "memory":
-                return int((CGROUPS / "memory" / path.lstrip("/") / "memory.max_usage_in_bytes").read_text())
-            if not controllers and (CGROUPS / path.lstrip("/") / "memory.peak").exists():
-                return int((CGROUPS / path.lstrip("/") / "memory.peak").read_text())
-        raise ApiError("no memory cgroup")
+            if controller in controllers.split(","):
+                return CGROUPS / controller / path.lstrip("/") / name
+            if not controllers and (CGROUPS / path.lstrip("/") / name_v2).exists():
+                return CGROUPS / path.lstrip("/") / name_v2
+        raise ApiError(f"no cgroup with {name} or {name_v2}")
 
     def _make_cgroup(self) -> None:
         for root in _cgroup_roots():
