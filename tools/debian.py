@@ -49,7 +49,13 @@ def mmdebstrap(target: Path, suite: str, packages: Sequence[str], options: Seque
     environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{PATH}", "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(
-            command, env=environment, input=apt_sources, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env=environment,
+            input=apt_sources,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         raise NotPossible("there is no mmdebstrap: make system-deps") from None

@@ -3,7 +3,8 @@
 """Build the operand's image: python -m tools.image [--tag NAME] [--out FILE]
 
 Everything that is fetched is fetched here: Debian's packages by mmdebstrap, Python's by hash. container/Containerfile
-then copies and compiles. Equal sources give an equal image: times are SOURCE_DATE_EPOCH's, by default the last commit's.
+then copies and compiles. Equal sources give an equal image: times are those of
+SOURCE_DATE_EPOCH, by default the last commit's.
 The Debian packages are kept in .cache/image; `make clean`, or --fresh, takes the newest.
 """
 
@@ -66,7 +67,9 @@ def main() -> int:
         return 1
     fits = compressed <= MAX_COMPRESSED_BYTES
     print(f"{options.out}: {options.tag}, {digest(options.out)}")
-    print(f"compressed {compressed / 1e6:.1f} MB, limit {MAX_COMPRESSED_BYTES / 1e6:.0f} MB{'' if fits else ': TOO LARGE'}")
+    print(
+        f"compressed {compressed / 1e6:.1f} MB, limit {MAX_COMPRESSED_BYTES / 1e6:.0f} MB: {'ok' if fits else 'too large'}"
+    )
     return 0 if fits else 1
 
 
@@ -150,7 +153,11 @@ def install(site: Path) -> None:
         for path in sorted(site.glob(pattern)):
             remove(path)
     # Lists of files with hashes, among them of files that are left out; and who installed it.
-    for path in [*site.glob("*.dist-info/RECORD"), *site.glob("*.dist-info/INSTALLER"), *site.glob("*.dist-info/REQUESTED")]:
+    for path in [
+        *site.glob("*.dist-info/RECORD"),
+        *site.glob("*.dist-info/INSTALLER"),
+        *site.glob("*.dist-info/REQUESTED"),
+    ]:
         path.unlink()
 
 

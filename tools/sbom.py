@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 from urllib.parse import quote
@@ -30,7 +30,7 @@ def document(debian: Sequence[Mapping[str, str]], site: Path, epoch: int) -> dic
         "name": NAME,
         "documentNamespace": f"https://github.com/confidential-gpu/ansible-collection/spdx/{NAME}-{contents}",
         "creationInfo": {
-            "created": datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "created": datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "creators": ["Tool: tools/sbom.py"],
         },
         "packages": [_package(NAME, "dev", "", UNKNOWN), *packages],
@@ -50,7 +50,7 @@ def _debian(one: Mapping[str, str]) -> dict[str, object]:
 def _python(site: Path) -> Iterator[dict[str, object]]:
     for found in distributions(path=[str(site)]):
         name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
-        licence = found.metadata.get("License-Expression") or UNKNOWN
+        licence = (found.metadata.get_all("License-Expression") or [UNKNOWN])[0]
         yield _package(name, found.version, f"pkg:pypi/{name}@{found.version}", licence, prefix="pypi-")
 
 

@@ -4,9 +4,9 @@
 """Measure the operand in a real Kubernetes: python -m tests.bench.cluster [--runs 5] [--image FILE] [--idle-s 60]
 
 From the label's change to the verified state label, against what no program can do faster: the eviction of the
-components as measured here, one function-level reset and one boot. What each row means stands in docs/benchmarks.md. The
-table goes to standard output, every figure to tests/output/bench-cluster.json; the exit status is 1 when a limit is
-missed. As root, with what tests/cluster needs.
+components as measured here, one function-level reset and one boot. What each row means stands in docs/benchmarks.md.
+The table goes to standard output, every figure to tests/output/bench-cluster.json; the exit status is 1 when a limit
+is missed. As root, with what tests/cluster needs.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def ready(cluster: Cluster, devices: object, figures: dict[str, list[float]], ev
         (node.run_nvidia / "validations/.cc-manager-ctr-ready").touch()
         for _run in range(evictions):
             figures["eviction"].append(evicted(node))
-        cluster.apply(*workloads.manager({"CC_MANAGER_BUS": "vfio-user:/run/nvidia/gpus", "CC_MANAGER_DRIFT_INTERVAL": "0"}))
+        cluster.apply(
+            *workloads.manager({"CC_MANAGER_BUS": "vfio-user:/run/nvidia/gpus", "CC_MANAGER_DRIFT_INTERVAL": "0"})
+        )
         node.wait_for_manager()
         node.until(lambda found: is_settled(found, "off"))
         untimed(node, "off")
@@ -193,20 +195,25 @@ def judge(figures: dict[str, list[float]]) -> list[Row]:
     ]
     rows.append(Row("idle memory", figures["idle memory"][0], IDLE_MEMORY_MIB, "MiB", 1, REFERENCE["idle memory"]))
     rows.append(Row("idle processor time", figures["idle processor time"][0], IDLE_CPU_MS_PER_MINUTE, "ms/min", 1))
-    rows.append(Row("cgroup peak in a change", max(figures["cgroup peak"]), PEAK_MIB, "MiB", len(figures["cgroup peak"])))
+    rows.append(
+        Row("cgroup peak in a change", max(figures["cgroup peak"]), PEAK_MIB, "MiB", len(figures["cgroup peak"]))
+    )
     return rows
 
 
 def show(figures: dict[str, list[float]], rows: list[Row]) -> None:
     """The table."""
     eviction = figures["eviction"]
-    print(f"eviction {statistics.median(eviction):.2f} s ({min(eviction):.2f} to {max(eviction):.2f}), {len(eviction)} runs")
+    median = statistics.median(eviction)
+    print(f"eviction {median:.2f} s ({min(eviction):.2f} to {max(eviction):.2f}), {len(eviction)} runs")
     print(f"limit of a change: {TIMES} x (eviction + {FLR_S} s reset + {BOOT_S} s boot)")
     print(f"{'':26} {'measured':>10} {'limit':>10} {'reference':>10} {'unit':7} {'runs':>4}")
     for row in rows:
         reference = "" if row.reference is None else f"{row.reference:.2f}"
         verdict = "ok" if row.ok else "MISSED"
-        print(f"{row.what:26} {row.measured:10.2f} {row.limit:10.2f} {reference:>10} {row.unit:7} {row.runs:4} {verdict}")
+        print(
+            f"{row.what:26} {row.measured:10.2f} {row.limit:10.2f} {reference:>10} {row.unit:7} {row.runs:4} {verdict}"
+        )
 
 
 if __name__ == "__main__":

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.vm.bench.cache import ROOT
 from tests.cluster.kube import workloads
 from tests.cluster.kube.api import ApiError, Object
-from tests.cluster.kube.bed import FIGURES, BUS, JOURNAL, READY, REASON, STATE, Bed, annotations, is_running, is_settled
+from tests.cluster.kube.bed import BUS, FIGURES, JOURNAL, READY, REASON, STATE, Bed, annotations, is_running, is_settled
 from tests.cluster.kube.cluster import NODE_PATH, Cluster
 from tests.cluster.kube.programs import EVERY
 from tests.cluster.kube.settings import NODE
 from tests.cluster.kube.space import SpaceError
 from tests.cluster.kube.workloads import NAMESPACE
+from tests.vm.bench.cache import ROOT
 
 RELEASE = "cc-manager"
 CHART = ROOT / "container/chart"
@@ -94,7 +94,9 @@ def test_a_virtual_machine_keeps_its_gpu(installed: Bed) -> None:
     """Refused while a pod holds a GPU, done when it is gone; never a reset meanwhile."""
     installed.change("off")
     cluster = installed.cluster
-    cluster.kubectl("patch", "node", NODE, "--subresource=status", "-p", '{"status":{"capacity":{"nvidia.com/pgpu":"8"}}}')
+    cluster.kubectl(
+        "patch", "node", NODE, "--subresource=status", "-p", '{"status":{"capacity":{"nvidia.com/pgpu":"8"}}}'
+    )
     cluster.apply(workloads.virtual_machine("vm"))
     cluster.api.until("/api/v1/namespaces/default/pods?fieldSelector=metadata.name%3Dvm", is_running, 60)
     try:
@@ -112,7 +114,9 @@ def test_a_virtual_machine_keeps_its_gpu(installed: Bed) -> None:
 def test_draining(installed: Bed, tmp_path: Path) -> None:
     install(installed.cluster, tmp_path, {**VALUES, "settings": {**VALUES["settings"], "busy": "drain"}})
     cluster = installed.cluster
-    cluster.kubectl("patch", "node", NODE, "--subresource=status", "-p", '{"status":{"capacity":{"nvidia.com/pgpu":"8"}}}')
+    cluster.kubectl(
+        "patch", "node", NODE, "--subresource=status", "-p", '{"status":{"capacity":{"nvidia.com/pgpu":"8"}}}'
+    )
     cluster.apply(workloads.virtual_machine("vm"))
     cluster.api.until("/api/v1/namespaces/default/pods?fieldSelector=metadata.name%3Dvm", is_running, 60)
     installed.change("on")
@@ -168,7 +172,7 @@ def test_a_token_of_no_pod_changes_nothing(policed: tuple[Cluster, str]) -> None
 
 @pytest.fixture(scope="module")
 def policed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, str]]:
-    """The chart's rights and policy, and the token of a pod on the node that is not the manager, which would interfere."""
+    """The chart's rights and policy, and the token of a pod that only waits: the manager would interfere."""
     values = {"nodeSelector": {"example.org/no": "node"}}
     install(cluster, tmp_path_factory.mktemp("values"), values)
     cluster.set_labels({"nvidia.com/cc.capable": "true", "nvidia.com/gpu.deploy.vfio-manager": "true"})
@@ -177,7 +181,9 @@ def policed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     pod["metadata"]["namespace"] = RELEASE
     pod["spec"].update(serviceAccountName=RELEASE, nodeName=NODE)
     cluster.apply(pod)
-    found = cluster.api.until(f"/api/v1/namespaces/{RELEASE}/pods?fieldSelector=metadata.name%3Dstand-in", is_running, 60)
+    found = cluster.api.until(
+        f"/api/v1/namespaces/{RELEASE}/pods?fieldSelector=metadata.name%3Dstand-in", is_running, 60
+    )
     yield cluster, token_of(cluster, found)
     cluster.kubectl("delete", "pod", "-n", RELEASE, "stand-in", "--now")
     uninstall(cluster)
@@ -187,7 +193,14 @@ def policed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def token_of(cluster: Cluster, pod: Object | None = None) -> str:
     """A token as the kubelet gives it to the pod."""
     metadata = (pod or pod_of(cluster))["metadata"]
-    bound = ("--bound-object-kind", "Pod", "--bound-object-name", metadata["name"], "--bound-object-uid", metadata["uid"])
+    bound = (
+        "--bound-object-kind",
+        "Pod",
+        "--bound-object-name",
+        metadata["name"],
+        "--bound-object-uid",
+        metadata["uid"],
+    )
     return cluster.kubectl("create", "token", RELEASE, "-n", RELEASE, *bound).strip()
 
 
@@ -237,7 +250,18 @@ def test_the_role_installs_it(small: Bed, tmp_path: Path) -> None:
         variables = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"), "ANSIBLE_HOME": str(tmp_path)}
         program = str(Path(sys.executable).with_name("ansible-playbook"))
         settings = [f"{key}={value}" for key, value in variables.items()]
-        command = ["env", f"PATH={os.environ['PATH']}", *settings, program, "-i", "localhost,", "-c", "local", *options, str(file)]
+        command = [
+            "env",
+            f"PATH={os.environ['PATH']}",
+            *settings,
+            program,
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            *options,
+            str(file),
+        ]
         return small.cluster.space.run(*command, timeout_s=180)
 
     try:

@@ -136,4 +136,3 @@ def test_a_stop_during_a_change_is_clean(node: Bed) -> None:
     stage(node, "staged")
     node.cluster.kubectl("delete", "pod", "-n", NAMESPACE, pod["metadata"]["name"], "--wait=true")
     check(node, "on")
-

@@ -19,7 +19,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.kube", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build the programs into .cache/cluster: seven minutes, once")
-    build.add_argument("names", nargs="*", choices=[[], *EVERY], metavar="NAME", help="some of them: " + ", ".join(EVERY))
+    build.add_argument(
+        "names", nargs="*", choices=[[], *EVERY], metavar="NAME", help="some of them: " + ", ".join(EVERY)
+    )
     commands.add_parser("run", help="start a cluster and say how to reach it, until Ctrl-C")
     options = parser.parse_args()
     try:

@@ -127,5 +127,7 @@ class Api:
 
 def _short(seen: Object) -> str:
     """An object without what fills a screen."""
-    metadata = {key: value for key, value in seen.get("metadata", {}).items() if key in ("name", "labels", "annotations")}
+    metadata = {
+        key: value for key, value in seen.get("metadata", {}).items() if key in ("name", "labels", "annotations")
+    }
     return json.dumps({"metadata": metadata, "status": seen.get("status", {}).get("containerStatuses")})

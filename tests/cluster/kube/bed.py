@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tests.vm.bench.cache import ROOT
@@ -32,7 +31,9 @@ SOCKETS = "/run/nvidia/gpus"
 BUS = f"vfio-user:{SOCKETS}"
 PREFIX = "nvidia.com/"
 MODE, STATE, READY = (f"{PREFIX}{name}" for name in ("cc.mode", "cc.mode.state", "cc.ready.state"))
-JOURNAL, CHANGING, REASON, DEVICES = (f"{PREFIX}cc.mode.{name}" for name in ("journal", "changing", "reason", "devices"))
+JOURNAL, CHANGING, REASON, DEVICES = (
+    f"{PREFIX}cc.mode.{name}" for name in ("journal", "changing", "reason", "devices")
+)
 PAUSED = "paused-for-cc-mode-change"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 QUICK = {"boot_s": 0.3, "flr_s": 0.05}
@@ -88,7 +89,9 @@ class Bed:
     def end(self) -> None:
         """Nothing of it is left."""
         gone = [f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{MANAGER}"]
-        gone += [f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{one['metadata']['name']}" for one in self._components]
+        gone += [
+            f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{one['metadata']['name']}" for one in self._components
+        ]
         for path in gone:
             self.cluster.api.delete(path)
         for pod in self.cluster.pods(NAMESPACE):
@@ -96,7 +99,10 @@ class Bed:
             self.cluster.api.delete(f"{PODS}/{name}?gracePeriodSeconds=0")
         self.wait_for_no_pods()
         found = self.cluster.node()["metadata"]
-        empty = {kind: dict.fromkeys([key for key in found[kind] if key.startswith(PREFIX)]) for kind in ("labels", "annotations")}
+        empty = {
+            kind: dict.fromkeys([key for key in found[kind] if key.startswith(PREFIX)])
+            for kind in ("labels", "annotations")
+        }
         self.cluster.api.patch(NODE_PATH, {"metadata": empty})
         self.power_off()
 
@@ -125,7 +131,11 @@ class Bed:
 
     def manager(self) -> Object:
         """The manager's pod that is not about to go. Raises ApiError."""
-        pods = [pod for pod in self.cluster.pods(NAMESPACE, f"name={MANAGER}") if not pod["metadata"].get("deletionTimestamp")]
+        pods = [
+            pod
+            for pod in self.cluster.pods(NAMESPACE, f"name={MANAGER}")
+            if not pod["metadata"].get("deletionTimestamp")
+        ]
         if not pods:
             raise ApiError("there is no manager")
         return pods[0]
@@ -138,7 +148,9 @@ class Bed:
         """What it logged."""
         try:
             name = self.manager()["metadata"]["name"]
-            return self.cluster.kubectl("logs", "-n", NAMESPACE, name, f"--previous={str(previous).lower()}", check=False)[-6000:]
+            return self.cluster.kubectl(
+                "logs", "-n", NAMESPACE, name, f"--previous={str(previous).lower()}", check=False
+            )[-6000:]
         except ApiError as error:
             return str(error)
 

@@ -48,7 +48,9 @@ class Cluster:
         self.space.start()
         self.launch("etcd", self.settings.etcd())
         self.launch("kube-apiserver", self.settings.apiserver())
-        self.processes["containerd"] = self.space.launch("containerd", "containerd", "-c", self.settings.path("containerd.toml"))
+        self.processes["containerd"] = self.space.launch(
+            "containerd", "containerd", "-c", self.settings.path("containerd.toml")
+        )
         self.wait_for_server()
         self.launch("kube-controller-manager", self.settings.controller_manager())
         self.launch("kube-scheduler", self.settings.scheduler())
@@ -80,7 +82,7 @@ class Cluster:
         """Until it says that it is ready."""
         server = self.processes["kube-apiserver"]
         deadline = time.monotonic() + timeout_s
-        while "ok" != self.kubectl("get", "--raw", "/readyz", check=False):
+        while self.kubectl("get", "--raw", "/readyz", check=False) != "ok":
             server.check()
             if time.monotonic() > deadline:
                 raise SpaceError(f"the API server is not ready after {timeout_s:.0f} s: {server.words()}")

@@ -36,7 +36,11 @@ def buildah(storage: Path, *arguments: str) -> str:
     environment = {"PATH": BIN, "HOME": str(storage), "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(storage)}
     storage.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        ["buildah", *options, *arguments], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        ["buildah", *options, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise NotPossible(f"buildah {arguments[0]}: status {done.returncode}: {(done.stderr + done.stdout)[-3000:]}")

@@ -36,10 +36,10 @@ AUDIT = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
-        {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "resources": [{"group": ""}, {"group": "events.k8s.io"}]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "resources": [{"group": ""}]},
         {"level": "None"},
     ],
-}  # fmt: skip
+}
 
 
 class Settings:

@@ -101,7 +101,6 @@ class Process:
             os.kill(self.pid, signal.SIGKILL)
             self._outer.wait(timeout_s)
 
-
     def reap(self, timeout_s: float = 20.0) -> None:
         """Wait for the end that something else brought."""
         self._outer.wait(timeout_s)
@@ -120,11 +119,26 @@ class Space:
         """Make them. The folder's part ``nvidia`` becomes /run/nvidia. Raises SpaceError."""
         (self.folder / "nvidia").mkdir(parents=True, exist_ok=True)
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
-        command += ["--mount-proc", "--propagation", "private", "sh", "-c", SET_UP, "space", str(self.folder), sys.executable, FIRST]
+        command += [
+            "--mount-proc",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            SET_UP,
+            "space",
+            str(self.folder),
+            sys.executable,
+            FIRST,
+        ]
         self._first = subprocess.Popen(
-            command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         assert self._first.stdout is not None
         if self._first.stdout.readline() != "ready\n":
             words = self._first.communicate(timeout=30)[1]
@@ -153,9 +167,14 @@ class Space:
     def run(self, *command: str, check: bool = True, input: str | None = None, timeout_s: float = 120.0) -> str:
         """Run a command inside; its output. Raises SpaceError with its words."""
         done = subprocess.run(
-            self.entered(command), env=self._environment(), input=input, stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True, text=True, timeout=timeout_s, check=False,
-        )  # fmt: skip
+            self.entered(command),
+            env=self._environment(),
+            input=input or "",
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
         if check and done.returncode:
             raise SpaceError(f"{shlex.join(command)}: status {done.returncode}: {(done.stderr or done.stdout)[-3000:]}")
         return done.stdout

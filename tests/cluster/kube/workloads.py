@@ -34,7 +34,13 @@ def component(
         container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", "true"]}}}
     mounts = [{"name": "run-nvidia", "mountPath": "/run/nvidia"}]
     inits = [
-        {"name": key, "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["/bin/sh", "-c", command], "volumeMounts": mounts}
+        {
+            "name": key,
+            "image": BUSYBOX,
+            "imagePullPolicy": "Never",
+            "command": ["/bin/sh", "-c", command],
+            "volumeMounts": mounts,
+        }
         for key, command in (init or {}).items()
     ]
     return _daemonset(
@@ -94,7 +100,13 @@ def namespace(name: str = NAMESPACE) -> Manifest:
 def virtual_machine(name: str, resource: str = "nvidia.com/pgpu") -> Manifest:
     """A pod that has a GPU, as Kata's virtual machines have them."""
     limits = {resource: "1"}
-    container = {"name": "vm", "image": BUSYBOX, "imagePullPolicy": "Never", "command": WAIT, "resources": {"limits": limits}}
+    container = {
+        "name": "vm",
+        "image": BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": WAIT,
+        "resources": {"limits": limits},
+    }
     spec = {"containers": [container], "terminationGracePeriodSeconds": 5}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
 

@@ -172,7 +172,7 @@ class SimRun:
 
     def _plan(self) -> None:
         if self.closed or self.dead:
-            return
+            return None
         devices, wanted = self.site.devices, self._wanted()
         chosen = [devices.every[address] for address in wanted]
         self.found = {one.address: one.mode for one in chosen}
@@ -195,7 +195,7 @@ class SimRun:
 
     def _stage(self) -> None:
         if self.dead or self.over:
-            return
+            return None
         wanted = self._wanted()
         chosen = [self.site.devices.every[address] for address in wanted]
         held = [one for one in chosen if one.held_by]

@@ -9,12 +9,11 @@ wish has won, and every component label is what the user made it.
 
 from __future__ import annotations
 
+from fake_api.store import Refusal
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from simulation import CHANGING, COMPONENTS, GPUS, JOURNAL, NODE, PAUSED, Request, Site
-
-from fake_api.store import Refusal
 
 MODES = st.sampled_from(["off", "on", "devtools", "ppcie"])
 PODS = "/api/v1/namespaces/tenant/pods"
