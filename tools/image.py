@@ -67,9 +67,8 @@ def main() -> int:
         return 1
     fits = compressed <= MAX_COMPRESSED_BYTES
     print(f"{options.out}: {options.tag}, {digest(options.out)}")
-    print(
-        f"compressed {compressed / 1e6:.1f} MB, limit {MAX_COMPRESSED_BYTES / 1e6:.0f} MB: {'ok' if fits else 'too large'}"
-    )
+    limit = f"limit {MAX_COMPRESSED_BYTES / 1e6:.0f} MB"
+    print(f"compressed {compressed / 1e6:.1f} MB, {limit}: {'ok' if fits else 'too large'}")
     return 0 if fits else 1
 
 
