@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The API traffic of many operands, in one process: ``python -m tests.bench.simulated JOB`` inside a cluster's namespaces.
+"""The API traffic of many operands in one process: python -m tests.bench.simulated JOB, inside a cluster's namespaces.
 
-Each operand has connections of its own, lists and watches its own node, and answers a new wish with the requests that the
-real operand makes; tests/bench/crowd.py counts both in the API server's log and compares. The time of a change is slept.
-Bounded: the job says how many nodes and how many seconds.
+Each operand has connections of its own, lists and watches its own node, and answers a new wish with the requests that
+the real operand makes; tests/bench/crowd.py counts both in the API server's log and compares. The time of a change is
+slept. Bounded: the job says how many nodes and how many seconds.
 """
 
 from __future__ import annotations

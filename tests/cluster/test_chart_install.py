@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import yaml
 from tests.cluster.kube import workloads
 from tests.cluster.kube.api import ApiError, Object
 from tests.cluster.kube.bed import BUS, FIGURES, JOURNAL, READY, REASON, STATE, Bed, annotations, is_running, is_settled
-from tests.cluster.kube.cluster import NODE_PATH, Cluster
+from tests.cluster.kube.cluster import Cluster
 from tests.cluster.kube.programs import EVERY
 from tests.cluster.kube.settings import NODE
 from tests.cluster.kube.space import SpaceError
@@ -81,8 +82,8 @@ def test_the_reason_is_told_everywhere(installed: Bed) -> None:
     cluster = installed.cluster
     reason = annotations(cluster.node())[REASON]
     assert "bogus" in reason
-    events = cluster.api.get("/api/v1/namespaces/default/events")["items"]
-    assert any("bogus" in event["message"] and event["type"] == "Warning" for event in events)
+    event = cluster.api.until("/api/v1/namespaces/default/events", lambda one: "bogus" in one.get("message", ""), 10)
+    assert event["type"] == "Warning"
     assert "bogus" in cluster.kubectl("describe", "node", NODE)
     name = pod_of(cluster)["metadata"]["name"]
     assert "bogus" in cluster.kubectl("logs", "-n", RELEASE, name)
@@ -184,7 +185,9 @@ def policed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     found = cluster.api.until(
         f"/api/v1/namespaces/{RELEASE}/pods?fieldSelector=metadata.name%3Dstand-in", is_running, 60
     )
-    yield cluster, token_of(cluster, found)
+    token = token_of(cluster, found)
+    wait_until_the_policy(cluster, token, refuses=True)
+    yield cluster, token
     cluster.kubectl("delete", "pod", "-n", RELEASE, "stand-in", "--now")
     uninstall(cluster)
     cluster.set_labels({"nvidia.com/cc.capable": None, "nvidia.com/gpu.deploy.vfio-manager": None})
@@ -210,6 +213,27 @@ def with_token(cluster: Cluster, token: str, node: str, change: Object) -> None:
     cluster.kubectl("patch", "node", node, "--type=merge", "-p", json.dumps(change), kubeconfig=config)
 
 
+def wait_until_the_policy(cluster: Cluster, token: str, refuses: bool) -> None:
+    """The API server compiles a new policy, and forgets an old one, within seconds of being told."""
+    deadline = time.monotonic() + 20
+    while may_label(cluster, token) == refuses:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def may_label(cluster: Cluster, token: str) -> bool:
+    """Whether a foreign label of the node may be set; it is not."""
+    config = cluster.settings.write_kubeconfig("pod", token)
+    change = json.dumps({"metadata": {"labels": {"example.org/any": "x"}}})
+    patch = ("patch", "node", NODE, "--type=merge", "--dry-run=server", "-p", change)
+    try:
+        cluster.kubectl(*patch, kubeconfig=config)
+    except SpaceError as refused:
+        assert "ValidatingAdmissionPolicy" in str(refused)
+        return False
+    return True
+
+
 def refusal(cluster: Cluster, token: str, node: str, change: Object) -> str:
     """What the API server says to that; fails when it does it."""
     with pytest.raises(SpaceError) as refused:
@@ -222,8 +246,7 @@ def test_the_policy_is_what_refuses(cluster: Cluster, tmp_path: Path) -> None:
     install(cluster, tmp_path, {"nodeSelector": {"example.org/no": "node"}, "admissionPolicy": {"enabled": False}})
     try:
         token = cluster.kubectl("create", "token", RELEASE, "-n", RELEASE).strip()
-        with_token(cluster, token, NODE, {"metadata": {"labels": {"example.org/any": "x"}}})
-        cluster.api.patch(NODE_PATH, {"metadata": {"labels": {"example.org/any": None}}})
+        wait_until_the_policy(cluster, token, refuses=False)
     finally:
         uninstall(cluster)
 
@@ -237,6 +260,7 @@ def test_the_role_installs_it(small: Bed, tmp_path: Path) -> None:
             "gather_facts": False,
             "roles": [{"role": "confidential.gpu.operand"}],
             "vars": {
+                "ansible_python_interpreter": sys.executable,
                 "operand_helm": str(EVERY["helm"].path()),
                 "operand_kubeconfig": small.cluster.settings.path("admin.kubeconfig"),
                 "operand_values": VALUES,

@@ -153,11 +153,13 @@ class Cluster:
         """The first process of a pod's only container, as this process sees it."""
         (state,) = pod["status"]["containerStatuses"]
         identifier = state["containerID"].split("//")[1]
+        began: dict[int, int] = {}
         for path in Path("/proc").glob("[0-9]*/cgroup"):
             with contextlib.suppress(OSError):
-                status = path.parent / "status"
-                if identifier in path.read_text() and _is_first(status.read_text()):
-                    return int(path.parent.name)
+                if identifier in path.read_text():
+                    began[int(path.parent.name)] = _started_at((path.parent / "stat").read_text())
+        if began:
+            return min(began, key=began.__getitem__)
         raise ApiError(f"no process of container {identifier}")
 
     def memory_peak_bytes(self, pod: Object) -> int:
@@ -212,10 +214,9 @@ def _cgroup_roots() -> list[Path]:
     return [path for path in sorted(CGROUPS.iterdir()) if path.is_dir() and not path.is_symlink()]
 
 
-def _is_first(status: str) -> bool:
-    """Whether /proc/PID/status is of the first process of its innermost pid namespace."""
-    (line,) = [line for line in status.splitlines() if line.startswith("NSpid:")]
-    return line.split()[-1] == "1"
+def _started_at(stat: str) -> int:
+    """When a process began, in ticks, from /proc/PID/stat: the 22nd word, the second one being in brackets."""
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def is_ready(node: Object) -> bool:

@@ -176,7 +176,7 @@ class Space:
             check=False,
         )
         if check and done.returncode:
-            raise SpaceError(f"{shlex.join(command)}: status {done.returncode}: {(done.stderr or done.stdout)[-3000:]}")
+            raise SpaceError(f"{shlex.join(command)}: status {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
         return done.stdout
 
     def launch(self, name: str, *command: str) -> Process:
