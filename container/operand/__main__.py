@@ -10,10 +10,10 @@ import queue
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import connection, log, settings
+from . import connection, controller, log, settings
 from .cluster import Cluster
 from .connection import NoConnection
 from .controller import Controller
@@ -28,12 +28,13 @@ from .settings import BadSetting, Settings
 from .watch import Watch
 
 LOG = logging.getLogger(__package__)
+Tell = Callable[[Message], None]
 
 
 class Process:
     """Everything put together."""
 
-    def __init__(self, chosen: Settings, kube: Kube) -> None:
+    def __init__(self, chosen: Settings, kube: Kube, make_runner: Callable[[Tell], controller.Runner]) -> None:
         self._settings = chosen
         self._kube = kube
         self._cluster = Cluster(kube, chosen.node_name)
@@ -43,7 +44,7 @@ class Process:
         self._controller = Controller(
             chosen,
             self._cluster,
-            Runner(chosen.bus, chosen.state_folder, chosen.boot_timeout_s, self.inbox.put),
+            make_runner(self.inbox.put),
             self._watch_pods,
             ReadinessFile(chosen.readiness_file),
             self.metrics,
@@ -54,7 +55,14 @@ class Process:
         """Until a stop is asked for."""
         if self._settings.metrics_port:
             Server(self._settings.metrics_port, self.health, self.metrics.registry).start()
-        Watch(self._kube, self._cluster.this_node(), self._node_told, self._failed("node")).start()
+        watch = Watch(self._kube, self._cluster.this_node(), self._node_told, self._failed("node"))
+        watch.start()
+        try:
+            self._work()
+        finally:
+            watch.end()
+
+    def _work(self) -> None:
         while True:
             self.health.busy()
             delay_s = self._controller.act()
@@ -75,7 +83,7 @@ class Process:
     def _node_told(self, objects: list[dict[str, Any]]) -> None:
         self.inbox.put(NodeSeen(Node.of(objects[0]) if objects else None))
 
-    def _failed(self, what: str) -> Any:
+    def _failed(self, what: str) -> Callable[[ApiError], None]:
         return lambda error: self.inbox.put(WatchFailed(what, str(error)))
 
     def _watch_pods(self, everywhere: bool) -> Watch:
@@ -104,7 +112,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     except (BadSetting, NoConnection) as error:
         print(f"k8s-cc-manager: {error}", file=sys.stderr)
         return 2
-    process = Process(chosen, Kube(where))
+    process = Process(
+        chosen, Kube(where), lambda tell: Runner(chosen.bus, chosen.state_folder, chosen.boot_timeout_s, tell)
+    )
     signal.signal(signal.SIGTERM, process.stop)
     signal.signal(signal.SIGINT, process.stop)
     LOG.info("Looking after the node %s, devices on %s.", chosen.node_name, chosen.bus)

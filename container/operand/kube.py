@@ -83,6 +83,10 @@ class Kube:
             socket_options=[*HTTPConnection.default_socket_options, *KEEP_ALIVE],
         )
 
+    def close(self) -> None:
+        """Let go of idle connections."""
+        self._pool.clear()
+
     def request(
         self,
         method: str,
@@ -159,6 +163,10 @@ class Stream:
             raise ApiError(0, f"watch {self._path}: {error}") from error
         finally:
             self._answer.close()
+
+    def close(self) -> None:
+        """Read no further."""
+        self._answer.close()
 
     def end(self) -> None:
         """Let ``events`` end, from another thread."""

@@ -146,5 +146,7 @@ def changed(before: Reading, entries: Iterable[Mapping[str, Any]], done: bool) -
         pending = None if done or touched else known.pending
         unproven = known.unproven and not done and not entry["reset"]
         supported = tuple(entry["supported_modes"]) or known.supported
-        devices[address] = replace(known, supported=supported, mode=mode, pending=pending, in_use=False, unproven=unproven, problem=problem)
+        devices[address] = replace(
+            known, supported=supported, mode=mode, pending=pending, in_use=False, unproven=unproven, problem=problem
+        )
     return replace(before, devices=tuple(devices[address] for address in sorted(devices)))

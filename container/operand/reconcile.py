@@ -284,8 +284,9 @@ def _tell(seen: Seen, node: Node, status: Status) -> Step:
     patch = publish.settled(node, status)
     if patch:
         return Settle(status, patch)
-    retry_at = seen.failure.retry_at if seen.failure and seen.reading is None else None
-    return Wait(_earliest(retry_at, seen.reading_due_at))
+    if seen.reading is None:
+        return Wait(seen.failure.retry_at if seen.failure else None)
+    return Wait(seen.reading_due_at)
 
 
 def _begin(seen: Seen, node: Node, wish: Wish) -> Step:

@@ -8,6 +8,7 @@ Those without the prefix CC_MANAGER_ are the ones of NVIDIA's k8s-cc-manager, wi
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,24 +61,23 @@ def _flag(value: str) -> bool:
 
 
 def _seconds(value: str) -> float:
-    seconds = float(value)
-    if not 0 <= seconds < float("inf"):
-        raise ValueError("seconds, 0 or more")
-    return seconds
+    with contextlib.suppress(ValueError):
+        seconds = float(value)
+        if 0 <= seconds < float("inf"):
+            return seconds
+    raise ValueError("seconds, 0 or more")
 
 
 def _port(value: str) -> int:
-    port = int(value)
-    if not 0 <= port < 65536:
-        raise ValueError("a port, or 0 for none")
-    return port
+    if value.isdecimal() and int(value) < 65536:
+        return int(value)
+    raise ValueError("a port, or 0 for none")
 
 
 def _count(value: str) -> int:
-    count = int(value)
-    if count < 1:
-        raise ValueError("1 or more")
-    return count
+    if value.isdecimal() and int(value) >= 1:
+        return int(value)
+    raise ValueError("1 or more")
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:

@@ -9,6 +9,7 @@ and longer, with jitter, so that a thousand nodes do not come back at the same m
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -120,12 +121,13 @@ class Watch:
         stream = self._kube.stream(self._resource.path, query, self._resource.accept_one)
         self._stream = stream
         if self._ended.is_set():
-            stream.end()
+            stream.close()
             return
         count = 0
-        for event in stream.events():
-            self._take(event)
-            count += 1
+        with contextlib.closing(stream):
+            for event in stream.events():
+                self._take(event)
+                count += 1
         if not count:  # a server that ends each watch at once is no reason to ask without a pause
             self._ended.wait(self._delay.next())
 
