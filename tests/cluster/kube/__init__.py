@@ -10,6 +10,8 @@ images    -- container images, and how they get into the cluster
 api       -- requests to the API server
 cluster   -- all of it started, looked at and ended
 workloads -- what the GPU Operator runs on a node: components and the manager's DaemonSet
+bed       -- one node: devices, components, manager
+release   -- the chart, installed
 
 Each file imports only those above it.
 """
