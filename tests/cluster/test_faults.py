@@ -18,8 +18,8 @@ ROLES = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/{MANAG
 
 
 def begin(node: Bed) -> None:
-    """A node in the mode off, its components running."""
-    node.start()
+    """A node in the mode off, its components running; a manager that is quick to give up and to try again."""
+    node.start(CC_MANAGER_RETRY_DELAY="1", CC_MANAGER_BOOT_TIMEOUT="3")
     node.until(lambda found: is_settled(found, "off"))
     node.wait_for_components()
 

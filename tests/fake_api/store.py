@@ -52,6 +52,8 @@ class Store:
         self.requests: list[Request] = []
         # Called with each request before it is served; raises Refusal to deny it.
         self.before: Callable[[Request], None] = lambda request: None
+        # Called when one was carried out and is not answered yet.
+        self.after: Callable[[], None] = lambda: None
 
     # --- what clients do ----------------------------------------------------------------------------------------------
 
