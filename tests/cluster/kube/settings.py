@@ -113,6 +113,7 @@ class Settings:
                 "audit-policy-file": self.path("audit.json"),
                 "audit-log-path": self.path("audit.log"),
                 "audit-log-mode": "batch",
+                "audit-log-batch-max-wait": "1s",
                 "shutdown-delay-duration": "0s",
             }
         )
