@@ -65,9 +65,7 @@ def suites() -> list[Suite]:
         Suite("integration", [(*pytest, "tests/integration", "-q")], files="tests/integration/**/test_*.py"),
         *sanity(),
         Suite("conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py"),
-        Suite(
-            "cuts", [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")], files="tests/cuts/run.py"
-        ),
+        Suite("cuts", [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")], "tests/cuts/run.py"),
         Suite("chart", [(*pytest, "tests/chart", "-q")], files="tests/chart/**/test_*.py", tools=["go"], enable=GO),
         Suite(
             "cluster",

@@ -37,7 +37,11 @@ SOON_S = 60.0
 LEAVE_S = reconcile.STOP_S + 4.0
 # Errors that another attempt cannot mend.
 FINAL = ("InvalidRequest", "Unsupported", "FirmwareTooOld")
+# Errors that end when somebody else does something: they are tried for ever. A retry looks first and pauses nothing.
+PATIENT = ("DeviceBusy", "RunInProgress", "Forbidden")
 STEPS_MAX = 200
+# Conflicts are tried again at once, unless there are so many in a row that the delay has grown to this.
+CONFLICTS_DELAY_S = 4.0
 
 
 class Cluster(Protocol):
@@ -255,7 +259,8 @@ class Controller:
         """Note a failed attempt, and when to try again."""
         before = self.seen.failure
         attempts = before.attempts + 1 if before is not None and before.wish == wish else 1
-        given_up = wish is not None and (attempts >= self._settings.retry_limit or kind in FINAL)
+        too_often = attempts >= self._settings.retry_limit and kind not in PATIENT
+        given_up = wish is not None and (too_often or kind in FINAL)
         delay = min(LONGEST_RETRY_S, self._settings.retry_delay_s * 2 ** min(attempts - 1, 20)) * random.uniform(
             0.75, 1
         )
@@ -326,7 +331,7 @@ class Controller:
         self._metrics.api_errors.labels(str(error.status)).inc()
         self._stale = True
         delay = self._delay.next()
-        if error.is_conflict:
+        if error.is_conflict and delay < CONFLICTS_DELAY_S:
             LOG.debug("The node has changed meanwhile: %s", error)
             return
         LOG.warning("The API did not do it, again in %.1f s: %s", delay, error)
@@ -346,7 +351,7 @@ class Controller:
         self._metrics.show_wanted(wish.mode if isinstance(wish, Wish) else None)
         self._metrics.gave_up.set(0)
         LOG.info("Wanted: %s", wish.words if isinstance(wish, Wish) else wish)
-        self._see(failure=None, evict_first=False, everywhere=None, drained_at=None)
+        self._see(failure=None, achieved=None, evict_first=False, everywhere=None, drained_at=None)
         self._end_watch(everywhere=True)
 
     def _carry_out(self, step: reconcile.Step) -> None:
@@ -401,10 +406,16 @@ class Controller:
         elif isinstance(step, reconcile.Kill):
             handle.kill()
             self._run_ended(RunEnded(handle.number, {"msg": "It hung and was ended."}, failed=True))
-            self._see(reading_due_at=self._now())
+            if run.opened:  # what it has done is not known; the next reading waits for the lock that it may still hold
+                self._see(reading=None)
 
     def _start(self, job: Job, run: Run) -> None:
-        self._run = self._runner.start(job)
+        try:
+            self._run = self._runner.start(job)
+        except OSError as error:  # no room for its files, or no process to be had
+            self._see(run=run)
+            self._run_ended(RunEnded(0, {"msg": f"The run cannot be started: {error}."}, failed=True))
+            return
         self._see(run=run)
 
     def _start_change(self, step: reconcile.StartChange) -> None:
@@ -483,6 +494,8 @@ class Controller:
         if wish is not None and not failed:
             return  # pods are being waited for
         self.settled = True
+        if reconcile.is_satisfied(self.seen):
+            self._see(achieved=reconcile.current_wish(self.seen))
         self._metrics.changing.set(0)
         self._metrics.show_state(status.state)
         if status.is_failure:

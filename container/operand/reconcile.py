@@ -217,9 +217,10 @@ def next_step(seen: Seen) -> Step:
         return Wait()
     if seen.run is not None:
         return _reading(seen, seen.run) if seen.run.kind == READ else _changing(seen, seen.run, seen.node)
-    if _reading_is_due(seen):
+    if seen.reading is None and _first_reading_is_due(seen):
         return StartReading()
-    return _idle(seen, seen.node)
+    step = _idle(seen, seen.node)
+    return StartReading() if isinstance(step, Wait) and _reading_is_due(seen) else step
 
 
 def current_wish(seen: Seen) -> Wish | Undecided | None:
@@ -232,14 +233,28 @@ def current_wish(seen: Seen) -> Wish | Undecided | None:
     return wish
 
 
+def is_satisfied(seen: Seen) -> bool:
+    """True when there is a wish, and every device is where it wants it."""
+    wish = _wish_or_none(seen)
+    return wish is not None and seen.reading is not None and wishes.satisfied(wish, seen.reading)
+
+
 # --- while no run is at work ------------------------------------------------------------------------------------------
 
 
 def _reading_is_due(seen: Seen) -> bool:
+    """A wish that is being carried out goes before a reading; one that failed and waits does not."""
+    if seen.reading is None or seen.reading_due_at is None or seen.reading_due_at > seen.now:
+        return False
+    _status, wish = standing(seen)
+    return wish is None or (seen.failure is not None and seen.failure.wish == wish)
+
+
+def _first_reading_is_due(seen: Seen) -> bool:
     failure = seen.failure
-    if seen.reading is None:
-        return failure is None or (failure.retry_at is not None and failure.retry_at <= seen.now)
-    return seen.reading_due_at is not None and seen.reading_due_at <= seen.now
+    if failure is None or failure.wish is not None:
+        return True
+    return failure.retry_at is not None and failure.retry_at <= seen.now
 
 
 def _idle(seen: Seen, node: Node) -> Step:

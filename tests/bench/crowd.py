@@ -37,6 +37,33 @@ from tests.vm.bench.cache import ROOT
 OUTPUT = ROOT / "tests/output/bench-crowd.json"
 ACCOUNT = "crowd"
 KWOK_NODE = {"kwok.x-k8s.io/node": "fake"}
+READY_STAGE = {
+    "apiVersion": "kwok.x-k8s.io/v1alpha1",
+    "kind": "Stage",
+    "metadata": {"name": "ready"},
+    "spec": {
+        "resourceRef": {"apiGroup": "v1", "kind": "Node"},
+        "selector": {
+            "matchExpressions": [
+                {
+                    "key": '.status.conditions.[] | select( .type == "Ready" ) | .status',
+                    "operator": "NotIn",
+                    "values": ["True"],
+                }
+            ]
+        },
+        "next": {
+            "statusTemplate": """
+conditions:
+- type: Ready
+  status: "True"
+  reason: Simulated
+  lastHeartbeatTime: {{ Now | Quote }}
+  lastTransitionTime: {{ Now | Quote }}
+"""
+        },
+    },
+}
 # Eviction, reset and boot of a real node: these take no part in what is measured.
 CHANGE_S = 3.15
 # Requests of a node in a minute in which nothing happens.
@@ -109,7 +136,7 @@ def crowd(cluster: Cluster, count: int, rest_s: float) -> dict[str, Any]:
     job = job_of(cluster, names, rest_s)
     user = f"system:serviceaccount:default:{ACCOUNT}"
     operands = start_operands(cluster, job)
-    found: dict[str, Any] = {"nodes": count, "start": {"requests": sum(Audit(cluster).read(user).values())}}
+    found: dict[str, Any] = {"nodes": count, "at the start": dict(started(cluster, user, count))}
     with_watches = sample(cluster, user, rest_s)
     found["at rest"] = {
         **with_watches,
@@ -135,6 +162,16 @@ def crowd(cluster: Cluster, count: int, rest_s: float) -> dict[str, Any]:
     found["settled"], found["errors"] = len(late), answer["errors"][:5]
     found["API server, MiB"] = memory_mib(cluster)
     return found
+
+
+def started(cluster: Cluster, user: str, count: int) -> Counter[str]:
+    """The requests with which operands begin, once the log holds all of them."""
+    deadline = time.monotonic() + 60
+    while (seen := Audit(cluster).read(user))["watch nodes"] < count:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{count} operands began with {dict(seen)}")
+        time.sleep(1)
+    return seen
 
 
 class Audit:
@@ -187,17 +224,12 @@ def make_account(cluster: Cluster) -> None:
     ]
     group = "rbac.authorization.k8s.io"
     role = {"apiGroup": group, "kind": "ClusterRole", **name}
+    binding = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": name, "roleRef": role}
     subject = {"kind": "ServiceAccount", **name, "namespace": "default"}
     cluster.apply(
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**name, "namespace": "default"}},
         {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": name, "rules": rules},
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": name,
-            "roleRef": role,
-            "subjects": [subject],
-        },
+        {**binding, "subjects": [subject]},
     )
 
 
@@ -206,20 +238,19 @@ def make_nodes(cluster: Cluster, names: list[str]) -> None:
     labels = {workloads.deploy_label(one): "true" for one in workloads.KATA}
     for name in names:
         metadata = {"name": name, "annotations": KWOK_NODE, "labels": labels}
-        taint = [{"key": "kwok.x-k8s.io/node", "effect": "NoSchedule"}]
-        cluster.api.request(
-            "POST",
-            "/api/v1/nodes",
-            {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"taints": taint}},
-        )
+        spec = {"taints": [{"key": "kwok.x-k8s.io/node", "effect": "NoSchedule"}]}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec}
+        cluster.api.request("POST", "/api/v1/nodes", node)
 
 
 def start_kwok(cluster: Cluster) -> Process:
     """Leases and states of those nodes."""
+    stage = cluster.settings.folder / "stage.json"
+    stage.write_text(json.dumps(READY_STAGE))
     selector = ",".join(f"{key}={value}" for key, value in KWOK_NODE.items())
-    flags = ["--kubeconfig", cluster.settings.path("admin.kubeconfig"), "--manage-all-nodes=false"]
-    flags += [f"--manage-nodes-with-annotation-selector={selector}", "--node-lease-duration-seconds=40"]
-    return cluster.space.launch("kwok", str(KWOK.path()), *flags)
+    flags = ["--kubeconfig", cluster.settings.path("admin.kubeconfig"), "--config", str(stage)]
+    flags += ["--manage-all-nodes=false", f"--manage-nodes-with-annotation-selector={selector}"]
+    return cluster.space.launch("kwok", str(KWOK.path()), *flags, "--node-lease-duration-seconds=40")
 
 
 def job_of(cluster: Cluster, names: list[str], rest_s: float) -> Job:

@@ -9,6 +9,7 @@ What must never happen is noted in ``violations`` at the moment at which it happ
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 from collections.abc import Callable
@@ -322,7 +323,11 @@ class SimCluster:
 
         def ends() -> None:
             self._site.store.patch(collection, pod.name, {"metadata": {"deletionTimestamp": "now"}})
-            self._site.time.later(1.0, lambda: self._site.store.delete(collection, pod.name))
+            self._site.time.later(1.0, gone)
+
+        def gone() -> None:
+            with contextlib.suppress(Refusal):  # somebody may have been quicker
+                self._site.store.delete(collection, pod.name)
 
         self._ask("create", f"{collection}/{pod.name}/eviction", None, ends)
 
@@ -547,7 +552,7 @@ class Site:
         evicts = self.settings.evict_operator_components
         if pods and evicts and not run.tampered:
             self.violations.append(f"{step} while {pods} run")
-        for device in self.devices.every.values():
+        for device in (self.devices.every[address] for address in run.found):
             if device.held_by:
                 self.violations.append(f"{step} while {device.address} is held by {device.held_by}")
         if self.labels.get(READY) not in ("", None) or self.labels.get(STATE) not in ("", None):

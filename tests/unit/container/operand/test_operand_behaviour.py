@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from fake_api.store import Refusal
 from operand.messages import NodeSeen
+from operand.node import Node
 from simulation import (
     COMPONENTS,
     DEVICES,
@@ -338,6 +340,17 @@ def test_devices_that_components_use_are_waited_for(site: Make) -> None:
     assert sum(run.job.is_change for run in one.runs) == 2
 
 
+def test_a_change_that_was_refused_is_made_when_the_user_ends_hours_later(site: Make) -> None:
+    one = site("--cc-manager-retry-limit", "3")
+    one.run(3)
+    one.devices.every[GPUS[0]].held_by = "process 4711 (qemu)"
+    one.label(mode="on")
+    one.run(4 * 3600)
+    assert one.state == "failed"
+    one.devices.every[GPUS[0]].held_by = ""
+    one.until(lambda: one.state == "on", 310)
+
+
 # --- drift ------------------------------------------------------------------------------------------------------------
 
 
@@ -357,6 +370,32 @@ def test_drift_is_told_and_not_repaired(site: Make) -> None:
     assert one.events()[-1]["reason"] == "CCModeDiffers"
 
 
+def test_drift_from_a_mode_that_was_there_at_the_start_is_not_repaired(site: Make) -> None:
+    one = site()
+    one.devices.put("on")
+    one.label(mode="on")
+    one.run(3)
+    one.devices.put("off")
+    one.until(lambda: one.state == "off", 310)
+    one.violations.clear()
+    one.run(1000)
+    assert one.devices.modes() == ["off", "off"]
+    assert "left the mode on" in one.reason
+
+
+def test_a_wish_that_comes_back_after_another_failed_is_carried_out(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.wish("on")
+    one.run(1)
+    one.devices.fail["boot"] = "BootFailed"
+    one.label(mode="devtools")
+    one.until(lambda: one.state == "failed")
+    one.devices.fail.clear()
+    one.wish("on")
+    assert one.devices.modes() == ["on", "on"]
+
+
 def test_drift_is_repaired_when_asked(site: Make) -> None:
     one = site("--cc-manager-drift-repair", "true")
     one.run(3)
@@ -367,6 +406,18 @@ def test_drift_is_repaired_when_asked(site: Make) -> None:
     one.violations.clear()
     one.run(5)
     assert (one.state, one.reason) == ("on", "")
+
+
+def test_a_wish_goes_before_a_reading_that_is_due(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.label(mode="on")
+    assert one.controller is not None
+    one.controller.seen = replace(one.controller.seen, reading_due_at=one.time.now())
+    one.controller.handle(NodeSeen(Node.of(one.store.get("/api/v1/nodes", NODE))))
+    one.run(0.05)
+    assert one.runs[-1].job.is_change
+    one.until(lambda: one.state == "on", 5)
 
 
 def test_no_reading_when_none_is_wanted(site: Make) -> None:
@@ -448,6 +499,34 @@ def test_stopping_without_an_api_leaves_the_rest_to_the_next_start(site: Make) -
     one.begin()
     one.until(lambda: one.state == "on")
     assert one.components() == RUNNING
+
+
+def test_an_api_that_always_finds_conflicts_is_asked_with_pauses(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.deny("patch", "/nodes/", 409)
+    one.label(mode="on")
+    before = len(one.store.requests)
+    one.run(60)
+    assert len(one.store.requests) - before < 60
+    one.allow()
+    one.until(lambda: one.state == "on", 60)
+
+
+def test_a_run_that_cannot_be_started_is_tried_again(site: Make) -> None:
+    one = site()
+    one.run(3)
+    start = one.start
+
+    def full(job: object) -> object:
+        raise OSError(28, "No space left on device")
+
+    one.start = full  # type: ignore[method-assign,assignment]
+    one.label(mode="on")
+    one.until(lambda: one.state == "failed")
+    assert "No space left" in one.reason
+    one.start = start  # type: ignore[method-assign]
+    one.until(lambda: one.state == "on", 30)
 
 
 def test_a_stop_at_rest_is_at_once(site: Make) -> None:

@@ -87,6 +87,7 @@ class Operand(RuleBasedStateMachine):
     @rule()
     def stop_and_start(self) -> None:
         site = self.site
+        site.cut_at = None
         site.stop()
         site.run(26)
         assert site.controller is None or site.controller.stopped
