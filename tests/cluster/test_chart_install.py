@@ -1,0 +1,138 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Standing alone: the chart beside the GPU Operator's components, and the role that installs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.kube import workloads
+from tests.cluster.kube.api import ApiError
+from tests.cluster.kube.bed import FIGURES, REASON, STATE, Bed, annotations, is_running, is_settled
+from tests.cluster.kube.programs import EVERY
+from tests.cluster.kube.release import RELEASE, VALUES, install, pod_of, uninstall
+from tests.cluster.kube.settings import NODE
+from tests.vm.bench.cache import ROOT
+
+
+@pytest.fixture
+def installed(node: Bed, tmp_path: Path) -> Iterator[Bed]:
+    """The chart beside the GPU Operator's components."""
+    node.start_node()
+    install(node.cluster, tmp_path, VALUES)
+    yield node
+    uninstall(node.cluster)
+
+
+def test_install_change_uninstall(installed: Bed) -> None:
+    installed.wait_for_components()
+    for mode in ("on", "ppcie", "off"):
+        installed.change(mode)
+        assert installed.modes() == {mode}
+        installed.wait_for_components()
+    pod = pod_of(installed.cluster)
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    peak = installed.cluster.memory_peak_bytes(pod)
+    FIGURES.append(f"memory peak of the chart's pod after 3 changes: {peak / 2**20:.0f} MiB")
+
+
+def test_the_reason_is_told_everywhere(installed: Bed) -> None:
+    installed.change("bogus", "failed")
+    cluster = installed.cluster
+    reason = annotations(cluster.node())[REASON]
+    assert "bogus" in reason
+    event = cluster.api.until("/api/v1/namespaces/default/events", lambda one: "bogus" in one.get("message", ""), 10)
+    assert event["type"] == "Warning"
+    assert "bogus" in cluster.kubectl("describe", "node", NODE)
+    name = pod_of(cluster)["metadata"]["name"]
+    assert "bogus" in cluster.kubectl("logs", "-n", RELEASE, name)
+    text = cluster.api.get(f"/api/v1/namespaces/{RELEASE}/pods/{name}:9403/proxy/metrics")
+    assert 'cc_manager_state{state="failed"} 1.0' in text
+
+
+def test_a_virtual_machine_keeps_its_gpu(installed: Bed) -> None:
+    """Refused while a pod holds a GPU, done when it is gone; never a reset meanwhile."""
+    installed.change("off")
+    cluster = installed.cluster
+    cluster.kubectl(
+        "patch", "node", NODE, "--subresource=status", "-p", '{"status":{"capacity":{"nvidia.com/pgpu":"8"}}}'
+    )
+    cluster.apply(workloads.virtual_machine("vm"))
+    cluster.api.until("/api/v1/namespaces/default/pods?fieldSelector=metadata.name%3Dvm", is_running, 60)
+    try:
+        resets = installed.resets()
+        installed.change("on", "failed")
+        assert "default/vm" in annotations(cluster.node())[REASON]
+        assert installed.resets() == resets
+        assert installed.modes() == {"off"}
+    finally:
+        cluster.kubectl("delete", "pod", "vm", "--now")
+    installed.until(lambda found: is_settled(found, "on"))
+    assert installed.modes() == {"on"}
+
+
+def test_draining(installed: Bed, tmp_path: Path) -> None:
+    install(installed.cluster, tmp_path, {**VALUES, "settings": {**VALUES["settings"], "busy": "drain"}})
+    cluster = installed.cluster
+    cluster.kubectl(
+        "patch", "node", NODE, "--subresource=status", "-p", '{"status":{"capacity":{"nvidia.com/pgpu":"8"}}}'
+    )
+    cluster.apply(workloads.virtual_machine("vm"))
+    cluster.api.until("/api/v1/namespaces/default/pods?fieldSelector=metadata.name%3Dvm", is_running, 60)
+    installed.change("on")
+    assert cluster.kubectl("get", "pod", "vm", "--ignore-not-found") == ""
+
+
+def test_the_role_installs_it(small: Bed, tmp_path: Path) -> None:
+    """Twice: the second run changes nothing. Check mode installs nothing."""
+    small.start_node()
+    play = [
+        {
+            "hosts": "localhost",
+            "gather_facts": False,
+            "roles": [{"role": "confidential.gpu.operand"}],
+            "vars": {
+                "ansible_python_interpreter": sys.executable,
+                "operand_helm": str(EVERY["helm"].path()),
+                "operand_kubeconfig": small.cluster.settings.path("admin.kubeconfig"),
+                "operand_values": VALUES,
+            },
+        }
+    ]
+    file = tmp_path / "play.yml"
+    file.write_text(yaml.safe_dump(play))
+
+    def run(*options: str) -> str:
+        variables = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"), "ANSIBLE_HOME": str(tmp_path)}
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        settings = [f"{key}={value}" for key, value in variables.items()]
+        command = [
+            "env",
+            f"PATH={os.environ['PATH']}",
+            *settings,
+            program,
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            *options,
+            str(file),
+        ]
+        return small.cluster.space.run(*command, timeout_s=180)
+
+    try:
+        assert "changed=1" in run("--check")
+        with pytest.raises(ApiError):
+            small.cluster.api.get(f"/apis/apps/v1/namespaces/{RELEASE}/daemonsets/{RELEASE}")
+        assert "changed=1" in run()
+        small.until(lambda found: found["metadata"]["labels"].get(STATE) == "off")
+        assert "changed=0" in run()
+    finally:
+        uninstall(small.cluster)
