@@ -61,6 +61,13 @@ def suites() -> list[Suite]:
         Suite("galaxy-importer", [(python, "tests/importer.py")]),
         Suite("integration", [(*pytest, "tests/integration", "-q")], files="tests/integration/**/test_*.py"),
         *sanity(),
+        Suite(
+            "molecule",
+            [(python, "-m", "tests.molecule.run")],
+            files="extensions/molecule/*/molecule.yml",
+            tools=["podman", "runc", "mmdebstrap"],
+            enable="make system-deps",
+        ),
         Suite("conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py"),
         Suite("cuts", [(python, "tests/cuts/run.py")], files="tests/cuts/run.py"),
     ]
@@ -162,7 +169,8 @@ def main() -> int:
         names = ", ".join([*GROUPS, *(suite.name for suite in suites())])
         print(f"There is no suite {unknown}. There are: {names}", file=sys.stderr)
         return 2
-    os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
+    # Not every user has the last two, where Debian keeps some of the programs.
+    os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin"
     # Nothing is left in the user's home, and no configuration of the user's takes part.
     os.environ["ANSIBLE_HOME"] = str(ROOT / ".cache" / "ansible")
     os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / ".cache" / "collections")

@@ -4,6 +4,7 @@
 """Check who imports whom. The table is [tool.layers] in pyproject.toml; here is what it means.
 
 - ``order``: packages whose files stand in rows. A file imports only files of earlier rows, and every file has a row.
+- ``below``: what else of the collection the files of such a package may import: packages and files.
 - ``only``: names that only the given files may import (a folder ends with a slash).
 - ``never``: names that the files below a folder may not import.
 - ``standard_library``: folders whose files import the standard library, the collection, and what ``only`` allows them.
@@ -34,6 +35,7 @@ class Table:
     """The declared layers. Paths are relative to the repository's root, with slashes."""
 
     order: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    below: Mapping[str, Sequence[str]] = field(default_factory=dict)
     only: Mapping[str, Sequence[str]] = field(default_factory=dict)
     never: Mapping[str, Sequence[str]] = field(default_factory=dict)
     standard_library: Sequence[str] = ()
@@ -118,6 +120,7 @@ def _order(path: str, imports: Sequence[Import], table: Table) -> Iterator[tuple
             continue
         row_of = {name: number for number, row in enumerate(rows) for name in row}
         package = dotted(folder.rstrip("/"))
+        below = [dotted(place.rstrip("/")) for place in table.below.get(folder, ())]
         own = path[len(folder) :].removesuffix(".py")
         if own == "__init__":
             yield from ((found.line, f"__init__ of {folder} imports nothing") for found in imports)
@@ -127,8 +130,9 @@ def _order(path: str, imports: Sequence[Import], table: Table) -> Iterator[tuple
             continue
         for found in imports:
             if not _within(found.name, package):
-                if _within(found.name, COLLECTION):
-                    yield found.line, f"{folder} knows nothing of the collection but itself, not {found.name}"
+                known = any(_within(found.name, name) for name in below)
+                if _within(found.name, COLLECTION) and not known:
+                    yield found.line, f"{folder} knows only itself and what is below it, not {found.name}"
                 continue
             other = found.name[len(package) + 1 :].partition(".")[0]
             if other not in row_of:

@@ -5,11 +5,19 @@
 # Install the Debian packages that the suites need, those that are missing; with nothing missing, do nothing.
 
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 missing=()
 command -v git > /dev/null || missing+=(git)
 command -v make > /dev/null || missing+=(make)
 command -v shellcheck > /dev/null || missing+=(shellcheck)
+# Containers for molecule. runc, because crun refuses machines with two versions of control groups at once.
+command -v podman > /dev/null || missing+=(podman)
+PATH="$PATH:/usr/sbin:/sbin" command -v runc > /dev/null || missing+=(runc)
+# Programs of the virtual machines, and of the containers' images.
+while read -r program package; do
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || missing+=("$package")
+done < <(grep '^[a-z]' tests/vm/packages.txt)
 # A Python that was not installed as a Debian package may be there; then nothing is missing.
 python3 -c 'import venv, ensurepip' 2> /dev/null || missing+=(python3 python3-venv)
 

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ._errors import ExplainedError
 from ._gpu.bus import Bus
 from ._gpu.errors import InvalidRequest
 from ._gpu.sysfs import SysfsBus
@@ -21,13 +22,6 @@ DEVICE_ARGUMENTS: dict[str, Any] = {
 }
 
 VFIO_USER = "vfio-user:"
-
-
-class Explained(Protocol):
-    """An error of this collection: as text, and as data."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The error as plain data."""
 
 
 def bus_named(name: str) -> Bus:
@@ -48,7 +42,7 @@ def mode_text(value: Any) -> str:
     return str(value)
 
 
-def fail(module: AnsibleModule, error: Explained, **result: Any) -> NoReturn:
+def fail(module: AnsibleModule, error: ExplainedError, **result: Any) -> NoReturn:
     """End the module with an error of ours."""
     module.fail_json(msg=str(error), error=error.as_dict(), **result)
     raise AssertionError("fail_json ends the process")

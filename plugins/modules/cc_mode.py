@@ -209,11 +209,12 @@ fact:
   sample: {mode: "on", gpus: {"0000:17:00.0": "on"}, nvswitches: {}}
 error:
   description:
-    - The error as data - kind, cause, remedy, retryable, and what was seen (device, register and value, RPC code,
-      errno).
+    - The error as data - kind, cause, state (what was put back, where something had been changed), remedy, retryable,
+      and what was seen (device, register and value, RPC code, errno).
   returned: on failure
   type: dict
-  sample: {kind: DeviceBusy, cause: "In use.", remedy: "Stop it.", retryable: true, seen: {device: "0000:17:00.0"}}
+  sample:
+    {kind: DeviceBusy, cause: "In use.", state: "", remedy: "Stop it.", retryable: true, seen: {device: "0000:17:00.0"}}
 """
 
 import contextlib

@@ -176,10 +176,10 @@ tool_version:
   type: str
   sample: v2025.11.21o
 error:
-  description: The error as data - kind, cause, remedy, retryable, and what was seen.
+  description: The error as data - kind, cause, state, remedy, retryable, and what was seen.
   returned: on failure
   type: dict
-  sample: {kind: ToolMissing, cause: Not installed., remedy: Install it., retryable: false, seen: {}}
+  sample: {kind: ToolMissing, cause: Not installed., state: "", remedy: Install it., retryable: false, seen: {}}
 """
 
 from ansible.module_utils.basic import AnsibleModule

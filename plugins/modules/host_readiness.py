@@ -120,10 +120,10 @@ unknown:
   elements: str
   sample: [modes]
 error:
-  description: The error as data - kind, cause, remedy, retryable, and what was seen.
+  description: The error as data - kind, cause, state, remedy, retryable, and what was seen.
   returned: on failure
   type: dict
-  sample: {kind: InvalidRequest, cause: No address., remedy: Write it in full., retryable: false, seen: {}}
+  sample: {kind: InvalidRequest, cause: No address., state: "", remedy: Write it in full., retryable: false, seen: {}}
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -164,14 +164,14 @@ commands:
   elements: list
   sample: [[update-grub], [grub-script-check, /boot/grub/grub.cfg]]
 error:
-  description: The error as data - kind, cause, remedy, state of the host, retryable, and what was seen.
+  description: The error as data - kind, cause, state of the host, remedy, retryable, and what was seen.
   returned: on failure
   type: dict
   sample:
     kind: CommandFailed
     cause: "update-grub ended with 1 and said: syntax error."
-    remedy: Correct what it complains about, then run again.
     state: Every file was put back as it was.
+    remedy: Correct what it complains about, then run again.
     retryable: false
     seen: {command: [update-grub], code: 1, said: syntax error}
 """

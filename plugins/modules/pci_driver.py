@@ -208,10 +208,12 @@ plan:
     - {device: "0000:17:00.0", step: verify, driver: vfio-pci}
 error:
   description:
-    - The error as data - kind, cause, remedy, retryable, and what was seen (device, errno, driver, holders).
+    - The error as data - kind, cause, state (of a device on which something had been changed), remedy, retryable, and
+      what was seen (device, errno, driver, holders).
   returned: on failure
   type: dict
-  sample: {kind: DeviceBusy, cause: "In use.", remedy: "Stop it.", retryable: true, seen: {device: "0000:17:00.0"}}
+  sample:
+    {kind: DeviceBusy, cause: "In use.", state: "", remedy: "Stop it.", retryable: true, seen: {device: "0000:17:00.0"}}
 """
 
 from typing import Any

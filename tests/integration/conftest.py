@@ -148,7 +148,7 @@ def told() -> Callable[..., None]:
         for sentence in (error.cause, error.remedy):
             assert sentence.endswith(".")
             assert len(sentence) > 20
-        assert str(error) == "%s %s" % (error.cause, error.remedy)
+        assert str(error) == " ".join(filter(None, [error.cause, error.state, error.remedy]))
         if device is not None:
             assert device in error.cause
             assert error.seen["device"] == device

@@ -66,7 +66,7 @@ def test_fallen_off_the_bus_while_knobs_are_staged(mixed: Any) -> None:
     mixed.control.fault(device=B200, event="knob_write", nth=2, action="fall_off")
     error = mixed.refused("devtools", devices=[B200])
     assert B200 in error.cause
-    assert "could not be put back: run again" in error.remedy
+    assert "could not be put back: run again" in error.state
     assert mixed.last.touched(), "a knob may be staged"
     assert mixed.state(B200)["counters"]["resets"] == 0
     mixed.control.repair(B200)
@@ -172,7 +172,7 @@ def test_an_error_answer_while_staging(mixed: Any, told: Told, address: str) -> 
     mixed.control.fault(device=address, event="knob_write", knob="CCM", action="rpc_error", code=0x2A)
     error = mixed.refused("on", devices=[address])
     told(error, "RpcFailed", address, "FSP error 0x2a", rpc_code=0x2A)
-    assert "Rolled back" in error.remedy or "Nothing had been staged" in error.remedy
+    assert "Rolled back" in error.state or "Nothing had been staged" in error.state
     state = mixed.state(address)
     assert state["knobs"] == before
     assert (state["mode"], state["counters"]["resets"]) == ("off", 0)
@@ -507,7 +507,7 @@ def test_staging_that_fails_on_one_of_several(hgx: Any, told: Told) -> None:
     gpus = [address for address, state in hgx.control.state().items() if state["model"] == "h100-sxm"]
     for address in gpus:
         written = "BAR0_DECOUPLER" if address == H100 else "CCM, BAR0_DECOUPLER"
-        assert "%s: %s" % (address, written) in error.remedy
+        assert "%s: %s" % (address, written) in error.state
     states = hgx.control.state()
     assert {address: state["knobs"] for address, state in states.items()} == before
     assert {state["counters"]["resets"] for state in states.values()} == {0}

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GPU = "plugins/module_utils/_gpu/"
+PCI = "plugins/module_utils/_pci/"
 OURS = "ansible_collections.confidential.gpu.plugins.module_utils._gpu"
 
 
@@ -30,7 +31,8 @@ layers = _load()
 
 TABLE = layers.Table(
     roots=["plugins/", "emulator/"],
-    order={GPU: [["errors"], ["bus"], ["admin_tools", "host"], ["plan"]]},
+    order={GPU: [["errors"], ["bus"], ["admin_tools", "host"], ["plan"]], PCI: [["binding"]]},
+    below={GPU: ["plugins/module_utils/_errors.py"], PCI: [GPU]},
     only={"ansible": ["plugins/modules/", "plugins/module_utils/_module.py"], "gpu": [GPU + "admin_tools.py"]},
     never={"emulator/": ["ansible_collections", "gpu"]},
     standard_library=["plugins/"],
@@ -55,7 +57,17 @@ def breaches(folder: Path, path: str, source: str) -> list[str]:
         (GPU + "bus.py", "def f():\n    from .plan import x", "2: bus must not import plan"),
         (GPU + "host.py", "from .admin_tools import x", "1: host must not import admin_tools"),
         (GPU + "plan.py", "from . import *", "1: plan imports *, which has no row"),
-        (GPU + "plan.py", "from .. import _module", "1: plugins/module_utils/_gpu/ knows nothing of the collection"),
+        (
+            GPU + "plan.py",
+            "from .. import _module",
+            "1: plugins/module_utils/_gpu/ knows only itself and what is below it, not",
+        ),
+        (GPU + "errors.py", "from .._pci import binding", "1: plugins/module_utils/_gpu/ knows only itself and"),
+        (
+            PCI + "binding.py",
+            "from .._errors import x",
+            "1: plugins/module_utils/_pci/ knows only itself and what is below",
+        ),
         (GPU + "novel.py", "", "1: novel has no row"),
         (GPU + "plan.py", "from .novel import x", "1: plan imports novel, which has no row"),
         (GPU + "__init__.py", "import os", "1: __init__ of plugins/module_utils/_gpu/ imports nothing"),
@@ -80,6 +92,8 @@ def test_a_breach_is_named_with_file_line_and_rule(tmp_path: Path, path: str, so
     ("path", "source"),
     [
         (GPU + "plan.py", "from __future__ import annotations\nimport os\nfrom . import bus\nfrom .errors import x"),
+        (GPU + "errors.py", "from .._errors import x"),
+        (PCI + "binding.py", "from .._gpu import lock\nfrom .._gpu.bus import x"),
         (GPU + "__init__.py", "from __future__ import annotations"),
         (GPU + "admin_tools.py", "import importlib, gpu.prc\nimportlib.import_module(name)"),
         ("plugins/modules/m.py", f"from ansible.module_utils.basic import AnsibleModule\nfrom {OURS}.plan import x"),

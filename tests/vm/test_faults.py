@@ -106,6 +106,20 @@ def test_wrong_parameter_is_taken_back_with_the_role(vm: Vm, tmp_path: Path) -> 
     assert "intel_iommu=off" not in ssh.run("cat /boot/grub/grub.cfg")
 
 
+def test_host_that_does_not_come_back_is_told_with_its_state(vm: Vm, tmp_path: Path) -> None:
+    """The last test: nothing boots after it."""
+    playbook = tmp_path / "bootloader.yml"
+    playbook.write_text("- hosts: all\n  gather_facts: false\n  roles: [confidential.gpu.bootloader]\n")
+    # The last one counts, and the initramfs waits for a disk that never comes.
+    fatal = {"bootloader_add": ["root=/dev/nowhere"], "bootloader_reboot_ok": True, "bootloader_reboot_timeout": 45}
+    run = vm.control.playbook(playbook, fatal)
+    assert run.status != 0, run.output
+    words = run.output.replace("\n", " ")
+    assert "The host did not come back after its reboot" in words
+    assert "root=/dev/nowhere. Before this run it was:" in words
+    assert "The former files: /etc/default/grub.d/99-confidential-gpu.cfg." in words
+
+
 @contextmanager
 def background(control: Control, path: Path, variables: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
     """A playbook that runs beside the test, and is gone at the end of it."""

@@ -83,7 +83,6 @@ def test_module_and_nvidias_tool_agree(vm: Vm) -> None:
     assert not again["changed"], again
 
 
-@pytest.mark.xfail(strict=True, reason="an empty reset_method is taken for a kernel without such a list")
 def test_device_whose_resets_are_disabled_is_refused_and_not_touched(vm: Vm) -> None:
     device = f"/sys/bus/pci/devices/{FIRST}"
     vm.machine.ssh.run(f"echo > {device}/reset_method")

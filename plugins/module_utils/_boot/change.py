@@ -122,7 +122,7 @@ def carry_out(plan: Plan, host: Host, verify: Callable[[], None], keep_backups: 
         if isinstance(error, OSError):
             raise _os_error(error, left) from error
         if isinstance(error, BootError):
-            error.left = left
+            error.state = left
         raise
     return done
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from . import lock
 from .change import Done, Plan
 from .cmdline import Wish, join, split
 from .errors import UnknownLoader
@@ -71,7 +72,11 @@ class Configuration:
         self.loader = choose(self.host, self.name)
         self.planned = self.loader.plan(self.wish)
         if self.planned.is_change and not only_plan:
-            self.done = self.loader.write(self.planned, keep_backups)
+            with lock.held(self.host):
+                # Anew: another run may have ended between the first plan and the lock.
+                self.planned = self.loader.plan(self.wish)
+                if self.planned.is_change:
+                    self.done = self.loader.write(self.planned, keep_backups)
 
     def result(self) -> dict[str, Any]:
         """What was found and done, as plain data."""

@@ -6,34 +6,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._errors import ExplainedError
+
 NOTHING_CHANGED = "Nothing was changed."
 
 
-class BootError(Exception):
+class BootError(ExplainedError):
     """Something about the boot loader or the request keeps the command line from being read or set."""
 
-    retryable = False
-
-    def __init__(self, cause: str, remedy: str, left: str = NOTHING_CHANGED, **seen: Any) -> None:
-        super().__init__(cause, remedy)
-        self.cause = cause
-        self.remedy = remedy
-        self.left = left
-        self.seen = seen
-
-    def __str__(self) -> str:
-        return "%s %s %s" % (self.cause, self.left, self.remedy)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The error as plain data: kind, cause, remedy, state of the host, retryable, seen."""
-        return {
-            "kind": type(self).__name__,
-            "cause": self.cause,
-            "remedy": self.remedy,
-            "state": self.left,
-            "retryable": self.retryable,
-            "seen": self.seen,
-        }
+    def __init__(self, cause: str, remedy: str, state: str = NOTHING_CHANGED, **seen: Any) -> None:
+        super().__init__(cause, remedy, state, **seen)
 
 
 class InvalidToken(BootError):
@@ -84,5 +66,11 @@ class UnknownLoader(BootError):
 
 class Interrupted(BootError):
     """The run was told to stop."""
+
+    retryable = True
+
+
+class RunInProgress(BootError):
+    """Another run is changing this host's kernel command line."""
 
     retryable = True

@@ -76,8 +76,7 @@ class Change:
         if errors:
             notes = self.roll_back()
             for error in errors:
-                error.remedy = "%s %s" % (error.remedy, notes)
-                error.args = ("%s %s" % (error.cause, error.remedy),)
+                error.state = notes
             raise_all(errors)
 
     def _stage(self, plan: DevicePlan, written: list[Write]) -> None:

@@ -172,9 +172,7 @@ class ModeChange:
         held = holders.find(functions, self._root)
         if held:
             error = holders.busy(held)
-            notes = change.roll_back(in_use={holder.address for holder in held})
-            error.remedy = "%s %s" % (error.remedy, notes)
-            error.args = ("%s %s" % (error.cause, error.remedy),)
+            error.state = change.roll_back(in_use={holder.address for holder in held})
             raise error
 
     @property

@@ -1,38 +1,18 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The one tree of errors: each says in one sentence what was seen, in one what to do about it.
-
-A caller that retries asks ``retryable``; a caller that reports uses ``as_dict()``, whose ``seen`` holds
-what the message was made from (device, register and value, RPC code, errno, driver, process).
-"""
+"""What can keep a mode from being read or set. The root of the tree is in ``_errors``."""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import Any, Sequence
+from typing import Sequence
+
+from .._errors import ExplainedError
 
 
-class GpuError(Exception):
+class GpuError(ExplainedError):
     """Something about a device, the tool or the request keeps a mode from being read or set."""
-
-    retryable = False
-
-    def __init__(self, cause: str, remedy: str, **seen: Any) -> None:
-        super().__init__("%s %s" % (cause, remedy))
-        self.cause = cause
-        self.remedy = remedy
-        self.seen = seen
-
-    def as_dict(self) -> dict[str, Any]:
-        """The error as plain data: kind, cause, remedy, retryable, seen."""
-        return {
-            "kind": type(self).__name__,
-            "cause": self.cause,
-            "remedy": self.remedy,
-            "retryable": self.retryable,
-            "seen": self.seen,
-        }
 
 
 class InvalidRequest(GpuError):
@@ -144,6 +124,7 @@ class Several(GpuError):
         super().__init__(
             "%d devices have a problem: %s" % (len(errors), " ".join(error.cause for error in errors)),
             " ".join(dict.fromkeys(error.remedy for error in errors)),
+            " ".join(dict.fromkeys(error.state for error in errors if error.state)),
             errors=[error.as_dict() for error in errors],
         )
         self.errors = list(errors)

@@ -215,8 +215,7 @@ class Binding:
                 done.append(step)
                 self._do(function, step)
         except GpuError as error:
-            error.remedy = " ".join(filter(None, [error.remedy, self._put_back(function, plan, done)]))
-            error.args = ("%s %s" % (error.cause, error.remedy),)
+            error.state = self._put_back(function, plan, done)
             return [error]
         return []
 

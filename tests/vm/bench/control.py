@@ -22,7 +22,9 @@ from .machine import Machine
 
 HOST = "vm"
 REQUIREMENTS = cache.ROOT / "roles" / "gpu_admin_tools" / "files" / "requirements.txt"
-SITE, HOST_PLAYBOOK, CC_MODE = (cache.ROOT / "playbooks" / name for name in ("site.yml", "host.yml", "cc_mode.yml"))
+SITE, HOST_PLAYBOOK, CC_MODE, CHECK = (
+    cache.ROOT / "playbooks" / name for name in ("site.yml", "host.yml", "cc_mode.yml", "check.yml")
+)
 RECAP = re.compile(rf"^{HOST} +: (.*)$", re.MULTILINE)
 
 
@@ -34,6 +36,17 @@ def wheels() -> Path:
         mirror.run([*pip, "--dest", str(folder), "--requirement", str(REQUIREMENTS)])
 
     return cache.finished("wheels", REQUIREMENTS.read_text(), download)
+
+
+def site_variables(wheels: Path) -> dict[str, object]:
+    """The emulated processor has no TDX, so only the IOMMU is asked for."""
+    return {
+        "iommu_technology": "passthrough",
+        "bootloader_reboot_ok": True,
+        "bootloader_reboot_timeout": 600,
+        "cc_mode_mode": "on",
+        "gpu_admin_tools_wheels": str(wheels),
+    }
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,11 @@ class Run:
         """ok, changed, failed and so on, as Ansible counts them."""
         found = RECAP.search(self.output)
         return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", found.group(1))} if found else {}
+
+    @property
+    def changed_files(self) -> set[str]:
+        """The files whose difference was shown."""
+        return set(re.findall(r"^\+\+\+ after:? (/\S+)", self.output, re.MULTILINE))
 
     @property
     def tasks(self) -> int:

@@ -50,11 +50,11 @@ def check_programs() -> None:
         raise NotPossible(f"programs are missing: apt-get install {' '.join(missing)}")
 
 
-def mmdebstrap(target: Path, packages: list[str], *options: str, backports: bool = False) -> None:
+def mmdebstrap(target: Path, packages: list[str], *options: str, suite: str = SUITE, backports: bool = False) -> None:
     """Run mmdebstrap; what it says is shown when it fails."""
-    suites = [SUITE, f"{SUITE}-updates"] + ([f"{SUITE}-backports"] if backports else [])
-    sources = "\n".join(f"deb [signed-by={KEYRING}] {mirror()} {suite} main" for suite in suites)
-    command = ["mmdebstrap", "--quiet", f"--include={','.join(packages)}", *options, SUITE, str(target), "-"]
+    suites = [suite, f"{suite}-updates"] + ([f"{suite}-backports"] if backports else [])
+    sources = "\n".join(f"deb [signed-by={KEYRING}] {mirror()} {one} main" for one in suites)
+    command = ["mmdebstrap", "--quiet", f"--include={','.join(packages)}", *options, suite, str(target), "-"]
     run(command, input=sources)
 
 

@@ -55,11 +55,11 @@ def names() -> list[str]:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below the root but copies."""
+    """Every file below the root but copies and the lock."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.name.endswith("~")
+        if path.is_file() and not path.name.endswith(("~", ".lock"))
     }
 
 

@@ -84,7 +84,7 @@ def test_a_failure_at_any_write_leaves_everything_as_it_was(name: str, stop: Bas
         try:
             Configuration(machine, STANDARD).run(keep_backups=False)
         except errors.NoSpace as error:
-            left = error.left
+            left = error.state
         except KeyboardInterrupt:
             left = RESTORED
         else:
@@ -128,7 +128,7 @@ def test_a_command_that_fails_leaves_everything_as_it_was(
         with pytest.raises(kind) as caught:
             Configuration(machine, STANDARD).run()
         if isinstance(caught.value, errors.BootError):
-            assert caught.value.left == RESTORED
+            assert caught.value.state == RESTORED
         after = tree(tmp_path)
         for written in (*BY_COMMANDS, "etc/kernel/cmdline"):
             after.pop(written, None)

@@ -108,7 +108,7 @@ def test_only_the_value_changes(text: str, after: str) -> None:
 def test_what_is_not_understood_is_refused_with_its_line(text: str, words: str) -> None:
     with pytest.raises(errors.NotUnderstood, match=words) as caught:
         Settings({DEFAULTS: text})
-    assert caught.value.left == "Nothing was changed."
+    assert caught.value.state == "Nothing was changed."
 
 
 def test_what_would_have_no_effect_is_refused() -> None:

@@ -187,7 +187,7 @@ def test_a_file_that_cannot_be_put_back_is_named_with_its_copy(tmp_path: Path) -
         errors.CommandFailed, match=r"said: nothing\..*grub could not be put back; copies of the former"
     ) as caught:
         change(machine)
-    copy = caught.value.left.split(": ")[-1].rstrip(".")
+    copy = caught.value.state.split(": ")[-1].rstrip(".")
     assert Path(copy).read_text() == GRUB
 
 
@@ -222,9 +222,9 @@ def test_tokens_that_a_command_loses_are_noticed(tmp_path: Path) -> None:
 
 
 def test_an_entry_that_grubby_leaves_out_is_noticed(tmp_path: Path) -> None:
-    infos = iter(
-        ['args="a"\n', 'args="a"\nargs="b"\n', 'args="a intel_iommu=on"\n', 'args="a intel_iommu=on"\nargs="b"\n']
-    )
+    before = ['args="a"\n', 'args="a"\nargs="b"\n']
+    after = ['args="a intel_iommu=on"\n', 'args="a intel_iommu=on"\nargs="b"\n']
+    infos = iter([*before, *before, *after])  # planned without the lock, planned with it, read back
     machine = host(tmp_path, ["grubby"])
     stand_ins(machine)._grubby = lambda arguments: next(infos) if "--info" in arguments[0] else ""
     with pytest.raises(

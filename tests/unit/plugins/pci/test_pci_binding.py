@@ -47,8 +47,9 @@ def fails(kernel: FakeKernel, clock: Clock, kind: type[GpuError], *devices: str,
     with pytest.raises(kind) as caught:
         bring(kernel, clock, *devices, **options)
     assert type(caught.value) is kind
-    assert str(caught.value) == "%s %s" % (caught.value.cause, caught.value.remedy)
-    return caught.value
+    error = caught.value
+    assert str(error) == " ".join(filter(None, [error.cause, error.state, error.remedy]))
+    return error
 
 
 def state(kernel: FakeKernel) -> dict[str, tuple[str | None, str | None]]:

@@ -127,8 +127,8 @@ def test_a_failure_on_one_device_is_rolled_back_on_all(fakes: Any, clock: Any) -
         bench.run()
     assert {address: bench.tool(address).stored for address in (A, B)} == before
     assert caught.value.cause == "%s: refused (FSP error 0x2)." % B
-    assert "Rolled back on %s: CCM, BAR0_DECOUPLER; %s: BAR0_DECOUPLER." % (A, B) in caught.value.remedy
-    assert str(caught.value) == "%s %s" % (caught.value.cause, caught.value.remedy)
+    assert "Rolled back on %s: CCM, BAR0_DECOUPLER; %s: BAR0_DECOUPLER." % (A, B) in caught.value.state
+    assert str(caught.value) == "%s %s %s" % (caught.value.cause, caught.value.state, caught.value.remedy)
     assert ("reset",) not in {entry[1:] for entry in bench.journal}
     assert not any(done.staged for done in bench.change.done.values())
     assert bench.change.done[A].rolled_back == ["CCM", "BAR0_DECOUPLER"]
@@ -157,8 +157,8 @@ def test_a_rollback_that_fails_is_said(fakes: Any, clock: Any) -> None:
     bench.tool(B).read_errors[8] = gone
     with pytest.raises(errors.DeviceGone) as caught:
         bench.run()
-    assert "Rolled back on %s: CCM, BAR0_DECOUPLER." % A in caught.value.remedy
-    assert "The staged knobs of %s (%s: gone.) could not be put back" % (B, B) in caught.value.remedy
+    assert "Rolled back on %s: CCM, BAR0_DECOUPLER." % A in caught.value.state
+    assert "The staged knobs of %s (%s: gone.) could not be put back" % (B, B) in caught.value.state
     assert bench.change.done[B].staged, "something may still be staged there"
 
 
@@ -168,8 +168,8 @@ def test_only_a_rollback_that_fails(fakes: Any, clock: Any) -> None:
     bench.tool(A).write_errors[8] = bench.tool(A).read_errors[8] = gone
     with pytest.raises(errors.DeviceGone) as caught:
         bench.run()
-    assert "Rolled back" not in caught.value.remedy
-    assert "could not be put back" in caught.value.remedy
+    assert "Rolled back" not in caught.value.state
+    assert "could not be put back" in caught.value.state
 
 
 def test_two_devices_that_fail_are_both_named(fakes: Any, clock: Any) -> None:
@@ -179,7 +179,7 @@ def test_two_devices_that_fail_are_both_named(fakes: Any, clock: Any) -> None:
     with pytest.raises(errors.Several) as caught:
         bench.run()
     assert caught.value.cause.count("refused.") == 2
-    assert caught.value.remedy.count("Rolled back on") == 1
+    assert caught.value.state.count("Rolled back on") == 1
 
 
 def test_rolling_back_by_request(fakes: Any, clock: Any) -> None:

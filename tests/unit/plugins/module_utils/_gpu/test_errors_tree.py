@@ -17,6 +17,7 @@ def test_an_error_says_cause_and_remedy_and_keeps_what_was_seen() -> None:
     assert error.as_dict() == {
         "kind": "BootFailed",
         "cause": "It did not boot.",
+        "state": "",
         "remedy": "Power-cycle it.",
         "retryable": False,
         "seen": {"device": "0000:17:00.0", "register": 0x200BC, "value": 1},

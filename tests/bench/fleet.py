@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Measure how Ansible's forks carry many hosts, each with one H100 behind a socket: off to on by the playbook cc_mode.
+
+    python tests/bench/fleet.py [--runs 3]
+
+All hosts are this machine, so they share its processors; what overlaps is the devices' own time, two seconds of boot
+each. The curve goes to standard output; the exit status is 1 when the limit is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from programs import ROOT, gpus  # isort: skip  (it makes the next two importable)
+
+import demo
+from emulator.launch import Emulator, launch
+
+SIZES = (1, 2, 5, 10, 20)
+# All at once against one after the other.
+LIMIT = 0.6
+
+
+class Fleet:
+    """Hosts of the inventory, each with an emulator of its own."""
+
+    def __init__(self, folder: Path, emulators: Sequence[Emulator]) -> None:
+        self._folder = folder
+        self._emulators = list(emulators)
+        self._environment = demo.ansible_environment(folder)
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, size: int) -> Iterator[Fleet]:
+        """That many hosts, gone at the end."""
+        with tempfile.TemporaryDirectory(prefix="confidential-gpu-fleet-") as name, contextlib.ExitStack() as stack:
+            yield cls(Path(name), [stack.enter_context(launch(gpus(1))) for _host in range(size)])
+
+    def seconds(self, size: int, forks: int) -> float:
+        """The first ``size`` hosts from off to on, ``forks`` at a time."""
+        for emulator in self._emulators[:size]:
+            emulator.control.restore()
+            emulator.control.set(mode="off")
+        began = time.monotonic()
+        done = subprocess.run(
+            [
+                *(str(Path(sys.executable).parent / "ansible-playbook"), "--forks", str(forks)),
+                *("--inventory", str(self._inventory(size)), str(ROOT / "playbooks/cc_mode.yml")),
+            ],
+            env=self._environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        took = time.monotonic() - began
+        modes = {state["mode"] for emulator in self._emulators[:size] for state in emulator.control.state().values()}
+        if done.returncode or modes != {"on"}:
+            raise SystemExit("status %d, modes %s:\n%s%s" % (done.returncode, modes, done.stdout, done.stderr))
+        return took
+
+    def _inventory(self, size: int) -> Path:
+        hosts = {
+            "node%02d" % number: {
+                "cc_mode_bus": "vfio-user:%s" % emulator.sockets,
+                "cc_mode_fact_file": str(self._folder / ("facts%02d" % number) / "confidential_gpu.fact"),
+            }
+            for number, emulator in enumerate(self._emulators[:size])
+        }
+        shared = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "cc_mode_become": False,
+            "cc_mode_mode": "on",
+        }
+        path = self._folder / "inventory.json"
+        path.write_text(json.dumps({"all": {"hosts": hosts, "vars": shared}}))
+        return path
+
+
+def main() -> int:
+    """Measure and print; 0 when the limit is kept."""
+    parser = argparse.ArgumentParser(description="Measure many hosts at once.")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each size")
+    runs = parser.parse_args().runs
+    largest = SIZES[-1]
+    with Fleet.of(largest) as fleet:
+        fleet.seconds(1, 1)  # once unmeasured: files are cached
+        # Compared ones take turns.
+        together: dict[int, list[float]] = {size: [] for size in SIZES}
+        alone: list[float] = []
+        for _run in range(runs):
+            for size in SIZES:
+                together[size].append(fleet.seconds(size, size))
+            alone.append(fleet.seconds(largest, 1))
+    print("hosts, all at once    seconds  per host")
+    for size, seconds in together.items():
+        median = statistics.median(seconds)
+        print("%-18d %10.2f %9.2f" % (size, median, median / size))
+    one_by_one = statistics.median(alone)
+    print("%-18s %10.2f %9.2f" % ("%d, forks=1" % largest, one_by_one, one_by_one / largest))
+    ratio = statistics.median(together[largest]) / one_by_one
+    verdict = "ok" if ratio <= LIMIT else "MISSED"
+    print(
+        "%d hosts, all at once / one after the other: %.3f x, limit %.1f x, %s (%d runs, %d processors)"
+        % (largest, ratio, LIMIT, verdict, runs, os.cpu_count() or 0)
+    )
+    return 0 if ratio <= LIMIT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
