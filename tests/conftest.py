@@ -33,4 +33,5 @@ def register_collection(root: Path) -> None:
 
 
 register_collection(ROOT)
-sys.path.insert(0, str(ROOT / "gpu-admin-tools"))
+for folder in ("gpu-admin-tools", "container", "tests"):
+    sys.path.insert(0, str(ROOT / folder))

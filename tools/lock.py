@@ -25,13 +25,13 @@ HEADER = """\
 
 
 def main() -> int:
-    """Write requirements/run.txt and requirements/test.txt."""
+    """Write a file for each group into requirements/."""
     tools = ROOT / ".cache" / "lock"
     if not (tools / "bin" / "uv").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", tools], check=True)
         subprocess.run([tools / "bin" / "python", "-m", "pip", "install", "--quiet", UV], check=True)
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv else [f"--upgrade-package={name}" for name in sys.argv[1:]]
-    for group in ("run", "test"):
+    for group in ("run", "operand", "test"):
         out = f"requirements/{group}.txt"
         command: list[str | Path] = [
             tools / "bin" / "uv",
@@ -43,8 +43,9 @@ def main() -> int:
         ]
         command += ["--universal", "--python-version", "3.11", "--generate-hashes"]
         command += ["--no-header", "--no-emit-index-url", "--no-emit-find-links", "--output-file", out, *upgrade]
-        # Both environments hold the same versions of what they share.
-        command += ["--constraint", "requirements/run.txt"] if group == "test" else []
+        # All environments hold the same versions of what they share.
+        command += ["--constraint", "requirements/run.txt"] if group != "run" else []
+        command += ["--constraint", "requirements/operand.txt"] if group == "test" else []
         subprocess.run(command, cwd=ROOT, check=True)
         text = (ROOT / out).read_text()
         (ROOT / out).write_text(HEADER % group + text)

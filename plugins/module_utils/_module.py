@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -21,15 +21,20 @@ DEVICE_ARGUMENTS: dict[str, Any] = {
     "admin_tools": {"type": "path"},
 }
 
+STATE_ARGUMENTS: dict[str, Any] = {"state_folder": {"type": "path"}}
+
 VFIO_USER = "vfio-user:"
 
 
-def bus_named(name: str) -> Bus:
-    """'sysfs' or 'vfio-user:<folder>' as a bus. Raises InvalidRequest."""
+def bus_named(name: str, state_folder: Optional[str] = None) -> Bus:
+    """'sysfs' or 'vfio-user:<folder>' as a bus. Raises InvalidRequest.
+
+    ``state_folder`` is where a sysfs bus keeps its lock, instead of /run.
+    """
     if "\0" in name:
         raise InvalidRequest("%r is not a bus." % name, "Leave out the NUL character.")
     if name == "sysfs":
-        return SysfsBus()
+        return SysfsBus(state_folder=state_folder or "/run")
     if name.startswith(VFIO_USER) and len(name) > len(VFIO_USER):
         return VfioUserBus(name[len(VFIO_USER) :])
     raise InvalidRequest("%r is not a bus." % name, "Use sysfs, or vfio-user: followed by a folder of sockets.")

@@ -70,10 +70,28 @@ options:
       - V(vfio-user:FOLDER) is a folder of vfio-user sockets named C(<PCI address>.sock), for emulated devices.
     type: str
     default: sysfs
+  state_folder:
+    description:
+      - Where the lock and the note of settings that are not proven to be in force are kept, with O(bus=sysfs).
+      - The default is C(/run). A container, whose C(/run) is its own, gives a folder of the host. With other buses
+        they lie beside the sockets.
+    type: path
   admin_tools:
     description:
       - Path of a gpu-admin-tools checkout, or of the folder that it is installed in, instead of the installed package.
     type: path
+  gate:
+    description:
+      - Path of a unix socket. After all checks and before the first write the module connects to it, sends the plan
+        as a line of JSON, and waits for the line C(go). Then holders and modes are looked at again.
+      - If the connection is closed without the word, or cannot be made, nothing is written and the task fails.
+      - For a program that starts the task while it still makes the devices free. In check mode, and when there is
+        nothing to write, the gate is not used.
+    type: path
+  gate_timeout:
+    description: Seconds to wait for O(gate) to open.
+    type: float
+    default: 600
   fact_file:
     description:
       - Where to keep the modes that were read back as a local fact of the host, such as
@@ -224,8 +242,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import fact
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request, checked_seconds
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
 
 
 def main() -> None:
@@ -238,6 +257,9 @@ def main() -> None:
             "busy_timeout": {"type": "float", "default": 300},
             "reset": {"type": "bool", "default": True},
             "fact_file": {"type": "path"},
+            "gate": {"type": "path"},
+            "gate_timeout": {"type": "float", "default": 600},
+            **_module.STATE_ARGUMENTS,
             **_module.DEVICE_ARGUMENTS,
         },
         mutually_exclusive=[("mode", "modes")],
@@ -247,7 +269,9 @@ def main() -> None:
     given = module.params
     fact_file = None if module.check_mode else given["fact_file"]
     try:
-        change = ModeChange(_request(given), _module.bus_named(given["bus"]), given["admin_tools"])
+        gate = Gate(given["gate"], checked_seconds("gate_timeout", given["gate_timeout"])) if given["gate"] else None
+        bus = _module.bus_named(given["bus"], given["state_folder"])
+        change = ModeChange(_request(given), bus, given["admin_tools"], gate=gate)
         if fact_file:
             fact.can_be_kept(fact_file)
     except GpuError as error:

@@ -33,6 +33,12 @@ options:
       - V(vfio-user:FOLDER) is a folder of vfio-user sockets named C(<PCI address>.sock), for emulated devices.
     type: str
     default: sysfs
+  state_folder:
+    description:
+      - Where the lock and the note of settings that are not proven to be in force are kept, with O(bus=sysfs).
+      - The default is C(/run). A container, whose C(/run) is its own, gives a folder of the host. With other buses
+        they lie beside the sockets.
+    type: path
   admin_tools:
     description:
       - Path of a gpu-admin-tools checkout, or of the folder that it is installed in, instead of the installed package.
@@ -192,11 +198,12 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors impor
 
 def main() -> None:
     """Run as an Ansible module."""
-    module = AnsibleModule(argument_spec=_module.DEVICE_ARGUMENTS, supports_check_mode=True)
+    arguments = {**_module.DEVICE_ARGUMENTS, **_module.STATE_ARGUMENTS}
+    module = AnsibleModule(argument_spec=arguments, supports_check_mode=True)
     given = module.params
     try:
         found = report.read(
-            _module.bus_named(given["bus"]),
+            _module.bus_named(given["bus"], given["state_folder"]),
             [parse_address(address) for address in given["devices"]],
             given["admin_tools"],
             boot_timeout_s=given["boot_timeout"],

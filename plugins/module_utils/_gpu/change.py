@@ -16,7 +16,8 @@ from . import admin_tools, holders, lock
 from .apply import Change
 from .bus import Bus, Function, parse_address
 from .devices import Device, Found, none_found, opened, read_all
-from .errors import DeviceBusy, GpuError, InvalidRequest, raise_all
+from .errors import DeviceBusy, GpuError, InvalidRequest, PlanOutdated, raise_all
+from .gate import Gate
 from .mode import MODES
 from .parallel import each
 from .plan import Plan, assign, check_fabric, make
@@ -83,7 +84,9 @@ class ModeChange:
         tools_path: Optional[str] = None,
         root: str = "/",
         clock: Clock = SYSTEM_CLOCK,
+        gate: Optional[Gate] = None,
     ) -> None:
+        self._gate = gate
         self._request = request.checked()
         self._bus = bus
         self._tools_path = tools_path
@@ -116,6 +119,7 @@ class ModeChange:
                 change.check()
                 self._change = change
                 if plan.is_change and not only_plan:
+                    self._pass_gate(plan, chosen, by_address)
                     change.stage()
                     self._still_free(change, chosen)
                     change.reset()
@@ -167,6 +171,17 @@ class ModeChange:
             found = read_all(devices, self._request.boot_timeout_s, self._clock)
             check_fabric(plan, [*self._found, *found])
 
+    def _pass_gate(self, plan: Plan, functions: Sequence[Function], devices: Mapping[str, Device]) -> None:
+        """Wait until the first write is allowed, then look again: time has passed since holders and modes were read."""
+        if self._gate is None:
+            return
+        self._gate.wait({"devices": [described(found) for found in self._found], "plan": plan.steps()})
+        held = holders.find(functions, self._root)
+        if held:
+            raise holders.busy(held)
+        outcomes = each(plan.devices, lambda one: _unchanged(devices[one.address], one.found))
+        raise_all([outcome.error for outcome in outcomes if outcome.error is not None])
+
     def _still_free(self, change: Change, functions: Sequence[Function]) -> None:
         """Look again right before the reset: a virtual machine may have started while knobs were staged."""
         held = holders.find(functions, self._root)
@@ -210,6 +225,18 @@ class ModeChange:
             "reset_pending": bool((plan and plan.reset_pending) or (done and done.staged and not done.was_reset)),
             "seconds": {name: round(value, 3) for name, value in (done.seconds if done else {}).items()},
         }
+
+
+def _unchanged(device: Device, mode: str) -> None:
+    now = device.mode()
+    if now != mode:
+        raise PlanOutdated(
+            "%s: the mode was %s when the plan was made, and now it is %s." % (device.address, mode, now),
+            "Nothing was written. Run again.",
+            device=device.address,
+            before=mode,
+            now=now,
+        )
 
 
 def described(found: Found) -> dict[str, Any]:

@@ -117,6 +117,18 @@ class RunInProgress(GpuError):
     retryable = True
 
 
+class GateClosed(GpuError):
+    """The one who was to allow the first write did not; nothing was written."""
+
+    retryable = True
+
+
+class PlanOutdated(GpuError):
+    """A device changed between the plan and the first write; nothing was written."""
+
+    retryable = True
+
+
 class Several(GpuError):
     """More than one device has a problem; ``errors`` holds each."""
 

@@ -23,8 +23,9 @@ class SysfsBus(bus.Bus):
 
     name = "sysfs"
 
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "/", state_folder: str = "/run") -> None:
         self.root = Path(root)
+        self._state_folder = state_folder
 
     def find(self) -> list[bus.Function]:
         """Every NVIDIA GPU and NVSwitch that the kernel lists, by address."""
@@ -40,8 +41,8 @@ class SysfsBus(bus.Bus):
         return list(functions)
 
     def lock_path(self) -> str:
-        """In /run, which is emptied at boot and where only root may create files."""
-        return str(self.root / "run/confidential-gpu.lock")
+        """In /run, which is emptied at boot and where only root may create files, or the folder given instead."""
+        return str(self.root / self._state_folder.lstrip("/") / "confidential-gpu.lock")
 
 
 class SysfsFunction(bus.Function):

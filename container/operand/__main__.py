@@ -1,0 +1,127 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""python -m operand: the process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from . import connection, controller, log, settings
+from .cluster import Cluster
+from .connection import NoConnection
+from .controller import Controller
+from .health import Health, Server
+from .kube import ApiError, Kube
+from .messages import Message, NodeSeen, PodsSeen, StopAsked, WatchFailed
+from .metrics import Metrics
+from .node import Node, Pod
+from .readiness import ReadinessFile
+from .run import Runner
+from .settings import BadSetting, Settings
+from .watch import Watch
+
+LOG = logging.getLogger(__package__)
+Tell = Callable[[Message], None]
+
+
+class Process:
+    """Everything put together."""
+
+    def __init__(self, chosen: Settings, kube: Kube, make_runner: Callable[[Tell], controller.Runner]) -> None:
+        self._settings = chosen
+        self._kube = kube
+        self._cluster = Cluster(kube, chosen.node_name)
+        self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self.metrics = Metrics()
+        self.health = Health(time.monotonic)
+        self._controller = Controller(
+            chosen,
+            self._cluster,
+            make_runner(self.inbox.put),
+            self._watch_pods,
+            ReadinessFile(chosen.readiness_file),
+            self.metrics,
+            time.monotonic,
+        )
+
+    def run(self) -> None:
+        """Until a stop is asked for."""
+        if self._settings.metrics_port:
+            Server(self._settings.metrics_port, self.health, self.metrics.registry).start()
+        watch = Watch(self._kube, self._cluster.this_node(), self._node_told, self._failed("node"))
+        watch.start()
+        try:
+            self._work()
+        finally:
+            watch.end()
+
+    def _work(self) -> None:
+        while True:
+            self.health.busy()
+            delay_s = self._controller.act()
+            self.health.ready = self._controller.settled
+            self.health.idle()
+            if self._controller.stopped:
+                return
+            try:
+                message = self.inbox.get(timeout=delay_s)
+            except queue.Empty:
+                continue
+            self._controller.handle(message)
+
+    def stop(self, *_signal: object) -> None:
+        """Ask for the end; may be called from a signal handler."""
+        self.inbox.put(StopAsked())
+
+    def _node_told(self, objects: list[dict[str, Any]]) -> None:
+        self.inbox.put(NodeSeen(Node.of(objects[0]) if objects else None))
+
+    def _failed(self, what: str) -> Callable[[ApiError], None]:
+        return lambda error: self.inbox.put(WatchFailed(what, str(error)))
+
+    def _watch_pods(self, everywhere: bool) -> Watch:
+        name = "pods of all namespaces" if everywhere else "pods"
+
+        def told(objects: list[dict[str, Any]]) -> None:
+            self.inbox.put(PodsSeen(everywhere, tuple(Pod.of(one) for one in objects)))
+
+        def failed(error: ApiError) -> None:
+            if error.is_forbidden:
+                self.inbox.put(PodsSeen(everywhere, denied=str(error)))
+            self.inbox.put(WatchFailed(name, str(error)))
+
+        namespace = None if everywhere else self._settings.operator_namespace
+        watch = Watch(self._kube, self._cluster.pods(namespace), told, failed)
+        watch.start()
+        return watch
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run the operand; the exit status."""
+    try:
+        chosen = settings.parse(arguments, environment)
+        log.configure(chosen.log_json, chosen.debug)
+        where = connection.of_file(chosen.kubeconfig) if chosen.kubeconfig else connection.of_pod(environment)
+    except (BadSetting, NoConnection) as error:
+        print(f"k8s-cc-manager: {error}", file=sys.stderr)
+        return 2
+    process = Process(
+        chosen, Kube(where), lambda tell: Runner(chosen.bus, chosen.state_folder, chosen.boot_timeout_s, tell)
+    )
+    signal.signal(signal.SIGTERM, process.stop)
+    signal.signal(signal.SIGINT, process.stop)
+    LOG.info("Looking after the node %s, devices on %s.", chosen.node_name, chosen.bus)
+    process.run()
+    LOG.info("Stopped.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,63 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The GPU Operator's components on this node: which to pause, how to put them back, whose pods are in the way.
+
+Nothing here reaches the API. A component is paused by the value of its label; the DaemonSet's controller then removes
+its pod. A label that is absent is never created, and one that the user has set to something else meanwhile stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .journal import Journal
+from .names import COMPONENT_LABELS, NOT_DEPLOYED, PAUSED
+from .node import Pod
+
+# What a paused label was if no journal tells: the GPU Operator sets no other value for a component that runs.
+RUNNING = "true"
+
+
+def running(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels of the components that run on the node and can be paused, with their values."""
+    return {
+        key: labels[key] for key in COMPONENT_LABELS if key in labels and labels[key] not in (*NOT_DEPLOYED, PAUSED)
+    }
+
+
+def paused(labels: Mapping[str, str]) -> list[str]:
+    """The labels that are paused."""
+    return [key for key in COMPONENT_LABELS if labels.get(key) == PAUSED]
+
+
+def taken_down(labels: Mapping[str, str], journal: Journal | None) -> Journal:
+    """The journal for pausing what runs now; what was paused before keeps its original."""
+    kept = {key: (journal.originals if journal else {}).get(key, RUNNING) for key in paused(labels)}
+    return Journal({**kept, **running(labels)})
+
+
+def restored(labels: Mapping[str, str], journal: Journal | None) -> dict[str, str]:
+    """The labels that are still paused, with the values to put back."""
+    originals = journal.originals if journal else {}
+    return {key: originals.get(key, RUNNING) for key in paused(labels)}
+
+
+def in_the_way(pods: Iterable[Pod]) -> list[Pod]:
+    """The pods of components, in whatever phase they are: gone means deleted.
+
+    A component's pod is owned by its DaemonSet, and carries the DaemonSet's node selector; pod labels differ between
+    releases of the GPU Operator.
+    """
+    names = {name for names in COMPONENT_LABELS.values() for name in names}
+    return [
+        pod
+        for pod in pods
+        if pod.daemon_set and (pod.daemon_set in names or any(key in pod.node_selector for key in COMPONENT_LABELS))
+    ]
+
+
+def users(pods: Iterable[Pod]) -> list[Pod]:
+    """The pods that hold GPUs and are no component's."""
+    every = list(pods)
+    components = {pod.uid or pod.words for pod in in_the_way(every)}
+    return [pod for pod in every if pod.holds_gpus and (pod.uid or pod.words) not in components]

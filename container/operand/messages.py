@@ -1,0 +1,59 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the controller is told, by the threads that wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .node import Node, Pod
+
+
+@dataclass(frozen=True)
+class NodeSeen:
+    """The node as the watch saw it; None: it is not there."""
+
+    node: Node | None
+
+
+@dataclass(frozen=True)
+class PodsSeen:
+    """The pods on the node, of one namespace or of all; or why they cannot be seen."""
+
+    everywhere: bool
+    pods: tuple[Pod, ...] = ()
+    denied: str = ""
+
+
+@dataclass(frozen=True)
+class RunPlanned:
+    """A run waits at its gate."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """A run has an answer: the module's, or the error that came instead."""
+
+    run: int
+    result: Mapping[str, Any]
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class WatchFailed:
+    """A watch met an error; it goes on by itself."""
+
+    what: str
+    error: str
+
+
+@dataclass(frozen=True)
+class StopAsked:
+    """SIGTERM."""
+
+
+Message = NodeSeen | PodsSeen | RunPlanned | RunEnded | WatchFailed | StopAsked

@@ -1,0 +1,79 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics, in a registry of their own; and what they are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from .names import FAILED, MIXED, MODES
+from .reading import Reading
+
+PREFIX = "cc_manager_"
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300)
+PHASES = ("evict", "run", "stage", "reset", "boot", "verify", "restore")
+UNKNOWN = "unknown"
+
+
+class Metrics:
+    """Everything that is counted. Names begin with cc_manager_."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+        self._state = gauge("state", "1 for the state label's value", "state")
+        self._wanted = gauge("wanted", "1 for the mode that is wanted of all devices", "mode")
+        self._device = gauge("device_mode", "1 for the mode as last read", "device", "mode")
+        self.changing = gauge("changing", "1 while a change is under way")
+        self.gave_up = gauge("gave_up", "1 when no further attempt is made for this wish")
+        self.last_reading = gauge("last_reading_timestamp_seconds", "when the devices were last read")
+        self.changes = counter("changes", "changes by result: done, failed or abandoned", "result")
+        self.failures = counter("failures", "failed attempts by kind of error", "kind")
+        self.retries = counter("retries", "attempts after a failed one")
+        self.watch_restarts = counter("watch_restarts", "watches that met an error", "watch")
+        self.api_errors = counter("api_errors", "requests that failed, by HTTP status; 0: no answer", "status")
+        self.drift = counter("drift", "devices found in another mode than they were left in")
+        self.events_lost = counter("events_lost", "Events that the API refused")
+        self._phases = Histogram(
+            PREFIX + "phase_seconds", "seconds of a change", ("phase",), buckets=SECONDS, registry=self.registry
+        )
+        for phase in PHASES:
+            self._phases.labels(phase)
+        for result in ("done", "failed", "abandoned"):
+            self.changes.labels(result)
+
+    def phase(self, name: str, seconds: float) -> None:
+        """How long a part of a change took."""
+        self._phases.labels(name).observe(max(0.0, seconds))
+
+    def show_state(self, state: str) -> None:
+        """The state label."""
+        _one(self._state, (*MODES, MIXED, FAILED, UNKNOWN), state or UNKNOWN)
+
+    def show_wanted(self, mode: str | None) -> None:
+        """The wish; None: none."""
+        _one(self._wanted, (*MODES, "none"), mode or "none")
+
+    def show_devices(self, reading: Reading) -> None:
+        """Each device's mode."""
+        self._device.clear()
+        for device in reading.devices:
+            self._device.labels(device.address, device.mode or UNKNOWN).set(1)
+
+    def run_phases(self, seconds: Mapping[str, float]) -> None:
+        """The parts of a run: the slowest device of each."""
+        for name, value in seconds.items():
+            self.phase(name, value)
+
+
+def _one(gauge: Gauge, names: tuple[str, ...], chosen: str) -> None:
+    for name in names:
+        gauge.labels(name).set(1 if name == chosen else 0)

@@ -1,0 +1,44 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Names that others know: labels, annotations, components. What the GPU Operator and Kata expect is in their words."""
+
+from __future__ import annotations
+
+MODES = ("off", "on", "devtools", "ppcie")
+OFF, ON, DEVTOOLS, PPCIE = MODES
+# What a device's mode can be beside those.
+UNSUPPORTED = "unsupported"
+INVALID = "invalid"
+
+# Labels of the node.
+MODE_LABEL = "nvidia.com/cc.mode"  # the user's wish
+STATE_LABEL = "nvidia.com/cc.mode.state"
+READY_LABEL = "nvidia.com/cc.ready.state"
+FAILED = "failed"
+MIXED = "mixed"
+
+# Annotations of the node.
+WANTED_ANNOTATION = "nvidia.com/cc.mode.devices-wanted"  # the user's wishes for single devices
+CHANGING_ANNOTATION = "nvidia.com/cc.mode.changing"
+REASON_ANNOTATION = "nvidia.com/cc.mode.reason"
+DEVICES_ANNOTATION = "nvidia.com/cc.mode.devices"
+JOURNAL_ANNOTATION = "nvidia.com/cc.mode.journal"
+
+# The GPU Operator starts a component's pods on the nodes where its label is "true".
+DEPLOY_PREFIX = "nvidia.com/gpu.deploy."
+PAUSED = "paused-for-cc-mode-change"
+# Values with which the user or the GPU Operator keeps a component away.
+NOT_DEPLOYED = ("false", "")
+# Component to the DaemonSets that it stands for, in the GPU Operator's releases.
+COMPONENTS = {
+    "vfio-manager": ("nvidia-vfio-manager",),
+    "vgpu-manager": ("nvidia-vgpu-manager-daemonset",),
+    "vgpu-device-manager": ("nvidia-vgpu-device-manager",),
+    "sandbox-validator": ("nvidia-sandbox-validator",),
+    "sandbox-device-plugin": ("nvidia-sandbox-device-plugin-daemonset",),
+    "kata-sandbox-device-plugin": ("nvidia-kata-sandbox-device-plugin-daemonset",),
+}
+COMPONENT_LABELS = {DEPLOY_PREFIX + component: names for component, names in COMPONENTS.items()}
+
+# Extended resources of GPUs and NVSwitches, as the device plugins name them (nvidia.com/pgpu, nvidia.com/gpu, ...).
+RESOURCE_PREFIX = "nvidia.com/"

@@ -1,0 +1,152 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of the devices, from the modules' answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .names import DEVICES_ANNOTATION, MIXED, OFF, ON, PPCIE, UNSUPPORTED
+
+GPU = "gpu"
+YES, NO, UNKNOWN = "yes", "no", "unknown"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU or NVSwitch. ``mode`` None: not known; ``in_use``: the mode is the one read before it was in use."""
+
+    address: str
+    kind: str = GPU
+    name: str = ""
+    supported: tuple[str, ...] = ()
+    mode: str | None = None
+    pending: str | None = None
+    in_use: bool = False
+    unproven: bool = False
+    problem: str = ""
+
+    @property
+    def is_gpu(self) -> bool:
+        """False for an NVSwitch."""
+        return self.kind == GPU
+
+    def is_in(self, wanted: str) -> bool:
+        """True when the device is in the mode and stays in it over a reset."""
+        if self.mode != wanted or self.pending not in (None, wanted):
+            return False
+        return not (self.unproven and wanted in (ON, PPCIE))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All devices of the node; ``host_support``: whether the host can do confidential computing (yes, no, unknown)."""
+
+    devices: tuple[Device, ...] = ()
+    host_support: str = UNKNOWN
+
+    @property
+    def problems(self) -> list[str]:
+        """Why modes could not be read; use by somebody is none."""
+        return [device.problem for device in self.devices if device.problem and not device.in_use]
+
+    def shared_mode(self) -> str | None:
+        """The mode of all GPUs, 'mixed' if they differ, None if one is not known. A GPU without CC is off."""
+        modes = {OFF if one.mode == UNSUPPORTED else one.mode for one in self.devices if one.is_gpu}
+        if not modes or None in modes:
+            return None
+        return modes.pop() if len(modes) == 1 else MIXED
+
+    def knowing(self, known: Mapping[str, str]) -> Reading:
+        """The same, with modes that are known from before for devices that are in use and were not touched.
+
+        A mode changes at resets only, and nobody resets a device under its user.
+        """
+        return replace(
+            self,
+            devices=tuple(
+                replace(one, mode=known[one.address])
+                if one.in_use and one.mode is None and one.address in known
+                else one
+                for one in self.devices
+            ),
+        )
+
+    def modes(self) -> dict[str, str]:
+        """Address to mode where it is known."""
+        return {one.address: one.mode for one in self.devices if one.mode is not None}
+
+    def text(self) -> str:
+        """The annotation's value."""
+        entries: dict[str, dict[str, Any]] = {}
+        for one in self.devices:
+            entry: dict[str, Any] = {"kind": one.kind, "mode": one.mode, "name": one.name}
+            if one.pending not in (None, one.mode):
+                entry["pending"] = one.pending
+            if one.in_use:
+                entry["in_use"] = True
+            if one.problem and not one.in_use:
+                entry["problem"] = one.problem
+            entries[one.address] = entry
+        return json.dumps(entries, sort_keys=True)
+
+
+def published_modes(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Address to mode as an earlier process has published them."""
+    try:
+        found = json.loads(annotations.get(DEVICES_ANNOTATION, "{}"))
+        return {str(address): entry["mode"] for address, entry in found.items() if isinstance(entry["mode"], str)}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def read(result: Mapping[str, Any]) -> Reading:
+    """The reading in an answer of cc_mode_info."""
+    return Reading(tuple(_device(one) for one in result["devices"]), _host_support(result["host"]))
+
+
+def _device(entry: Mapping[str, Any]) -> Device:
+    problem = entry["problem"]
+    return Device(
+        entry["address"],
+        entry["kind"],
+        entry["name"],
+        tuple(entry["supported_modes"]),
+        entry["mode"],
+        entry["pending_mode"],
+        entry["in_use"],
+        entry["settings_unproven"],
+        f"{problem['cause']} {problem['remedy']}" if problem else "",
+    )
+
+
+def _host_support(host: Mapping[str, Mapping[str, str]]) -> str:
+    """One processor has one vendor: the other's module is never loaded, so one clear answer is enough."""
+    values = [host[name]["value"] for name in ("tdx", "sev_snp")]
+    return YES if YES in values else NO if NO in values else UNKNOWN
+
+
+def changed(before: Reading, entries: Iterable[Mapping[str, Any]], done: bool) -> Reading:
+    """The reading after a run of cc_mode, from the devices in its answer: what it read back, None where it did not.
+
+    A run that is done leaves nothing pending and nothing unproven.
+    """
+    devices = {one.address: one for one in before.devices}
+    for entry in entries:
+        address, mode = entry["address"], entry["mode_after"]
+        known = devices.get(address, Device(address, entry["kind"], entry["name"], tuple(entry["supported_modes"])))
+        touched = entry["staged"] or entry["reset"] or mode != entry["mode_before"]
+        if mode is None and not touched:
+            devices[address] = known  # the run could not read it either, and changed nothing
+            continue
+        problem = "" if mode is not None else f"{address}: the mode could not be read back after the change."
+        pending = None if done or touched else known.pending
+        unproven = known.unproven and not done and not entry["reset"]
+        supported = tuple(entry["supported_modes"]) or known.supported
+        devices[address] = replace(
+            known, supported=supported, mode=mode, pending=pending, in_use=False, unproven=unproven, problem=problem
+        )
+    return replace(before, devices=tuple(devices[address] for address in sorted(devices)))

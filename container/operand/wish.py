@@ -1,0 +1,137 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The wish: what the user, or the default, asks of the node's devices. Nothing here touches anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from .names import MODE_LABEL, MODES, OFF, PPCIE, UNSUPPORTED, WANTED_ANNOTATION
+from .node import Node
+from .reading import NO, UNKNOWN, Device, Reading
+
+ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])")
+DEFAULT = "the default mode"
+
+
+class Refused(ValueError):
+    """The wish cannot be carried out; nothing was touched. The text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A mode for all devices, and others for single ones. ``mode`` None: only for those."""
+
+    mode: str | None
+    devices: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def words(self) -> str:
+        """'on', 'on, 0000:17:00.0 devtools'."""
+        return ", ".join([*([self.mode] if self.mode else []), *(f"{where} {mode}" for where, mode in self.devices)])
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """There is no wish yet, because something has to be known first."""
+
+    reason: str
+
+
+def of(node: Node, default: str, host_support: str) -> Wish | Undecided | None:
+    """The wish of a node; None when neither label nor annotation nor default asks for anything. Raises Refused.
+
+    The default counts for a node without the label. On a host without confidential computing it is off; as long as it
+    is not known what the host can do, nothing is done.
+    """
+    label = node.labels.get(MODE_LABEL)
+    devices = _devices(node.annotations.get(WANTED_ANNOTATION))
+    if label:
+        return Wish(_mode(label, f"The label {MODE_LABEL}"), devices)
+    if default:
+        mode = _mode(default, DEFAULT[0].upper() + DEFAULT[1:])
+        if host_support == NO:
+            return Wish(OFF, devices)
+        if host_support == UNKNOWN and mode != OFF:
+            return Undecided(
+                f"Whether {DEFAULT} {mode} applies is not known: neither kvm_intel nor kvm_amd is loaded, so the "
+                f"host does not say whether it can do confidential computing. Load it, or set the label {MODE_LABEL}."
+            )
+        return Wish(mode, devices)
+    return Wish(None, devices) if devices else None
+
+
+def _mode(text: str, what: str) -> str:
+    if text not in MODES:
+        raise Refused(f"{what} is {text!r}, which is not a mode. Use one of {', '.join(MODES)}.")
+    return text
+
+
+def _devices(text: str | None) -> tuple[tuple[str, str], ...]:
+    if not text:
+        return ()
+    what = f"The annotation {WANTED_ANNOTATION}"
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{what} is not JSON: {error}. Give a mapping from PCI address to mode.") from error
+    if not isinstance(found, dict):
+        raise Refused(f"{what} is not a mapping. Give one from PCI address to mode.")
+    devices: dict[str, str] = {}
+    for key, mode in found.items():
+        match = ADDRESS.fullmatch(key)
+        if not match:
+            raise Refused(f"{what} names {key!r}, which is not a PCI address. Write it as 0000:17:00.0.")
+        address = f"{match.group(1) or '0000'}:{match.group(2)}".lower()
+        if address in devices:
+            raise Refused(f"{what} names {address} twice. Name each device once.")
+        devices[address] = _mode(mode if isinstance(mode, str) else str(mode), f"{what} for {address}")
+    return tuple(sorted(devices.items()))
+
+
+def wanted(wish: Wish, reading: Reading) -> dict[str, str]:
+    """The mode that each device shall be in; devices of which nothing is asked are left out. Raises Refused.
+
+    NVSwitches know no CC modes: beside GPUs that get one they are off. A GPU without CC is off as it is.
+    """
+    single = dict(wish.devices)
+    present = {device.address for device in reading.devices}
+    missing = sorted(set(single) - present)
+    if missing:
+        raise Refused(
+            f"The annotation {WANTED_ANNOTATION} names {', '.join(missing)}, where there is no NVIDIA GPU or NVSwitch. "
+            f"Present: {', '.join(sorted(present)) or 'none'}."
+        )
+    modes = {}
+    unable = []
+    for device in reading.devices:
+        mode = single.get(device.address, _general(wish.mode, device))
+        if mode is None or (mode == OFF and device.mode == UNSUPPORTED):
+            continue
+        if device.mode is not None and not device.in_use and mode not in device.supported:
+            does = ", ".join(device.supported) or "no mode"
+            unable.append(f"{device.address} ({device.name or 'unknown'}) cannot do {mode}; it supports {does}")
+        modes[device.address] = mode
+    if unable:
+        raise Refused(f"{'; '.join(unable)}. Choose a mode that every device supports, or update its firmware.")
+    return modes
+
+
+def _general(mode: str | None, device: Device) -> str | None:
+    if device.is_gpu or mode in (None, PPCIE):
+        return mode
+    return OFF
+
+
+def satisfied(wish: Wish, reading: Reading) -> bool:
+    """True when every device is where the wish wants it. Raises Refused."""
+    modes = wanted(wish, reading)
+    return all(device.is_in(modes[device.address]) for device in reading.devices if device.address in modes)
+
+
+def needs_naming(wish: Wish, reading: Reading) -> bool:
+    """True when one mode for all devices does not say it: then each device's mode has to be given."""
+    every = wanted(wish, reading)
+    return bool(wish.devices) or len(every) < len(reading.devices)

@@ -1,0 +1,195 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The store behind HTTP on loopback: enough of the API server for the operand's client."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from .store import Object, Refusal, Store, fits, metadata_only, selection
+
+BOOKMARK_S = 0.5
+SUBRESOURCES = ("eviction",)
+
+
+class ApiServer:
+    """A running server. ``stop`` and ``start`` end and begin it on the same port; clients lose their connections."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.port = 0
+        self._server: _Server | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Begin."""
+        self._server = _Server(("127.0.0.1", self.port), self.store)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        """End, and break every connection."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+            server.cut()
+
+    def cut(self) -> None:
+        """Break every connection; the server goes on."""
+        if self._server is not None:
+            self._server.cut()
+
+
+@contextlib.contextmanager
+def serving(store: Store) -> Iterator[ApiServer]:
+    """A server for as long as it is used."""
+    server = ApiServer(store)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], store: Store) -> None:
+        self.store = store
+        self.clients: set[socket.socket] = set()
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.clients.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.clients.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Broken connections are what tests are about."""
+
+    def cut(self) -> None:
+        for client in list(self.clients):
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, *_arguments: object) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        self._serve(self._get)
+
+    def do_PATCH(self) -> None:
+        self._serve(self._patch)
+
+    def do_POST(self) -> None:
+        self._serve(self._post)
+
+    def _serve(self, work: Any) -> None:
+        parts = urlsplit(self.path)
+        query = dict(parse_qsl(parts.query))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        try:
+            work(parts.path, query, body)
+        except Refusal as refusal:
+            self._answer(refusal.status, {"kind": "Status", "code": refusal.status, "message": refusal.message})
+
+    def _get(self, path: str, query: dict[str, str], _body: Any) -> None:
+        store = self.server.store
+        field = selection(query.get("fieldSelector", ""))
+        if query.get("watch"):
+            store.asked("watch", path)
+            self._watch(path, field, int(query["resourceVersion"]), float(query["timeoutSeconds"]))
+        elif path.count("/") in (3, 5):
+            store.asked("list", path)
+            found, version = store.list(path, field)
+            self._answer(
+                200, {"items": [self._shaped(one) for one in found], "metadata": {"resourceVersion": str(version)}}
+            )
+        else:
+            store.asked("get", path)
+            collection, _slash, name = path.rpartition("/")
+            self._answer(200, self._shaped(store.get(collection, name)))
+
+    def _patch(self, path: str, _query: dict[str, str], body: Any) -> None:
+        if self.headers["Content-Type"] != "application/merge-patch+json":
+            raise Refusal(415, "merge patches only")
+        self.server.store.asked("patch", path, body)
+        collection, _slash, name = path.rpartition("/")
+        self._answer(200, self._shaped(self.server.store.patch(collection, name, body)))
+
+    def _post(self, path: str, _query: dict[str, str], body: Any) -> None:
+        store = self.server.store
+        store.asked("create", path, body)
+        collection, _slash, name = path.rpartition("/")
+        if name in SUBRESOURCES:
+            collection, _slash, name = collection.rpartition("/")
+            store.patch(collection, name, {"metadata": {"deletionTimestamp": "now"}})
+            self._answer(201, {"kind": "Status", "status": "Success"})
+        else:
+            self._answer(201, store.create(path, body))
+
+    def _shaped(self, found: Object) -> Object:
+        return metadata_only(found) if "PartialObjectMetadata" in self.headers.get("Accept", "") else found
+
+    def _watch(self, path: str, field: dict[str, str], version: int, timeout_s: float) -> None:
+        store = self.server.store
+        store.since(path, version)  # an expired version is refused before the first event
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            with store.changed:
+                try:
+                    changes = store.since(path, version)
+                    if not changes:
+                        store.changed.wait(min(left, BOOKMARK_S))
+                        changes = store.since(path, version)
+                except Refusal as refusal:
+                    self._event("ERROR", {"code": refusal.status, "message": refusal.message})
+                    break
+                version = max([version, store.version])
+            for change in changes:
+                if fits(change.found, field):
+                    self._event(change.kind, self._shaped(change.found))
+            if not changes:
+                self._event("BOOKMARK", {"metadata": {"resourceVersion": str(version)}})
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _event(self, kind: str, about: Object) -> None:
+        line = json.dumps({"type": kind, "object": about}).encode() + b"\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+        self.wfile.flush()
+
+    def _answer(self, status: int, content: Any) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)

@@ -1,0 +1,182 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Objects with resource versions, merge patches with preconditions, and a history that watches follow and that ends."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Object = dict[str, Any]
+
+
+class Refusal(Exception):
+    """The API's way to say no."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Change(NamedTuple):
+    """One entry of the history."""
+
+    version: int
+    kind: str  # ADDED, MODIFIED, DELETED
+    collection: str
+    found: Object
+
+
+class Request(NamedTuple):
+    """What is asked, for those who count, deny or break requests."""
+
+    verb: str  # get, list, watch, patch, create, delete
+    path: str
+    body: Any = None
+
+
+class Store:
+    """Collections of objects by the path of their collection: /api/v1/nodes, /api/v1/namespaces/x/pods."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.version = 100
+        self.compacted = 100
+        self.objects: dict[tuple[str, str], Object] = {}
+        self.history: list[Change] = []
+        self.listeners: list[Callable[[Change], None]] = []
+        self.requests: list[Request] = []
+        # Called with each request before it is served; raises Refusal to deny it.
+        self.before: Callable[[Request], None] = lambda request: None
+
+    # --- what clients do ----------------------------------------------------------------------------------------------
+
+    def asked(self, verb: str, path: str, body: Any = None) -> None:
+        """Note a request, or refuse it."""
+        request = Request(verb, path, copy.deepcopy(body))
+        self.requests.append(request)
+        self.before(request)
+
+    def get(self, collection: str, name: str) -> Object:
+        with self.lock:
+            found = self.objects.get((collection, name))
+            if found is None:
+                raise Refusal(404, f"{collection}/{name} not found")
+            return copy.deepcopy(found)
+
+    def list(self, collection: str, field: Mapping[str, str]) -> tuple[list[Object], int]:
+        with self.lock:
+            found = [
+                one for (where, _name), one in self.objects.items() if within(where, collection) and fits(one, field)
+            ]
+            return copy.deepcopy(found), self.version
+
+    def create(self, collection: str, found: Object) -> Object:
+        with self.changed:
+            name = found["metadata"]["name"]
+            if (collection, name) in self.objects:
+                raise Refusal(409, f"{collection}/{name} exists")
+            made = copy.deepcopy(found)
+            self.version += 1
+            made["metadata"].setdefault("uid", f"uid-{self.version}")
+            self._store("ADDED", collection, made)
+            return copy.deepcopy(made)
+
+    def patch(self, collection: str, name: str, patch: Mapping[str, Any]) -> Object:
+        """A JSON merge patch (RFC 7386); a resource version in it is a precondition."""
+        with self.changed:
+            found = self.get(collection, name)
+            wanted = patch.get("metadata", {}).get("resourceVersion")
+            if wanted is not None and wanted != found["metadata"]["resourceVersion"]:
+                raise Refusal(409, "the object has been modified; please apply your changes to the latest version")
+            made = merged(found, patch)
+            made["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+            if made == found:
+                return found  # nothing changes, no new version
+            self.version += 1
+            self._store("MODIFIED", collection, made)
+            return copy.deepcopy(made)
+
+    def delete(self, collection: str, name: str) -> None:
+        with self.changed:
+            found = self.get(collection, name)
+            self.version += 1
+            del self.objects[(collection, name)]
+            self._note("DELETED", collection, found)
+
+    def since(self, collection: str, version: int) -> list[Change]:
+        """The changes of a collection after a version. Raises 410 when the history does not go back so far."""
+        with self.lock:
+            if version < self.compacted:
+                raise Refusal(410, f"too old resource version: {version} ({self.compacted})")
+            return [one for one in self.history if one.version > version and within(one.collection, collection)]
+
+    # --- what goes on behind ------------------------------------------------------------------------------------------
+
+    def compact(self) -> None:
+        """Forget the history."""
+        with self.changed:
+            self.version += 1
+            self.compacted = self.version
+            self.history.clear()
+            self.changed.notify_all()
+
+    def _store(self, kind: str, collection: str, made: Object) -> None:
+        made["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[(collection, made["metadata"]["name"])] = made
+        self._note(kind, collection, made)
+
+    def _note(self, kind: str, collection: str, found: Object) -> None:
+        kept = copy.deepcopy(found)
+        kept["metadata"]["resourceVersion"] = str(self.version)
+        change = Change(self.version, kind, collection, kept)
+        self.history.append(change)
+        self.changed.notify_all()
+        for listener in list(self.listeners):
+            listener(change)
+
+
+def within(where: str, collection: str) -> bool:
+    """True for the collection itself; /api/v1/pods holds the pods of all namespaces."""
+    if where == collection:
+        return True
+    kind = collection.rpartition("/")[2]
+    return collection == f"/api/v1/{kind}" and where.startswith("/api/v1/namespaces/") and where.endswith("/" + kind)
+
+
+def fits(found: Object, field: Mapping[str, str]) -> bool:
+    """True when each selected field has its value."""
+    for path, value in field.items():
+        at: Any = found
+        for part in path.split("."):
+            at = (at or {}).get(part)
+        if at != value:
+            return False
+    return True
+
+
+def merged(found: Any, patch: Any) -> Any:
+    """RFC 7386."""
+    if not isinstance(patch, Mapping):
+        return copy.deepcopy(patch)
+    made = dict(found) if isinstance(found, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            made.pop(key, None)
+        else:
+            made[key] = merged(made.get(key), value)
+    return made
+
+
+def selection(text: str) -> dict[str, str]:
+    """A field selector."""
+    return dict(part.split("=", 1) for part in text.split(",") if part)
+
+
+def metadata_only(found: Object) -> Object:
+    """PartialObjectMetadata."""
+    return {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": found["metadata"]}

@@ -1,0 +1,29 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Sites for the operand's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from simulation import Site
+
+settings.register_profile("plain", deadline=None, database=None)
+settings.load_profile("plain")
+
+
+@pytest.fixture
+def site() -> Iterator[Callable[..., Site]]:
+    """Make a site; at the end nothing may have happened on it that never must."""
+    made: list[Site] = []
+
+    def make(*arguments: str, **options: Any) -> Site:
+        made.append(Site(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        assert one.violations == []

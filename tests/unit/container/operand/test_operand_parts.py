@@ -1,0 +1,241 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Small parts: settings, journal, readings, log lines, the readiness file, the gate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from operand import journal, reading, settings
+from operand.log import JsonLines, configure
+from operand.readiness import ReadinessFile
+from operand.run import ListeningGate
+from operand.settings import OPTIONS, BadSetting
+
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GateClosed
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
+
+PREFIX = "nvidia.com/gpu.deploy."
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
+    found = settings.parse([], {"NODE_NAME": "n"}, str(tmp_path / "none"))
+    assert found.default_cc_mode == ""  # a default that nobody set changes nothing
+    assert found.evict_operator_components
+    assert found.operator_namespace == "gpu-operator"
+    assert found.readiness_file == "/run/nvidia/validations/.cc-manager-ctr-ready"
+    assert (found.bus, found.busy, found.drift_interval_s) == ("sysfs", "refuse", 300)
+
+
+def test_every_variable_has_a_flag_and_the_flag_wins() -> None:
+    values = {
+        "EVICT_OPERATOR_COMPONENTS": "false",
+        "CC_MANAGER_DRIFT_REPAIR": "false",
+        "CC_MANAGER_BUSY": "drain",
+        "CC_MANAGER_LOG_FORMAT": "json",
+    }
+    for option in OPTIONS:
+        text = values.get(option.variable, "7")
+        arguments = ["--node-name", "n"] if option.variable != "NODE_NAME" else []
+        by_flag = settings.parse([*arguments, option.flag, text], {option.variable: "6"})
+        by_variable = settings.parse(arguments, {option.variable: text})
+        assert getattr(by_flag, option.field) == getattr(by_variable, option.field)
+
+
+def test_the_references_flags() -> None:
+    arguments = ["--kubeconfig", "k", "-m", "off", "--node-name", "n", "--debug"]
+    found = settings.parse(arguments, {})
+    assert (found.kubeconfig, found.default_cc_mode, found.node_name, found.debug) == ("k", "off", "n", True)
+
+
+def test_the_namespace_of_the_service_account(tmp_path: Path) -> None:
+    file = tmp_path / "namespace"
+    file.write_text("mine\n")
+    assert settings.parse([], {"NODE_NAME": "n"}, str(file)).operator_namespace == "mine"
+    chosen = settings.parse([], {"NODE_NAME": "n", "OPERATOR_NAMESPACE": "other"}, str(file))
+    assert chosen.operator_namespace == "other"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("EVICT_OPERATOR_COMPONENTS", "perhaps", "true or false"),
+        ("CC_MANAGER_BUSY", "kill", "one of refuse, wait, drain"),
+        ("CC_MANAGER_BUSY_TIMEOUT", "soon", "seconds, 0 or more"),
+        ("CC_MANAGER_BUSY_TIMEOUT", "inf", "seconds, 0 or more"),
+        ("CC_MANAGER_METRICS_PORT", "70000", "a port"),
+        ("CC_MANAGER_RETRY_LIMIT", "0", "1 or more"),
+    ],
+)
+def test_settings_that_cannot_be(variable: str, value: str, words: str) -> None:
+    with pytest.raises(BadSetting, match=f"{variable} is '{value}'. Give {words}"):
+        settings.parse([], {"NODE_NAME": "n", variable: value})
+
+
+# --- what others may have edited --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[[[[", '{"%svfio-manager": 1}' % PREFIX, '{"other": "true"}'])
+def test_a_journal_that_is_none_holds_nothing(text: str) -> None:
+    assert journal.read({"nvidia.com/cc.mode.journal": text}) == journal.Journal({})
+
+
+def test_a_journal_keeps_what_is_ours() -> None:
+    text = json.dumps({PREFIX + "vfio-manager": "mine", PREFIX + "vgpu-manager": "paused-for-cc-mode-change", "x": "y"})
+    assert journal.read({"nvidia.com/cc.mode.journal": text}) == journal.Journal({PREFIX + "vfio-manager": "mine"})
+    assert journal.read({}) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {}}'])
+def test_modes_that_were_not_published(text: str) -> None:
+    assert reading.published_modes({"nvidia.com/cc.mode.devices": text}) == {}
+
+
+# --- log lines --------------------------------------------------------------------------------------------------------
+
+
+def test_json_lines() -> None:
+    try:
+        raise ValueError("x")
+    except ValueError as error:
+        record = logging.LogRecord("operand", logging.ERROR, "", 0, "words %s", ("more",), (ValueError, error, None))
+    entry = json.loads(JsonLines().format(record))
+    assert (entry["level"], entry["message"], entry["trace"]) == ("error", "words more", "ValueError: x")
+    assert entry["time"].endswith("Z")
+
+
+def test_log_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("operand")
+    before = (logger.handlers, logger.propagate, logger.level)
+    try:
+        configure(as_json=True, debug=False)
+        logging.getLogger("operand.x").info("seen")
+        configure(as_json=False, debug=True)
+        logging.getLogger("operand.x").debug("too")
+    finally:
+        logger.handlers, logger.propagate = before[:2]
+        logger.setLevel(before[2])
+    first, second = capsys.readouterr().err.splitlines()
+    assert json.loads(first)["message"] == "seen"
+    assert second.endswith("DEBUG too")
+
+
+# --- the readiness file -----------------------------------------------------------------------------------------------
+
+
+def test_the_readiness_file(tmp_path: Path) -> None:
+    path = tmp_path / "validations" / "ready"
+    file = ReadinessFile(str(path))
+    file.remove()
+    file.write()
+    file.write()
+    assert path.exists()
+    file.remove()
+    assert not path.exists()
+
+
+def test_a_readiness_file_that_cannot_be_is_a_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    ReadinessFile(str(tmp_path / "file" / "ready")).write()
+    ReadinessFile(str(tmp_path / "folder")).remove()
+    assert "cannot be written" in caplog.text
+    assert "cannot be removed" in caplog.text
+    ReadinessFile("").write()
+    ReadinessFile("").remove()
+
+
+# --- the gate ---------------------------------------------------------------------------------------------------------
+
+
+class Side:
+    """The module's side of a gate, in a thread."""
+
+    def __init__(self, path: str, timeout_s: float = 10) -> None:
+        self.error: GateClosed | None = None
+        self.done = threading.Event()
+        threading.Thread(target=self._wait, args=(Gate(path, timeout_s),), daemon=True).start()
+
+    def _wait(self, gate: Gate) -> None:
+        try:
+            gate.wait({"plan": ["x" * 100_000]})
+        except GateClosed as error:
+            self.error = error
+        self.done.set()
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> tuple[ListeningGate, threading.Event]:
+    planned = threading.Event()
+    return ListeningGate(str(tmp_path / "gate"), planned.set), planned
+
+
+def test_a_gate_opens(listening: tuple[ListeningGate, threading.Event]) -> None:
+    gate, planned = listening
+    side = Side(gate.path)
+    assert planned.wait(10)
+    assert not side.done.is_set()
+    gate.open()
+    assert side.done.wait(10)
+    assert side.error is None
+    gate.close()
+    gate.close()
+    gate.open()  # a run that is gone: nothing
+
+
+def test_a_gate_closes(listening: tuple[ListeningGate, threading.Event]) -> None:
+    gate, planned = listening
+    side = Side(gate.path)
+    assert planned.wait(10)
+    gate.close()
+    assert side.done.wait(10)
+    assert "it was closed" in str(side.error)
+
+
+def test_a_gate_that_is_closed_before_anybody_comes(listening: tuple[ListeningGate, threading.Event]) -> None:
+    gate, planned = listening
+    gate.close()
+    side = Side(gate.path)
+    assert side.done.wait(10)
+    assert "ECONNREFUSED" in str(side.error)
+    assert not planned.is_set()
+
+
+def test_a_gate_that_nobody_opens(listening: tuple[ListeningGate, threading.Event]) -> None:
+    gate, _planned = listening
+    side = Side(gate.path, timeout_s=0.1)
+    assert side.done.wait(10)
+    assert "not opened within 0.1 s" in str(side.error)
+    gate.close()
+
+
+def test_a_gate_to_which_somebody_says_something_else(tmp_path: Path) -> None:
+    path = str(tmp_path / "gate")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        side = Side(path)
+        connection, _address = listener.accept()
+        with connection:
+            connection.sendall(b"no\n")
+            assert side.done.wait(10)
+    assert side.error is not None
+    assert side.error.retryable
+
+
+def test_a_visitor_who_leaves_without_a_plan(listening: tuple[ListeningGate, threading.Event]) -> None:
+    gate, planned = listening
+    with socket.socket(socket.AF_UNIX) as visitor:
+        visitor.connect(gate.path)
+    assert not planned.wait(0.2)
+    gate.close()
+    assert os.path.exists(gate.path)
