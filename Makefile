@@ -20,7 +20,7 @@ NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
 SUITES ?=
 
-.PHONY: help setup setup-dev python demo node test test-vm lint format build bench lock system-deps clean
+.PHONY: help setup setup-dev python demo node test test-vm test-cluster image lint format build bench bench-cluster lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ test: setup-dev ## every suite whose tools are there; some: make test SUITES="un
 test-vm: setup-dev ## everything on a real kernel in a virtual machine, power cuts included (half an hour and more)
 	@$(bin)/python -m pytest tests/vm -q
 
+test-cluster: setup-dev ## a real Kubernetes with the operand on it (ten minutes more at the first time; see tests/cluster/README.md)
+	@$(bin)/python -m pytest tests/chart tests/cluster -q
+
+image: setup ## the operand's image, dist/cc-manager.tar
+	@$(bin)/python -m tools.image
+
 lint: setup-dev ## the fast checks
 	@$(bin)/python tests/run.py lint
 
@@ -61,6 +67,10 @@ build: setup ## build the collection into dist/
 
 bench: setup-dev ## measure: the module, many hosts at once, a run on a host that is ready (half an hour)
 	@status=0; for one in run fleet ready_host; do $(bin)/python tests/bench/$$one.py || status=1; done; exit $$status
+
+bench-cluster: setup-dev ## measure the operand in a Kubernetes, and a thousand nodes
+	@$(bin)/python -m tests.bench.cluster
+	@$(bin)/python -m tests.bench.crowd
 
 lock: python ## resolve pyproject.toml anew into requirements/
 	@$(python) tools/lock.py

@@ -25,6 +25,8 @@ PASSED, FAILED, NOT_RUN = "passed", "FAILED", "did not run"
 GROUPS = {"lint": ("layers", "ruff", "mypy", "ansible-lint"), "sanity": ("sanity-*",)}
 # The Pythons that an ansible-core of the lock runs on.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+# Debian 12 has no package of it.
+GO = "install Go 1.26 or later from go.dev/dl"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Suite:
     files: str = ""  # a pattern; until a file matches, there is nothing to run
     tools: Sequence[str] = ()
     enable: str = ""
+    as_root: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,15 @@ def suites() -> list[Suite]:
         ),
         Suite("conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py"),
         Suite("cuts", [(python, "tests/cuts/run.py")], files="tests/cuts/run.py"),
+        Suite("chart", [(*pytest, "tests/chart", "-q")], files="tests/chart/**/test_*.py", tools=["go"], enable=GO),
+        Suite(
+            "cluster",
+            [(*pytest, "tests/cluster", "-q")],
+            files="tests/cluster/**/test_*.py",
+            tools=["go", "buildah", "busybox", "containerd", "iptables", "mmdebstrap", "runc"],
+            enable=f"make system-deps; {GO}",
+            as_root=True,
+        ),
     ]
 
 
@@ -128,10 +140,13 @@ def select(every: Sequence[Suite], names: Sequence[str]) -> list[Suite]:
 
 def run(suite: Suite, root: Path = ROOT) -> Outcome:
     """Run one suite, if what it needs is there."""
-    missing = [tool for tool in suite.tools if shutil.which(tool) is None]
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    missing = [tool for tool in suite.tools if shutil.which(tool, path=path) is None]
     if missing:
         enable = suite.enable or "make setup-dev"
         return Outcome(suite, NOT_RUN, why=f"no {' and no '.join(missing)}: {enable}")
+    if suite.as_root and os.geteuid() != 0:
+        return Outcome(suite, NOT_RUN, why="it makes namespaces: run it as root")
     if suite.files and not any(root.glob(suite.files)):
         return Outcome(suite, NOT_RUN, why=f"nothing there: {suite.files}")
     print(f"\n=== {suite.name} " + "=" * (115 - len(suite.name)), flush=True)

@@ -20,6 +20,10 @@ while read -r program package; do
 done < <(grep '^[a-z]' tests/vm/packages.txt)
 # A Python that was not installed as a Debian package may be there; then nothing is missing.
 python3 -c 'import venv, ensurepip' 2> /dev/null || missing+=(python3 python3-venv)
+# What the cluster of tests/cluster is made of: a program, and the package that it is in.
+while read -r program package; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || missing+=("$package")
+done < <(grep -v -e '^#' -e '^$' "$(dirname "$0")/../tests/cluster/packages.txt")
 
 [ ${#missing[@]} -gt 0 ] || exit 0
 command -v apt-get > /dev/null || { echo "system-deps: install these by your package manager: ${missing[*]}" >&2; exit 1; }

@@ -1,0 +1,243 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The whole cluster: started, looked at, hurt and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import images
+from .api import Api, ApiError, Object
+from .programs import EVERY, NEEDED
+from .settings import NODE, SERVER, Settings
+from .space import Process, Space, SpaceError
+
+CGROUPS = Path("/sys/fs/cgroup")
+NODE_PATH = f"/api/v1/nodes/{NODE}"
+
+
+class Cluster:
+    """A running cluster of one node."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.space = Space(folder)
+        self.settings = Settings(folder / "k")
+        self.api = Api(folder / "api.sock")
+        self.processes: dict[str, Process] = {}
+        # Its own, so that it meets nobody else's pods and can be removed when it is empty.
+        self.cgroup = f"cluster-{os.getpid()}"
+        self._programs: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Everything, until the node is ready. Raises NotPossible, SpaceError, ApiError."""
+        self._programs = {program.name: str(program.path()) for program in NEEDED}
+        pause = images.archive()
+        self._make_cgroup()
+        self.settings.write(f"/{self.cgroup}")
+        self.space.start()
+        self.launch("etcd", self.settings.etcd())
+        self.launch("kube-apiserver", self.settings.apiserver())
+        self.processes["containerd"] = self.space.launch(
+            "containerd", "containerd", "-c", self.settings.path("containerd.toml")
+        )
+        self.wait_for_server()
+        self.launch("kube-controller-manager", self.settings.controller_manager())
+        self.launch("kube-scheduler", self.settings.scheduler())
+        self.launch("kubelet", self.settings.kubelet())
+        self.launch("kube-proxy", self.settings.proxy())
+        self.start_proxy()
+        self.load(pause)
+        self.api.until(f"/api/v1/nodes?fieldSelector=metadata.name={NODE}", is_ready, 60)
+
+    def end(self) -> None:
+        """Take it all down."""
+        self.space.end()
+        self._remove_cgroup()
+
+    def launch(self, name: str, arguments: list[str]) -> None:
+        """Start one of the programs, again if it was stopped."""
+        self.processes[name] = self.space.launch(name, self._programs[name], *arguments)
+
+    def start_server(self) -> None:
+        """The API server, after it was stopped."""
+        self.launch("kube-apiserver", self.settings.apiserver())
+        self.wait_for_server()
+
+    def start_etcd(self) -> None:
+        """etcd, after it was stopped."""
+        self.launch("etcd", self.settings.etcd())
+
+    def wait_for_server(self, timeout_s: float = 60.0) -> None:
+        """Until it says that it is ready."""
+        server = self.processes["kube-apiserver"]
+        deadline = time.monotonic() + timeout_s
+        while self.kubectl("get", "--raw", "/readyz", check=False) != "ok":
+            server.check()
+            if time.monotonic() > deadline:
+                raise SpaceError(f"the API server is not ready after {timeout_s:.0f} s: {server.words()}")
+            time.sleep(0.1)  # it announces its readiness to nobody
+
+    def start_proxy(self) -> None:
+        """The way in for requests from outside."""
+        path = self.folder / "api.sock"
+        command = ["--kubeconfig", self.settings.path("admin.kubeconfig"), "proxy", f"--unix-socket={path}"]
+        self.launch("kubectl", command)
+        deadline = time.monotonic() + 20
+        while not path.exists():
+            self.processes["kubectl"].check()
+            if time.monotonic() > deadline:
+                raise SpaceError("kubectl proxy opens no socket")
+            time.sleep(0.02)
+
+    def kubectl(self, *arguments: str, check: bool = True, input: str | None = None, kubeconfig: str = "") -> str:
+        """Run kubectl inside, as the administrator unless a kubeconfig is given; its output."""
+        config = kubeconfig or self.settings.path("admin.kubeconfig")
+        return self.space.run(self._programs["kubectl"], "--kubeconfig", config, *arguments, check=check, input=input)
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        """Create or change objects."""
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=yaml.safe_dump_all(objects))
+
+    def helm(self, *arguments: str) -> str:
+        """Run Helm inside."""
+        helm = str(EVERY["helm"].path())
+        return self.space.run(helm, "--kubeconfig", self.settings.path("admin.kubeconfig"), *arguments)
+
+    def load(self, archive: Path) -> None:
+        """Give the images of a docker archive to the node."""
+        address = self.settings.path("containerd.sock")
+        self.space.run("ctr", "-a", address, "-n", "k8s.io", "images", "import", str(archive))
+
+    def node(self) -> Object:
+        """The node."""
+        found: Object = self.api.get(NODE_PATH)
+        return found
+
+    def label(self, **labels: str | None) -> None:
+        """Set labels of the node whose names are below nvidia.com/ (``cc__mode`` for cc.mode); None takes one away."""
+        self.set_labels({f"nvidia.com/{key.replace('__', '.')}": value for key, value in labels.items()})
+
+    def set_labels(self, labels: Mapping[str, str | None]) -> None:
+        """Set labels of the node; None takes one away."""
+        self.api.patch(NODE_PATH, {"metadata": {"labels": dict(labels)}})
+
+    def until_node(self, good: Callable[[Object], bool], timeout_s: float) -> Object:
+        """The node, once it is as it should be. Raises ApiError."""
+        return self.api.until(f"/api/v1/nodes?fieldSelector=metadata.name={NODE}", good, timeout_s)
+
+    def pods(self, namespace: str, selector: str = "") -> list[Object]:
+        """Pods by label selector."""
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        items: list[Object] = self.api.get(f"{path}?labelSelector={selector}" if selector else path)["items"]
+        return items
+
+    def kill_container(self, pod: Object, name: str = "") -> None:
+        """kill -9 of a pod's container, as the kernel would."""
+        states = pod["status"]["containerStatuses"]
+        (found,) = [state["containerID"] for state in states if not name or state["name"] == name]
+        address = self.settings.path("containerd.sock")
+        self.space.run("ctr", "-a", address, "-n", "k8s.io", "task", "kill", "-s", "SIGKILL", found.split("//")[1])
+
+    def container_pid(self, pod: Object) -> int:
+        """The first process of a pod's only container, as this process sees it."""
+        (state,) = pod["status"]["containerStatuses"]
+        identifier = state["containerID"].split("//")[1]
+        for path in Path("/proc").glob("[0-9]*/cgroup"):
+            with contextlib.suppress(OSError):
+                status = path.parent / "status"
+                if identifier in path.read_text() and _is_first(status.read_text()):
+                    return int(path.parent.name)
+        raise ApiError(f"no process of container {identifier}")
+
+    def memory_peak_bytes(self, pod: Object) -> int:
+        """The most memory that a pod's container ever had, page cache included, as the kernel counts it."""
+        return int(self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").read_text())
+
+    def forget_memory_peak(self, pod: Object) -> None:
+        """Let the peak begin anew at what the container has now."""
+        self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").write_text("0")
+
+    def cpu_ns(self, pod: Object) -> int:
+        """Processor time that a pod's container has had, in nanoseconds."""
+        text = self._cgroup_file(pod, "cpuacct", "cpuacct.usage", "cpu.stat").read_text()
+        return int(text) if text.strip().isdigit() else int(text.split()[1]) * 1000
+
+    def _cgroup_file(self, pod: Object, controller: str, name: str, name_v2: str) -> Path:
+        """A file of a container's cgroup, by its name in version 1 and in version 2."""
+        for line in Path(f"/proc/{self.container_pid(pod)}/cgroup").read_text().splitlines():
+            _number, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                return CGROUPS / controller / path.lstrip("/") / name
+            if not controllers and (CGROUPS / path.lstrip("/") / name_v2).exists():
+                return CGROUPS / path.lstrip("/") / name_v2
+        raise ApiError(f"no cgroup with {name} or {name_v2}")
+
+    def _make_cgroup(self) -> None:
+        for root in _cgroup_roots():
+            group = root / self.cgroup
+            group.mkdir(exist_ok=True)
+            # A group of cpuset holds nothing until it has processors; its children take them from it.
+            if (group / "cgroup.clone_children").exists() and (root / "cpuset.cpus").exists():
+                (group / "cgroup.clone_children").write_text("1")
+                for name in ("cpuset.cpus", "cpuset.mems"):
+                    (group / name).write_text((root / name).read_text())
+
+    def _remove_cgroup(self) -> None:
+        deadline = time.monotonic() + 10
+        for root in _cgroup_roots():
+            while (root / self.cgroup).exists():
+                for folder, _folders, _files in os.walk(root / self.cgroup, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
+                if time.monotonic() > deadline:
+                    raise SpaceError(f"{root / self.cgroup} is still in use")
+                time.sleep(0.02)  # a group empties a moment after its processes were killed
+
+
+def _cgroup_roots() -> list[Path]:
+    """One for each hierarchy of version 1, the one of version 2."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS]
+    return [path for path in sorted(CGROUPS.iterdir()) if path.is_dir() and not path.is_symlink()]
+
+
+def _is_first(status: str) -> bool:
+    """Whether /proc/PID/status is of the first process of its innermost pid namespace."""
+    (line,) = [line for line in status.splitlines() if line.startswith("NSpid:")]
+    return line.split()[-1] == "1"
+
+
+def is_ready(node: Object) -> bool:
+    """Whether a node is ready for pods."""
+    conditions = node.get("status", {}).get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+@contextlib.contextmanager
+def running(keep: Path | None = None) -> Iterator[Cluster]:
+    """A cluster that is there for as long as the context is. Its logs go to ``keep`` when something goes wrong."""
+    # Short, because a socket's path has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as name:
+        cluster = Cluster(Path(name))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.end()
+            if keep is not None and (Path(name) / "log").is_dir():
+                shutil.rmtree(keep, ignore_errors=True)
+                shutil.copytree(Path(name) / "log", keep)
+
+
+__all__ = ["SERVER", "Cluster", "is_ready", "running"]

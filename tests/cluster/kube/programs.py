@@ -1,0 +1,92 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The programs that are built from Go modules. Each is built once, and again when its go.mod or go.sum changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.vm.bench.cache import ROOT, finished
+
+CACHE = ROOT / ".cache" / "cluster"
+GO = Path(__file__).resolve().parent.parent / "go"
+PACKAGES = GO.parent / "packages.txt"
+# Without a version the server calls itself v0.0.0-master+$Format:%H$, which Helm and the GPU Operator refuse.
+VERSION = "k8s.io/component-base/version"
+BIN = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class NotPossible(RuntimeError):
+    """Something that this machine lacks; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A Go program: the folder with its go.mod, and its package."""
+
+    name: str
+    module: str
+    package: str
+
+    def path(self) -> Path:
+        """The executable; built when it is not in the cache. Raises NotPossible."""
+        return finished(self.name, self._ingredients(), self._build, CACHE) / self.name
+
+    def _ingredients(self) -> list[str]:
+        folder = GO / self.module
+        return [self.package, *(_flags()), *((folder / name).read_text() for name in ("go.mod", "go.sum"))]
+
+    def _build(self, folder: Path) -> None:
+        if shutil.which("go") is None:
+            raise NotPossible("there is no Go: install Go 1.26 or later (go.dev/dl), and put it on PATH")
+        command = ["go", "build", *_flags(), "-o", str(folder / self.name), self.package]
+        environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+        done = subprocess.run(command, cwd=GO / self.module, env=environment, check=False)
+        if done.returncode:
+            raise NotPossible(f"go could not build {self.package} (its words are above)")
+
+
+def _flags() -> list[str]:
+    version = _version("k8s.io/kubernetes")
+    major, minor = version.lstrip("v").split(".")[:2]
+    names = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    return ["-trimpath", "-ldflags", " ".join(["-s -w", *(f"-X {VERSION}.{key}={names[key]}" for key in names)])]
+
+
+def _version(module: str) -> str:
+    """The version that go.mod requires of a module."""
+    for line in (GO / "kubernetes/go.mod").read_text().splitlines():
+        words = line.split()
+        if words[:1] == [module]:
+            return words[1]
+    raise NotPossible(f"tests/cluster/go/kubernetes/go.mod does not require {module}")
+
+
+KUBERNETES = [
+    Program(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}")
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
+]
+ETCD = Program("etcd", "kubernetes", "go.etcd.io/etcd/server/v3")
+HELM = Program("helm", "helm", "helm.sh/helm/v4/cmd/helm")
+KWOK = Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok")
+NEEDED = [*KUBERNETES, ETCD]
+EVERY = {program.name: program for program in [*NEEDED, HELM, KWOK]}
+
+
+def missing_packages() -> list[str]:
+    """The packages of packages.txt whose program is not there."""
+    rows = (line.split() for line in PACKAGES.read_text().splitlines() if line and not line.startswith("#"))
+    return sorted({package for program, package in rows if shutil.which(program, path=BIN) is None})
+
+
+def check_machine() -> None:
+    """Raises NotPossible with what to do about it."""
+    if os.geteuid() != 0:
+        raise NotPossible("a cluster needs root: run the suite as root")
+    if missing := missing_packages():
+        raise NotPossible(f"programs are missing: apt-get install {' '.join(missing)}")

@@ -1,0 +1,63 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Debian packages from the archive that this machine's own apt uses, or from the one that DEBIAN_MIRROR names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+SETTING = "DEBIAN_MIRROR"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class NotPossible(RuntimeError):
+    """Something that this machine lacks; the message names the remedy."""
+
+
+def mirror(label: str = "Debian") -> str:
+    """The address of a Debian archive; with the label Debian-Security, of its security updates, or nothing."""
+    chosen = os.environ.get(SETTING)
+    if chosen:
+        return chosen if label == "Debian" else ""
+    command = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(SITE) $(REPO_URI)", "Created-By: Packages"]
+    targets = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in targets.stdout.splitlines():
+        words = line.split()
+        if words[:2] == ["Debian", label]:
+            return words[3].rstrip("/")
+    if label != "Debian":
+        return ""
+    raise NotPossible(f"apt on this machine knows no Debian archive: run apt-get update, or set {SETTING} to one")
+
+
+def sources(suite: str, security: bool = False, backports: bool = False) -> str:
+    """Lines for apt."""
+    suites = [suite, f"{suite}-updates"] + ([f"{suite}-backports"] if backports else [])
+    lines = [f"deb [signed-by={KEYRING}] {mirror()} {name} main" for name in suites]
+    if security and (updates := mirror("Debian-Security")):
+        lines.append(f"deb [signed-by={KEYRING}] {updates} {suite}-security main")
+    return "\n".join(lines)
+
+
+def mmdebstrap(target: Path, suite: str, packages: Sequence[str], options: Sequence[str], apt_sources: str) -> None:
+    """Run mmdebstrap. Raises NotPossible with the end of what it said."""
+    command = ["mmdebstrap", "--quiet", f"--include={','.join(packages)}", *options, suite, str(target), "-"]
+    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{PATH}", "LC_ALL": "C.UTF-8"}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            input=apt_sources,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise NotPossible("there is no mmdebstrap: make system-deps") from None
+    if done.returncode:
+        raise NotPossible(f"mmdebstrap ended with status {done.returncode}: {done.stdout[-3000:]}")

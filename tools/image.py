@@ -1,0 +1,249 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Build the operand's image: python -m tools.image [--tag NAME] [--out FILE]
+
+Everything that is fetched is fetched here: Debian's packages by mmdebstrap, Python's by hash. container/Containerfile
+then copies and compiles. Equal sources give an equal image: times are those of
+SOURCE_DATE_EPOCH, by default the last commit's.
+The Debian packages are kept in .cache/image; `make clean`, or --fresh, takes the newest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from packaging.markers import Marker
+
+from tools import debian
+from tools.artifact import shipped
+from tools.sbom import document
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "image"
+CONTAINER = ROOT / "container"
+LOCK = ROOT / "requirements" / "operand.txt"
+SUITE = "trixie"
+PYTHON = "3.13"
+# The C library of trixie runs wheels made for any of these.
+PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (41, 39, 35, 34, 31, 28, 26, 24, 17)] + ["manylinux2014_x86_64"]
+SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
+# Where Ansible looks without being told.
+COLLECTION = "usr/share/ansible/collections/ansible_collections/confidential/gpu"
+# Parts of the collection that the operand runs.
+COLLECTION_PARTS = ("galaxy.yml", "meta/", "plugins/", "playbooks/cc_mode", "roles/cc_mode/")
+SBOM = "usr/share/sbom/cc-manager.spdx.json"
+MAX_COMPRESSED_BYTES = 60 * 1000 * 1000
+# What is in the Python packages and never runs here.
+LEFT_OUT = ("bin", "ansible_test", "*/tests", "kubernetes/e2e_test", "kubernetes/docs", "**/*.pyi", "**/*.c", "**/*.h")
+PROGRAMS = {
+    "k8s-cc-manager": "from operand.__main__ import main\n\nsys.exit(main(sys.argv[1:], os.environ))\n",
+    "ansible-playbook": "from ansible.cli.playbook import main\n\nsys.exit(main())\n",
+}
+
+
+def main() -> int:
+    """Build, write, say what came out; 1 when it is too large."""
+    parser = argparse.ArgumentParser(description="Build the operand's image.")
+    parser.add_argument("--tag", default="localhost/cc-manager:dev", help="the image's name")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist/cc-manager.tar", help="where the docker archive goes")
+    parser.add_argument("--fresh", action="store_true", help="fetch the Debian packages again")
+    options = parser.parse_args()
+    try:
+        compressed = build(options.tag, options.out.absolute(), options.fresh)
+    except debian.NotPossible as error:
+        print(f"image: {error}", file=sys.stderr)
+        return 1
+    fits = compressed <= MAX_COMPRESSED_BYTES
+    print(f"{options.out}: {options.tag}, {digest(options.out)}")
+    limit = f"limit {MAX_COMPRESSED_BYTES / 1e6:.0f} MB"
+    print(f"compressed {compressed / 1e6:.1f} MB, {limit}: {'ok' if fits else 'too large'}")
+    return 0 if fits else 1
+
+
+def build(tag: str, out: Path, fresh: bool = False) -> int:
+    """The image as a docker archive, and its list of contents beside it; the layers' size when compressed, in bytes."""
+    epoch = source_date_epoch()
+    base = root_file_system(epoch, fresh)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        context = Path(name) / "context"
+        context.mkdir()
+        os.link(base / "rootfs.tar", context / "rootfs.tar")
+        shutil.copy(CONTAINER / "Containerfile", context)
+        fill(context / "root")
+        sbom = document(json.loads((base / "packages.json").read_text()), context / "root" / SITE, epoch)
+        write(context / "root" / SBOM, sbom)
+        settle(context / "root", epoch)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(out.with_suffix(".spdx.json"), sbom)
+        buildah_build(Path(name), context, tag, out, epoch)
+    return compressed_bytes(out)
+
+
+def source_date_epoch() -> int:
+    """Seconds: the environment's, or the last commit's."""
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    command = ["git", "log", "-1", "--format=%ct"]
+    return int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def root_file_system(epoch: int, fresh: bool) -> Path:
+    """A folder with Debian's packages, unpacked and trimmed, as rootfs.tar, and the list of them as packages.json."""
+    packages = list(rows(CONTAINER / "packages.txt"))
+    hook = CONTAINER / "trim.sh"
+    ingredients = [SUITE, packages, hook.read_text(), (CONTAINER / "left-out.txt").read_text(), epoch]
+    key = hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:16]
+    folder = CACHE / f"debian-{key}"
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    if not folder.is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        draft = CACHE / f"draft-{os.getpid()}"
+        draft.mkdir()
+        # mmdebstrap's own cleaning needs files of apt, which the hook takes away.
+        options = ["--variant=extract", "--skip=cleanup", "--dpkgopt=path-exclude=/usr/share/man/*"]
+        options += [f"--extract-hook={hook} {CONTAINER / 'left-out.txt'} {draft / 'packages.json'} $1"]
+        os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
+        debian.mmdebstrap(draft / "rootfs.tar", SUITE, packages, options, debian.sources(SUITE, security=True))
+        for old in CACHE.glob("debian-*"):
+            shutil.rmtree(old)
+        draft.rename(folder)
+    return folder
+
+
+def fill(root: Path) -> None:
+    """Everything that lies on top of Debian."""
+    install(root / SITE)
+    shutil.copytree(CONTAINER / "operand", root / SITE / "operand", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in shipped(ROOT):
+        if name.startswith(COLLECTION_PARTS):
+            write(root / COLLECTION / name, (ROOT / name).read_text())
+    for name, text in PROGRAMS.items():
+        write(root / "usr/local/bin" / name, f"#!/usr/bin/python3\nimport os\nimport sys\n\n{text}", 0o755)
+
+
+def install(site: Path) -> None:
+    """The Python packages, by hash, as wheels for the image's Python."""
+    lock = site.parent / "operand.txt"
+    write(lock, for_image(LOCK.read_text()))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-compile"]
+    command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"]
+    command += ["--implementation", "cp", "--python-version", PYTHON, *(f"--platform={one}" for one in PLATFORMS)]
+    # The lock's markers have said which Python each version is for; pip would ask the one that runs it.
+    command += ["--ignore-requires-python"]
+    done = subprocess.run([*command, "--target", site, "-r", lock], check=False)
+    lock.unlink()
+    if done.returncode:
+        raise debian.NotPossible(f"pip could not install {LOCK.relative_to(ROOT)} (its words are above)")
+    for pattern in LEFT_OUT:
+        for path in sorted(site.glob(pattern)):
+            remove(path)
+    # Lists of files with hashes, among them of files that are left out; and who installed it.
+    for path in [
+        *site.glob("*.dist-info/RECORD"),
+        *site.glob("*.dist-info/INSTALLER"),
+        *site.glob("*.dist-info/REQUESTED"),
+    ]:
+        path.unlink()
+
+
+def for_image(lock: str) -> str:
+    """The lines of a lock file that hold for the image's Python: pip would take those for the Python that runs it."""
+    about = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.0"}
+    chosen = []
+    for entry in re.split(r"\n(?=\S)", lock):
+        name, separator, rest = entry.partition(" ; ")
+        marker, backslash, hashes = rest.partition(" \\\n")
+        if not separator:
+            chosen.append(entry)
+        elif Marker(marker).evaluate(about):
+            chosen.append(name + backslash + hashes)
+    return "\n".join(chosen) + "\n"
+
+
+def remove(path: Path) -> None:
+    """A file or a folder, if it is there still."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def settle(root: Path, epoch: int) -> None:
+    """The same rights and times whoever builds."""
+    for path in [root, *root.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
+
+
+def buildah_build(scratch: Path, context: Path, tag: str, out: Path, epoch: int) -> None:
+    """Run buildah, with storage that is thrown away."""
+    storage = ["--root", str(scratch / "store"), "--runroot", str(scratch / "run"), "--storage-driver", "vfs"]
+    command = ["build", "--quiet", "--isolation", "chroot", "--timestamp", str(epoch), "--tag", tag]
+    buildah(scratch, *storage, *command, str(context))
+    draft = scratch / "image.tar"
+    buildah(scratch, *storage, "push", "--quiet", tag, f"docker-archive:{draft}:{tag}")
+    draft.replace(out)
+
+
+def buildah(scratch: Path, *arguments: str) -> None:
+    """Raises NotPossible with the end of what it said."""
+    environment = {**os.environ, "TMPDIR": str(scratch), "PATH": f"{os.environ['PATH']}:{debian.PATH}"}
+    environment["PYTHONHASHSEED"] = "0"
+    try:
+        done = subprocess.run(["buildah", *arguments], env=environment, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise debian.NotPossible("there is no buildah: make system-deps") from None
+    if done.returncode:
+        raise debian.NotPossible(f"buildah ended with status {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
+
+
+def digest(archive: Path) -> str:
+    """The image's id: the hash of its configuration, which names the layers by theirs."""
+    with tarfile.open(archive) as tar:
+        member = tar.extractfile("manifest.json")
+        assert member is not None
+        config: str = json.load(member)[0]["Config"]
+    return f"sha256:{config.removesuffix('.json')}"
+
+
+def compressed_bytes(archive: Path) -> int:
+    """What a registry would keep of the layers."""
+    total = 0
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.isfile() and member.name.endswith(".tar") and (file := tar.extractfile(member)):
+                packer = zlib.compressobj(6)
+                total += sum(len(packer.compress(chunk)) for chunk in iter(lambda: file.read(1 << 20), b""))
+                total += len(packer.flush())
+    return total
+
+
+def rows(path: Path) -> Iterator[str]:
+    """Lines that say something."""
+    return (line for line in path.read_text().splitlines() if line and not line.startswith("#"))
+
+
+def write(path: Path, content: str | Mapping[str, object], mode: int = 0o644) -> None:
+    """Text, or an object as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n")
+    path.chmod(mode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
