@@ -51,7 +51,7 @@ def test_one_failed_command_fails_its_suite_and_the_run() -> None:
 
 
 def test_a_suite_for_root_alone_says_so() -> None:
-    text, _code = ended(runner.Suite("a", [YES]), runner.Suite("b", [YES], root=True))
+    text, _code = ended(runner.Suite("a", [YES]), runner.Suite("b", [YES], as_root=True))
     assert ("run it as root" in text) == (os.geteuid() != 0)
 
 
