@@ -8,6 +8,7 @@ own, so the user's stays as it is.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -59,7 +60,8 @@ def prepare() -> Podman:
 
 def make_podman() -> Podman:
     """runc, because crun refuses hosts with two versions of control groups at once; no daemon's events."""
-    storage = FOLDER / "storage"
+    # podman refuses a storage that was made under another path.
+    storage = FOLDER / f"storage-{hashlib.sha256(str(FOLDER).encode()).hexdigest()[:8]}"
     storage.mkdir(parents=True, exist_ok=True)
     words = ["--root", str(storage), "--runroot", str(FOLDER / "run"), "--runtime", "runc"]
     words += ["--cgroup-manager", "cgroupfs", "--events-backend", "file"]
