@@ -403,13 +403,14 @@ def _make_free(seen: Seen, node: Node, wish: Wish) -> Step | None:
     pause = dict.fromkeys(components.running(node.labels), PAUSED)
     if pause:
         return Pause(Patch(pause))
-    left = components.in_the_way(pods.pods)
+    elsewhere = (seen.everywhere.pods if seen.everywhere else None) or ()  # the namespace may have been set wrongly
+    left = sorted({pod.words for pod in components.in_the_way([*pods.pods, *elsewhere])})
     if not left:
         return None
     since = seen.now if seen.paused_at is None else seen.paused_at
     deadline = since + seen.policy.eviction_timeout_s
     if seen.now >= deadline:
-        names = ", ".join(pod.words for pod in left)
+        names = ", ".join(left)
         return Fail(
             wish,
             f"After {seen.policy.eviction_timeout_s:g} s these pods of paused components are not gone: {names}. "

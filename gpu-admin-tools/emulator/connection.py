@@ -18,17 +18,16 @@ import signal
 import socket
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import protocol as vfio
 from .device import Device, ResetRefused
+from .faults import FaultSet
+from .journal import Journal
+from .listening import listen
+from .loop import EPOLLIN, EPOLLOUT, EventLoop
 from .models import MIB
 from .protocol import Command
 
-if TYPE_CHECKING:
-    from .server import Server
-
-EPOLLIN, EPOLLOUT = 1, 4
 UCRED = struct.Struct("iII")
 RECEIVE_BYTES = 1 << 17
 HEADER_UNPACK = vfio.HEADER.unpack_from
@@ -57,8 +56,10 @@ class Refused(Exception):
 class Port:
     """A device's listening socket and the client connected to it, if any."""
 
-    def __init__(self, server: Server, device: Device, path: Path) -> None:
-        self._server = server
+    def __init__(self, loop: EventLoop, faults: FaultSet, journal: Journal | None, device: Device, path: Path) -> None:
+        self._loop = loop
+        self._faults = faults
+        self._journal = journal
         self.device = device
         self.path = path
         self.client_pid: int | None = None
@@ -73,22 +74,8 @@ class Port:
             vfio.REGION_BAR1: device.spec.bar1_mib * MIB,
             vfio.REGION_CONFIG: 4096,
         }
-        self._listener = self._listen()
-
-    def _listen(self) -> socket.socket:
-        """A file left over by an earlier run is replaced."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listener.bind(str(self.path))
-            listener.listen(16)
-        except OSError:
-            listener.close()
-            raise
-        listener.setblocking(False)
-        self._server.watch(listener.fileno(), self._on_connect)
-        return listener
+        self._listener = listen(path)
+        loop.watch(self._listener.fileno(), self._on_connect)
 
     # --- connection -----------------------------------------------------------------------------------------------
 
@@ -105,8 +92,8 @@ class Port:
         self._unsent.clear()
         self._greeted = self._resetting = False
         # The next client waits in the backlog, unanswered, until this one is gone.
-        self._server.unwatch(self._listener.fileno())
-        self._server.watch(client.fileno(), self._on_ready)
+        self._loop.unwatch(self._listener.fileno())
+        self._loop.watch(client.fileno(), self._on_ready)
         with contextlib.suppress(Dropped):
             self.device.fire("connect")
 
@@ -114,13 +101,13 @@ class Port:
         """Close the connection and let the next client in."""
         if self._client is None:
             return
-        self._server.unwatch(self._client.fileno())
+        self._loop.unwatch(self._client.fileno())
         self._client.close()
         self._client = None
         self.client_pid = None
         self._resetting = False
         if not self.device.hung:
-            self._server.watch(self._listener.fileno(), self._on_connect)
+            self._loop.watch(self._listener.fileno(), self._on_connect)
 
     def kill_client(self) -> None:
         """SIGKILL the process at the other end, as a crash of the tool would."""
@@ -133,9 +120,9 @@ class Port:
     def hang(self) -> None:
         """Stop listening to client and backlog, without closing anything."""
         self.device.hung = True
-        self._server.unwatch(self._listener.fileno())
+        self._loop.unwatch(self._listener.fileno())
         if self._client is not None:
-            self._server.unwatch(self._client.fileno())
+            self._loop.unwatch(self._client.fileno())
 
     def wake(self) -> None:
         """End a hang; what the client sent meanwhile is answered now."""
@@ -143,15 +130,15 @@ class Port:
             return
         self.device.hung = False
         if self._client is None:
-            self._server.watch(self._listener.fileno(), self._on_connect)
+            self._loop.watch(self._listener.fileno(), self._on_connect)
         else:
-            self._server.watch(self._client.fileno(), self._on_ready)
+            self._loop.watch(self._client.fileno(), self._on_ready)
             self._serve()
 
     def close(self) -> None:
         """Close everything and remove the socket file."""
         self.drop()
-        self._server.unwatch(self._listener.fileno())
+        self._loop.unwatch(self._listener.fileno())
         self._listener.close()
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
@@ -218,7 +205,7 @@ class Port:
             if sent == len(data):
                 return
             data = data[sent:]
-            self._server.watch(self._client.fileno(), self._on_ready, EPOLLIN | EPOLLOUT)
+            self._loop.watch(self._client.fileno(), self._on_ready, EPOLLIN | EPOLLOUT)
         self._unsent += data
         if len(self._unsent) > MAX_UNSENT:
             raise Dropped
@@ -234,7 +221,7 @@ class Port:
             self.drop()
             return
         if not self._unsent:
-            self._server.watch(self._client.fileno(), self._on_ready)
+            self._loop.watch(self._client.fileno(), self._on_ready)
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -260,13 +247,13 @@ class Port:
         if len(message) != vfio.READ_REQUEST.size:
             raise Malformed("REGION_READ of another length")
         _, _, _, _, _, offset, region, count = vfio.READ_REQUEST.unpack(message)
-        device, server = self.device, self._server
+        device = self.device
         self._check_range(region, offset, count)
-        now = server.clock()
+        now = self._loop.clock()
         if now >= device.deadline:
             device.advance(now)
         device.counters.reads += 1
-        if "read" in server.faults.watched or device.bar0_errno or device.config_errno:
+        if "read" in self._faults.watched or device.bar0_errno or device.config_errno:
             self._strike("read", region)
         if region == vfio.REGION_BAR0:
             data = device.read_bar0(offset, count)
@@ -274,8 +261,8 @@ class Port:
             data = device.read_config(offset, count)
         else:
             data = device.read_bar1(count)
-        if server.journal is not None:
-            self._note("read", region, offset, data)
+        if self._journal is not None:
+            self._note(self._journal, "read", region, offset, data)
         size = vfio.READ_REQUEST.size + count
         head = vfio.READ_REQUEST.pack(message_id, REGION_READ, size, vfio.TYPE_REPLY, 0, offset, region, count)
         return head + data
@@ -287,16 +274,16 @@ class Port:
         _, _, _, _, _, offset, region, count = vfio.READ_REQUEST.unpack_from(message)
         if len(message) != head + count:
             raise Malformed("REGION_WRITE whose data is not as long as it says")
-        device, server = self.device, self._server
+        device = self.device
         self._check_range(region, offset, count)
-        now = server.clock()
+        now = self._loop.clock()
         if now >= device.deadline:
             device.advance(now)
         device.counters.writes += 1
         data = message[head:]
-        if server.journal is not None:
-            self._note("write", region, offset, data)
-        if "write" in server.faults.watched or device.bar0_errno or device.config_errno:
+        if self._journal is not None:
+            self._note(self._journal, "write", region, offset, data)
+        if "write" in self._faults.watched or device.bar0_errno or device.config_errno:
             self._strike("write", region)
         if region == vfio.REGION_BAR0:
             device.write_bar0(offset, data)
@@ -323,10 +310,10 @@ class Port:
     def _device_reset(self, message_id: int, flags: int) -> None:
         """The answer is sent when config space answers again; later messages wait for it."""
         device = self.device
-        device.advance(self._server.clock())
+        device.advance(self._loop.clock())
         device.counters.writes += 1
         try:
-            if "write" in self._server.faults.watched:
+            if "write" in self._faults.watched:
                 device.fire("write", region="reset")
             if device.off_bus:
                 # What Linux reports when a device does not come back from its reset.
@@ -351,7 +338,7 @@ class Port:
                 return
             self._serve()
 
-        self._server.call_at(self._server.clock() + device.spec.timing.flr_s, finish)
+        self._loop.call_at(self._loop.clock() + device.spec.timing.flr_s, finish)
 
     def _inform(self, command: int, body: bytes) -> bytes:
         """Everything that is not an access to the device."""
@@ -395,10 +382,10 @@ class Port:
         offered = {"capabilities": {"max_msg_fds": vfio.MAX_FDS, "max_data_xfer_size": vfio.MAX_DATA}}
         return vfio.VERSION.pack(vfio.MAJOR, vfio.MINOR) + json.dumps(offered).encode() + b"\0"
 
-    def _note(self, op: str, region: int, offset: int, data: bytes) -> None:
+    def _note(self, journal: Journal, op: str, region: int, offset: int, data: bytes) -> None:
         value: int | str = int.from_bytes(data, "little") if len(data) <= 8 else data[:64].hex()
         name = vfio.REGION_NAMES.get(region, str(region))
-        self._server.note(self.device, op, region=name, offset=offset, size=len(data), value=value)
+        journal.add(self.device.address, self.client_pid, op, region=name, offset=offset, size=len(data), value=value)
 
 
 def _need(body: bytes, size: int) -> bytes:

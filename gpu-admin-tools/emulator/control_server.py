@@ -8,18 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from .connection import Port
 from .device import Counters, Device
-from .faults import EVERY_DEVICE, FaultError, parse_fault
+from .faults import EVERY_DEVICE, FaultError, FaultSet, parse_fault
 from .knobs import NAMES, number_of
+from .listening import listen
+from .loop import EventLoop
 from .mode import MODES
-
-if TYPE_CHECKING:
-    from .server import Server
 
 MAX_LINE = 1 << 20
 # Which keys each request takes besides `do`; `fault` checks its own.
@@ -47,30 +47,39 @@ class _Session:
     received: bytearray = field(default_factory=bytearray)
 
 
+class Steered(Protocol):
+    """What controllers ask about and steer."""
+
+    loop: EventLoop
+    faults: FaultSet
+    devices: dict[str, Device]
+    ports: dict[str, Port]
+
+    def settle(self) -> None:
+        """Let every device catch up with the time."""
+
+    def cut_power(self, addresses: Iterable[str]) -> None:
+        """Power off and on."""
+
+    def stop(self) -> None:
+        """End."""
+
+
 class ControlServer:
     """Any number of controllers, served from the server's own loop."""
 
-    def __init__(self, server: Server, path: Path) -> None:
+    def __init__(self, server: Steered, path: Path) -> None:
         self._server = server
         self._path = path
         self._sessions: dict[int, _Session] = {}
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._listener.bind(str(path))
-        except OSError:
-            self._listener.close()
-            raise
-        self._listener.listen(16)
-        self._listener.setblocking(False)
-        server.watch(self._listener.fileno(), self._on_connect)
+        self._listener = listen(path)
+        server.loop.watch(self._listener.fileno(), self._on_connect)
 
     def close(self) -> None:
         """Close everything and remove the socket file."""
         for number in list(self._sessions):
             self._drop(number)
-        self._server.unwatch(self._listener.fileno())
+        self._server.loop.unwatch(self._listener.fileno())
         self._listener.close()
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
@@ -84,11 +93,11 @@ class ControlServer:
         client.settimeout(5)
         number = client.fileno()
         self._sessions[number] = _Session(client)
-        self._server.watch(number, lambda _events: self._on_data(number))
+        self._server.loop.watch(number, lambda _events: self._on_data(number))
 
     def _drop(self, number: int) -> None:
         session = self._sessions.pop(number)
-        self._server.unwatch(number)
+        self._server.loop.unwatch(number)
         session.socket.close()
 
     def _on_data(self, number: int) -> None:

@@ -10,18 +10,16 @@ lock. Nothing runs while nobody asks: devices work out what time has done to the
 from __future__ import annotations
 
 import contextlib
-import heapq
-import os
-import select
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .connection import EPOLLIN, Dropped, Port
+from .connection import Dropped, Port
 from .control_server import ControlServer
 from .device import Device
 from .faults import Fault, FaultSet
 from .journal import Journal
+from .loop import EventLoop
 from .node import Node
 from .state_file import StateFile
 
@@ -41,14 +39,10 @@ class Server:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.node = node
-        self.clock = clock
+        self.loop = EventLoop(clock)
         self.faults = FaultSet(faults)
         self.journal: Journal | None = None
         self._state: StateFile | None = None
-        self._stopping = False
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_number = 0
-        self._handlers: dict[int, Callable[[int], None]] = {}
         self._control: ControlServer | None = None
         self.ports: dict[str, Port] = {}
         self.devices = {spec.address: Device(spec, self, clock) for spec in node.devices}
@@ -58,9 +52,6 @@ class Server:
                 self.devices[address].load_knobs(knobs)
         self._state = saved
         self.sockets_dir = Path(sockets_dir)
-        self._poll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.watch(self._wake, lambda _events: None)
         try:
             self._open(log, control)
         except BaseException:
@@ -69,59 +60,30 @@ class Server:
 
     def _open(self, log: str | Path | None, control: str | Path | None) -> None:
         if log is not None:
-            self.journal = Journal(Path(log), self.clock)
+            self.journal = Journal(Path(log), self.loop.clock)
         self.sockets_dir.mkdir(parents=True, exist_ok=True)
         for address, device in self.devices.items():
-            self.ports[address] = Port(self, device, self.sockets_dir / f"{address}.sock")
+            self.ports[address] = Port(
+                self.loop, self.faults, self.journal, device, self.sockets_dir / f"{address}.sock"
+            )
         if control is not None:
             self._control = ControlServer(self, Path(control))
         self.knobs_changed()
 
-    # --- event loop -----------------------------------------------------------------------------------------------
-
-    def watch(self, descriptor: int, handler: Callable[[int], None], events: int = EPOLLIN) -> None:
-        """Call the handler when the descriptor is ready; again to change what is waited for."""
-        if descriptor in self._handlers:
-            self._poll.modify(descriptor, events)
-        else:
-            self._poll.register(descriptor, events)
-        self._handlers[descriptor] = handler
-
-    def unwatch(self, descriptor: int) -> None:
-        """Stop that; does nothing for a descriptor that is not watched."""
-        if self._handlers.pop(descriptor, None) is not None:
-            self._poll.unregister(descriptor)
-
-    def call_at(self, when: float, action: Callable[[], None]) -> None:
-        """Run something later."""
-        self._timer_number += 1
-        heapq.heappush(self._timers, (when, self._timer_number, action))
-
     def run(self) -> None:
         """Serve until `stop`."""
-        handlers, poll = self._handlers, self._poll.poll
         try:
-            while not self._stopping:
-                timeout = max(0.0, self._timers[0][0] - self.clock()) if self._timers else -1
-                for descriptor, events in poll(timeout):
-                    # An earlier handler of this round may have closed the descriptor.
-                    handler = handlers.get(descriptor)
-                    if handler is not None:
-                        handler(events)
-                while self._timers and self._timers[0][0] <= self.clock():
-                    heapq.heappop(self._timers)[2]()
+            self.loop.run()
         finally:
             self.close()
 
     def stop(self) -> None:
         """End `run`; may be called from a signal handler or another thread."""
-        self._stopping = True
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+        self.loop.stop()
 
     def close(self) -> None:
         """Close connections, remove sockets, save what has to be saved; harmless when called again."""
-        if self._poll.closed:
+        if self.loop.closed:
             return
         if self._control is not None:
             self._control.close()
@@ -130,8 +92,7 @@ class Server:
         self.knobs_changed()
         if self.journal is not None:
             self.journal.close()
-        os.close(self._wake)
-        self._poll.close()
+        self.loop.close()
 
     # --- what devices ask of their host ---------------------------------------------------------------------------
 
@@ -176,6 +137,6 @@ class Server:
         """Let every device catch up with the time, before somebody looks at all of them."""
         for device in self.devices.values():
             with contextlib.suppress(Dropped):
-                device.advance(self.clock())
+                device.advance(self.loop.clock())
         if self.journal is not None:
             self.journal.flush()

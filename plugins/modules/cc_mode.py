@@ -99,8 +99,15 @@ options:
       - After an error it says what is known then; a mode that could not be read back is null. Devices that are not
         part of the run keep what an earlier run read back.
       - It records what was read and does not count as a change. In check mode it is not written.
+      - The rest of the play knows what it holds as C(ansible_local.confidential_gpu), without gathering facts again.
     type: path
 attributes:
+  action:
+    support: full
+    description: Its part on the controller only hands on the fact.
+  async:
+    support: full
+    description: A task in the background hands on no fact.
   check_mode:
     support: full
     description: Shows the plan that a real run would carry out. Devices are read, knobs are not written.

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure the module and the playbook against NVIDIA's command line, on emulated devices with the default timing.
 
-    python tests/bench/run.py [--runs 5] [--slow-runs 3] [--quick]
+    python tests/bench/run.py [--fast-runs 15] [--runs 5] [--slow-runs 3] [--quick]
 
 Compared programs take turns, A B A B, and medians are compared. What each row means stands in docs/benchmarks.md. The
 table goes to standard output, every single figure to tests/output/bench.json; the exit status is 1 when a limit is
@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import NamedTuple
 
 from programs import ROOT, Bench
 
@@ -35,6 +36,14 @@ SET_PPCIE = ("--devices", "gpus,nvswitches", "--set-ppcie-mode=on", "--reset-aft
 
 Figures = dict[str, list[float]]
 Programs = Mapping[str, Callable[[], float]]
+
+
+class Runs(NamedTuple):
+    """How often each program runs: queries, our changes, NVIDIA's changes."""
+
+    fast: int
+    usual: int
+    slow: int
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure against NVIDIA's command line.")
     parser.add_argument("--runs", type=int, default=5, help="runs of each program")
     parser.add_argument("--slow-runs", type=int, default=3, help="runs of NVIDIA's changes, which take 17 s and more")
+    parser.add_argument("--fast-runs", type=int, default=15, help="runs of the queries, which take half a second")
     parser.add_argument("--quick", action="store_true", help="one run of each")
     options = parser.parse_args()
-    runs, slow_runs = (1, 1) if options.quick else (options.runs, min(options.slow_runs, options.runs))
+    runs = Runs(options.fast_runs, options.runs, min(options.slow_runs, options.runs))
+    if options.quick:
+        runs = Runs(1, 1, 1)
     load = os.getloadavg()[0]
     if load > 0.5:
         print("The machine is not idle (load %.1f): figures may be too high." % load, flush=True)
-    figures = measure(runs, slow_runs)
+    figures = measure(runs)
     rows = judge(figures)
     show(figures, rows)
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
@@ -76,22 +88,21 @@ def main() -> int:
     return 0 if all(row.ok for row in rows) else 1
 
 
-def measure(runs: int, slow_runs: int) -> Figures:
+def measure(runs: Runs) -> Figures:
     """Every program's seconds, run by run, by the names that ``judge`` uses."""
     with Bench.prepared() as bench:
         bench.use("8", "off")
         bench.build_payload()
         bench.nvidia(*QUERY)  # once unmeasured: files are cached, NVIDIA's modules compiled
-        return Measurement(bench, runs, slow_runs).take()
+        return Measurement(bench, runs).take()
 
 
 class Measurement:
     """What is run how often."""
 
-    def __init__(self, bench: Bench, runs: int, slow_runs: int) -> None:
+    def __init__(self, bench: Bench, runs: Runs) -> None:
         self._bench = bench
         self._runs = runs
-        self._slow_runs = slow_runs
         self._figures: Figures = {}
 
     def take(self) -> Figures:
@@ -102,20 +113,20 @@ class Measurement:
             "NVIDIA, query": partial(bench.nvidia, *QUERY),
             "NVIDIA, query and settings": partial(bench.nvidia, *QUERY, "--query-cc-settings"),
         }
-        self._take_turns(self._runs, "8", "on", query)
+        self._take_turns(self._runs.fast, "8", "on", query)
         ours = {"module, off to on": bench.module, "playbook, off to on": partial(bench.playbook, "on")}
         self._against("8", ours, {"NVIDIA, off to on": partial(bench.nvidia, *SET_CC)})
         ours = {"playbook, 8 + 4 to ppcie": partial(bench.playbook, "ppcie")}
         self._against("hgx-h100", ours, {"NVIDIA, 8 + 4 to ppcie": partial(bench.nvidia, *SET_PPCIE)})
-        for _run in range(self._runs):
+        for _run in range(self._runs.usual):
             for size in SIZES:
                 self._take_turns(1, str(size), "off", {"module, %d GPUs" % size: bench.module})
         return self._figures
 
     def _against(self, node: str, ours: Programs, theirs: Programs) -> None:
         """In turns for as long as NVIDIA's slow program runs, then ours alone."""
-        self._take_turns(self._slow_runs, node, "off", {**ours, **theirs})
-        self._take_turns(self._runs - self._slow_runs, node, "off", ours)
+        self._take_turns(self._runs.slow, node, "off", {**ours, **theirs})
+        self._take_turns(self._runs.usual - self._runs.slow, node, "off", ours)
 
     def _take_turns(self, runs: int, node: str, mode: str, programs: Programs) -> None:
         """Each program finds the node in the mode."""

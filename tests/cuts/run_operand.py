@@ -52,7 +52,9 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user im
 NODE_NAME = "node-1"
 COMPONENTS = {PREFIX + "vfio-manager": "true", PREFIX + "sandbox-validator": "mine"}
 BEFORE, AFTER, WRITE = "before", "after", "write"
-CHANGES = ((ONE, OFF, ON), (ONE, ON, OFF), (FABRIC, OFF, PPCIE), (FABRIC, PPCIE, ON))
+# What a device makes of a cut at each of its writes is the matter of run.py; here one change is enough.
+ALL, REQUESTS = (BEFORE, AFTER, WRITE), (BEFORE, AFTER)
+CHANGES = ((ONE, OFF, ON, ALL), (ONE, ON, OFF, REQUESTS), (FABRIC, OFF, PPCIE, REQUESTS), (FABRIC, PPCIE, ON, REQUESTS))
 TIMEOUT_S = 40.0
 LABEL, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
 OURS = ("nvidia.com/cc.mode.journal", "nvidia.com/cc.mode.changing", "nvidia.com/cc.mode.reason")
@@ -197,16 +199,22 @@ class Bench:
         """A change undisturbed: how many requests and writes it makes, from the label on."""
         operand = self._begun(start)
         try:
+            answers: list[int] = []
             before = len(self._store.requests)
+            self._store.after = lambda: answers.append(1)
             self._label(wish)
             self._until(lambda: self._is_well(wish), operand)
             requests = len(self._store.requests) - before
             writes = {one: state["counters"]["writes"] for one, state in self._control.state().items()}
         finally:
+            self._store.after = lambda: None
             operand.close()
-        each = [(None, number) for number in range(1, requests + 1)]
         at_devices = [(device, number) for device, count in writes.items() for number in range(1, count + 1)]
-        return {BEFORE: each, AFTER: each, WRITE: at_devices}
+        return {
+            BEFORE: [(None, number) for number in range(1, requests + 1)],
+            AFTER: [(None, number) for number in range(1, len(answers) + 1)],  # a watch has no end to cut at
+            WRITE: at_devices,
+        }
 
     def run(self, start: str, wish: str, how: str, device: str | None, at: int) -> str:
         """Cut, look, start another; what is wrong, or nothing."""
@@ -312,12 +320,12 @@ def main() -> int:
     options = parser.parse_args()
     began, done, failed = time.monotonic(), 0, 0
     nursery = Nursery()
-    for node, start, wish in CHANGES:
+    for node, start, wish, kinds in CHANGES:
         if options.start not in (None, start) or options.wish not in (None, wish):
             continue
         with bench(node, nursery) as one:
             for how, places in one.count(start, wish).items():
-                if options.cut not in (None, how):
+                if options.cut not in (None, how) or how not in kinds:
                     continue
                 wrong = 0
                 chosen = [(d, n) for d, n in places if options.device in (None, d) and options.at in (None, n)]

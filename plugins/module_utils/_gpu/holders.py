@@ -98,13 +98,32 @@ def _processes(files: dict[str, list[str]], base: Path) -> list[Holder]:
     for process in (base / "proc").iterdir() if (base / "proc").is_dir() else []:
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
-        with contextlib.suppress(OSError):  # the process may end, or belong to somebody else
-            for descriptor in os.listdir(process / "fd"):
-                with contextlib.suppress(OSError):
-                    target = os.readlink(process / "fd" / descriptor)
-                    for address in files.get(target, ()):
-                        holders.append(Holder(address, int(process.name), _command(process), target))
+        for path in (_open_files(process) | _mapped_bars(process)) & files.keys():
+            for address in files[path]:
+                holders.append(Holder(address, int(process.name), _command(process), path))
     return holders
+
+
+def _open_files(process: Path) -> set[str]:
+    targets = set()
+    with contextlib.suppress(OSError):  # the process may end, or belong to somebody else
+        for descriptor in os.listdir(process / "fd"):
+            with contextlib.suppress(OSError):
+                targets.add(os.readlink(process / "fd" / descriptor))
+    return targets
+
+
+def _mapped_bars(process: Path) -> set[str]:
+    """BARs that are mapped: a mapping outlives the descriptor it was made with."""
+    try:
+        maps = (process / "maps").read_bytes()
+    except OSError:
+        return set()
+    if b"/resource" not in maps:
+        return set()
+    # address range, permissions, offset, device, inode, path
+    fields = [os.fsdecode(line).split(None, 5) for line in maps.splitlines()]
+    return {words[5] for words in fields if len(words) == 6}
 
 
 def _command(process: Path) -> str:

@@ -15,6 +15,7 @@ import re
 import socket
 import struct
 import tempfile
+import time
 from hashlib import sha256
 from typing import Optional, Sequence
 
@@ -229,10 +230,10 @@ class Connection:
     def __init__(self, path: str, address: str) -> None:
         self._address = address
         self._next_id = 0
-        self._ahead = b""  # what came in one piece with the last message
+        self._ahead = b""  # what has come since the last whole message
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._timeout_s = GREETING_TIMEOUT_S
-        self._socket.settimeout(GREETING_TIMEOUT_S)
+        self._timeout_s = 0.0
+        self._set_timeout(GREETING_TIMEOUT_S)
         try:
             self._socket.connect(path)
         except PermissionError as error:
@@ -243,7 +244,7 @@ class Connection:
                 device=address,
                 errno=error.errno,
             ) from error
-        except (BlockingIOError, socket.timeout) as error:
+        except BlockingIOError as error:
             self._socket.close()
             raise _held(address) from error
         except OSError as error:
@@ -273,21 +274,20 @@ class Connection:
         Raises OSError with the errno of an error answer, socket.timeout for none, DeviceGone when the server hangs up.
         """
         timeout_s = ANSWER_TIMEOUT_S if timeout_s is None else timeout_s
-        if timeout_s != self._timeout_s:
-            self._socket.settimeout(timeout_s)
-            self._timeout_s = timeout_s
+        self._set_timeout(timeout_s)
+        deadline = time.monotonic() + timeout_s
         message_id = self._next_id = self._next_id + 1 & 0xFFFF
         size = HEADER.size + len(payload)
         try:
             self._socket.sendall(HEADER.pack(message_id, command, size, TYPE_COMMAND, 0) + payload)
             while True:
-                answer = self._receive()
+                answer = self._receive(deadline)
                 got_id, got_command, _size, flags, code = HEADER.unpack_from(answer)
                 if flags & TYPE_MASK == TYPE_REPLY and got_id == message_id:
                     break
                 self._refuse(got_id, got_command, flags)
-        except socket.timeout:
-            raise
+        except (BlockingIOError, socket.timeout) as error:
+            raise socket.timeout("timed out") from error
         except OSError as error:
             raise DeviceGone(
                 "%s: the device's server hung up: %s." % (self._address, error),
@@ -298,23 +298,30 @@ class Connection:
             raise OSError(code, os.strerror(code))
         return answer[HEADER.size :]
 
-    def _receive(self) -> bytes:
-        received = self._ahead or self._socket.recv(4096)
-        while len(received) < HEADER.size:
-            received += self._more()
-        size = HEADER.unpack_from(received)[2]
-        if not HEADER.size <= size <= HEADER.size + LARGEST_REPLY_BYTES:
-            raise _garbled(self._address, "a message claims %d bytes" % size)
-        while len(received) < size:
-            received += self._more()
-        self._ahead = received[size:]
-        return received[:size]
+    def _set_timeout(self, timeout_s: float) -> None:
+        """For each send and receive, kept by the kernel: settimeout() would cost a poll() before each of them."""
+        if timeout_s != self._timeout_s:
+            timeval = struct.pack("@ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+            self._timeout_s = timeout_s
 
-    def _more(self) -> bytes:
-        data = self._socket.recv(65536)
-        if not data:
-            raise ConnectionResetError(errno.ECONNRESET, "connection closed")
-        return data
+    def _receive(self, deadline: float) -> bytes:
+        """One whole message. What has come of it when the time is over is kept for the next call."""
+        while True:
+            if len(self._ahead) >= HEADER.size:
+                size = HEADER.unpack_from(self._ahead)[2]
+                if not HEADER.size <= size <= HEADER.size + LARGEST_REPLY_BYTES:
+                    raise _garbled(self._address, "a message claims %d bytes" % size)
+                if len(self._ahead) >= size:
+                    message, self._ahead = self._ahead[:size], self._ahead[size:]
+                    return message
+            if time.monotonic() > deadline:
+                raise socket.timeout("timed out")
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError(errno.ECONNRESET, "connection closed")
+            self._ahead += data
 
     def _refuse(self, message_id: int, command: int, flags: int) -> None:
         """A server may ask its client things (DMA, for one); this client has nothing to give."""

@@ -198,3 +198,22 @@ def test_garbage_on_the_control_socket_is_answered(emulator: Emulator, line: byt
     answer = json.loads(emulator.control._socket.recv(65536))
     assert not answer["ok"]
     assert answer["error"]
+
+
+def test_sockets_that_somebody_serves_are_left_alone(tmp_path: Path) -> None:
+    with launch("h100-pcie", sockets=tmp_path) as first:
+        served = sorted(path.name for path in tmp_path.glob("*.sock"))
+        ended = run("h100-pcie", "--sockets", str(tmp_path))
+        assert ended.returncode == 2
+        assert "another emulator or device server listens on" in ended.stderr
+        assert sorted(path.name for path in tmp_path.glob("*.sock")) == served
+        assert first.control.state()
+
+
+def test_sockets_that_a_killed_run_left_over_are_replaced(tmp_path: Path) -> None:
+    with launch("h100-pcie", sockets=tmp_path) as first:
+        first.process.kill()
+        first.process.wait(10)
+    assert list(tmp_path.glob("*.sock"))
+    with launch("h100-pcie", sockets=tmp_path) as second:
+        assert second.control.state()

@@ -266,7 +266,7 @@ class SimWatch:
         self._list()
 
     def _list(self) -> None:
-        path = "/api/v1/pods" if self._everywhere else "/api/v1/namespaces/gpu-operator/pods"
+        path = "/api/v1/pods" if self._everywhere else f"/api/v1/namespaces/{self._site.watched_namespace}/pods"
         try:
             self._site.store.asked("list", path)
         except Refusal as refusal:
@@ -363,6 +363,7 @@ class Site:
         self.readiness = SimReadiness()
         self.violations: list[str] = []
         self.lose_answers = 0
+        self.watched_namespace = "gpu-operator"
         self.cut_at: int | None = None
         self.cut_points: list[str] = []
         self.numbers = itertools.count(1)

@@ -178,7 +178,7 @@ def test_pods_come_and_go(kube: Kube, store: Store) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "stop and start", "compacted", "compacted while away", "etcd answers 500"])
-def test_a_watch_survives(how: str, kube: Kube, server: ApiServer, store: Store) -> None:
+def test_13_a_watch_survives_every_error(how: str, kube: Kube, server: ApiServer, store: Store) -> None:
     told = Told()
     watch = told.watch(kube)
     label(store, a="1")

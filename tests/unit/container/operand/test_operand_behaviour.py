@@ -102,6 +102,16 @@ def test_what_the_user_unpauses_is_paused_again_and_comes_back_as_he_set_it(site
     assert one.components() == {"vfio-manager": "mine", "kata-sandbox-device-plugin": "true"}
 
 
+def test_components_in_another_namespace_are_waited_for_where_they_can_be_seen(site: Make) -> None:
+    one = site(grace_s=6)
+    one.settings = replace(one.settings, operator_namespace="elsewhere")
+    one.kill()
+    one.begin()
+    one.watched_namespace = "elsewhere"
+    one.run(3)
+    assert one.wish("on") >= 6
+
+
 def test_without_eviction_no_component_is_touched(site: Make) -> None:
     one = site("--evict-operator-components", "false")
     one.run(3)
@@ -312,9 +322,11 @@ def test_busy_drain_without_the_right_fails(site: Make) -> None:
 def test_components_pods_with_gpus_are_no_users(site: Make) -> None:
     one = site()
     gpu_pod(one, "plugin", ownerReferences=[{"kind": "DaemonSet", "name": "nvidia-sandbox-validator"}])
-    one.store.patch(PODS, "plugin", {"metadata": {"namespace": "gpu-operator"}})
     one.run(3)
-    one.wish("on")
+    one.label(mode="on")
+    one.until(lambda: PAUSED in one.components().values())
+    one.store.delete(PODS, "plugin")
+    one.until(lambda: one.state == "on")
 
 
 def test_ended_pods_are_no_users(site: Make) -> None:

@@ -26,7 +26,8 @@ def test_an_error_says_cause_and_remedy_and_keeps_what_was_seen() -> None:
 def test_what_may_pass_by_itself_is_retryable() -> None:
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.GpuError)}
     retryable = {kind.__name__ for kind in kinds if kind.retryable}
-    assert retryable == {"RpcTimeout", "RpcGarbled", "ResetFailed", "DeviceBusy", "RunInProgress"}
+    waiting = {"DeviceBusy", "RunInProgress", "GateClosed", "PlanOutdated"}
+    assert retryable == {"RpcTimeout", "RpcGarbled", "ResetFailed", *waiting}
 
 
 def test_several_hold_each_and_do_not_repeat_remedies() -> None:

@@ -69,6 +69,19 @@ def test_a_tool_has_a_file_of_the_device_open(host: Any, file: str) -> None:
     assert find(host) == [Holder(ADDRESS, 99, "python3", path)]
 
 
+def test_a_tool_has_mapped_a_bar_and_closed_the_file(host: Any) -> None:
+    folder = host.device()
+    path = "/" + str((folder / "resource0").relative_to(host.root))
+    host.process(99, "probe", "/dev/null")
+    host.write(
+        "proc/99/maps",
+        "5581c000-5581d000 r-xp 00000000 fe:01 1835                               /usr/bin/probe\n"
+        "7f0bf000-7f0c0000 rw-p 00000000 00:00 0 \n"
+        "7f1bf000-7f2bf000 rw-s 00000000 00:16 9183                               %s\n" % path,
+    )
+    assert find(host) == [Holder(ADDRESS, 99, "probe", path)]
+
+
 def test_nvidias_driver_has_a_minor_number(host: Any) -> None:
     host.device(driver="nvidia")
     host.write("proc/driver/nvidia/gpus/%s/information" % ADDRESS, "Model: \t\t H100\nDevice Minor: \t 3\n")

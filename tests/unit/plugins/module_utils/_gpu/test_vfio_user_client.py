@@ -209,6 +209,49 @@ def test_an_answer_in_pieces(tmp_path: Path) -> None:
         connection.close()
 
 
+@contextlib.contextmanager
+def connected(folder: Path) -> Iterator[tuple[vfio_user.Connection, socket.socket]]:
+    """A connection that has not greeted, and the other end of it."""
+    path = folder / "0000:17:00.0.sock"
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(1)
+        connection = vfio_user.Connection(str(path), ADDRESS)
+        stack.callback(connection.close)
+        peer, _ = listener.accept()
+        yield connection, stack.enter_context(peer)
+
+
+def test_an_answer_half_of_which_comes_too_late(tmp_path: Path) -> None:
+    with connected(tmp_path) as (connection, peer):
+        late = HEADER.pack(1, 13, HEADER.size + 8, 1, 0) + b"too late"
+        peer.sendall(late[:20])
+        with pytest.raises(socket.timeout):
+            connection.call(vfio_user.DEVICE_RESET, b"", timeout_s=0.05)
+        peer.sendall(late[20:] + HEADER.pack(2, 13, HEADER.size + 4, 1, 0) + b"next")
+        assert connection.call(vfio_user.DEVICE_RESET, b"") == b"next"
+
+
+def test_a_server_that_drips_does_not_hold_its_client(tmp_path: Path) -> None:
+    with connected(tmp_path) as (connection, peer):
+        gave_up = threading.Event()
+
+        def drip() -> None:
+            for _piece in range(1000):
+                peer.sendall(HEADER.pack(77, 9, HEADER.size, 1, 0))  # whole answers to nothing that was asked
+                if gave_up.wait(0.02):
+                    return
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        with pytest.raises(socket.timeout):
+            connection.call(vfio_user.DEVICE_RESET, b"", timeout_s=0.1)
+        assert dripping.is_alive()
+        gave_up.set()
+        dripping.join()
+
+
 # --- who may connect, and when ----------------------------------------------------------------------------------------
 
 
