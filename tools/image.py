@@ -11,6 +11,7 @@ The Debian packages are kept in .cache/image; `make clean`, or --fresh, takes th
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -74,9 +75,17 @@ def main() -> int:
 
 def build(tag: str, out: Path, fresh: bool = False) -> int:
     """The image as a docker archive, and its list of contents beside it; the layers' size when compressed, in bytes."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two builds would clear away each other's packages
+        assemble(tag, out, fresh)
+    return compressed_bytes(out)
+
+
+def assemble(tag: str, out: Path, fresh: bool) -> None:
+    """The context, and the image made of it."""
     epoch = source_date_epoch()
     base = root_file_system(epoch, fresh)
-    CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         context = Path(name) / "context"
         context.mkdir()
@@ -89,7 +98,6 @@ def build(tag: str, out: Path, fresh: bool = False) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         write(out.with_suffix(".spdx.json"), sbom)
         buildah_build(Path(name), context, tag, out, epoch)
-    return compressed_bytes(out)
 
 
 def source_date_epoch() -> int:
@@ -110,7 +118,6 @@ def root_file_system(epoch: int, fresh: bool) -> Path:
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     if not folder.is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
         draft = CACHE / f"draft-{os.getpid()}"
         draft.mkdir()
         # mmdebstrap's own cleaning needs files of apt, which the hook takes away.
@@ -203,7 +210,6 @@ def buildah_build(scratch: Path, context: Path, tag: str, out: Path, epoch: int)
 def buildah(scratch: Path, *arguments: str) -> None:
     """Raises NotPossible with the end of what it said."""
     environment = {**os.environ, "TMPDIR": str(scratch), "PATH": f"{os.environ['PATH']}:{debian.PATH}"}
-    environment["PYTHONHASHSEED"] = "0"
     try:
         done = subprocess.run(["buildah", *arguments], env=environment, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -117,9 +117,9 @@ def ready(cluster: Cluster, devices: object, figures: dict[str, list[float]], ev
         (node.run_nvidia / "validations/.cc-manager-ctr-ready").touch()
         for _run in range(evictions):
             figures["eviction"].append(evicted(node))
-        cluster.apply(
-            *workloads.manager({"CC_MANAGER_BUS": "vfio-user:/run/nvidia/gpus", "CC_MANAGER_DRIFT_INTERVAL": "0"})
-        )
+        # No default mode: with one, a host whose kvm module is not loaded, as this may be, is asked again each minute.
+        settings = {"CC_MANAGER_BUS": "vfio-user:/run/nvidia/gpus", "CC_MANAGER_DRIFT_INTERVAL": "0"}
+        cluster.apply(*workloads.manager(settings, default_mode=""))
         node.wait_for_manager()
         node.until(lambda found: is_settled(found, "off"))
         untimed(node, "off")

@@ -91,3 +91,10 @@ def test_this_python_is_found_and_a_dead_shim_is_not(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     found = runner.pythons()
     assert found == {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
+
+
+def test_a_suite_for_root_does_not_run_as_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    text, code = ended(runner.Suite("a", [YES]), runner.Suite("b", [YES], as_root=True))
+    assert code == 0
+    assert "run it as root" in text
