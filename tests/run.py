@@ -39,6 +39,7 @@ class Suite:
     tools: Sequence[str] = ()
     enable: str = ""
     as_root: bool = False
+    on_request: bool = False  # takes long: runs only when it is named
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def suites() -> list[Suite]:
             files="tests/vm/test_*.py",
             tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot"],
             enable="make system-deps",
+            on_request=True,
         ),
         Suite("cuts", [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")], "tests/cuts/run.py"),
         Suite("chart", [(*pytest, "tests/chart", "-q")], files="tests/chart/**/test_*.py", tools=["go"], enable=GO),
@@ -90,6 +92,7 @@ def suites() -> list[Suite]:
             tools=["go", "buildah", "busybox", "containerd", "iptables", "mmdebstrap", "runc"],
             enable=f"make system-deps; {GO}",
             as_root=True,
+            on_request=True,
         ),
     ]
 
@@ -135,9 +138,12 @@ def said(command: Sequence[str]) -> str:
 
 
 def select(every: Sequence[Suite], names: Sequence[str]) -> list[Suite]:
-    """The suites of these names and groups, in the order of ``every``. Raises KeyError for a name that is none."""
+    """The suites of these names and groups, in the order of ``every``; without a name those that need not be asked for.
+
+    Raises KeyError for a name that is none.
+    """
     if not names:
-        return list(every)
+        return [suite for suite in every if not suite.on_request]
     patterns: list[str] = []
     for name in names:
         members = GROUPS.get(name, (name,))
@@ -201,6 +207,9 @@ def main() -> int:
     outcomes = [run(suite) for suite in chosen]
     text, code = table(outcomes, os.environ.get("REQUIRE_ALL") == "1")
     print(f"\n=== suites {'=' * 109}\n{text}", flush=True)
+    for suite in suites():
+        if suite not in chosen and not sys.argv[1:]:
+            print(f"{suite.name:16} takes long and was not asked for: make test SUITES={suite.name}")
     return code
 
 

@@ -79,6 +79,16 @@ def test_suites_are_selected_by_name_and_group_in_their_own_order() -> None:
         "sanity-3.12",
     ]
     assert runner.select(every, []) == every
+
+
+def test_a_suite_that_takes_long_runs_only_when_it_is_named() -> None:
+    every = [runner.Suite("fast", [YES]), runner.Suite("slow", [YES], on_request=True)]
+    assert [suite.name for suite in runner.select(every, [])] == ["fast"]
+    assert [suite.name for suite in runner.select(every, ["slow"])] == ["slow"]
+
+
+def test_a_suite_that_is_not_there_is_refused() -> None:
+    every = [runner.Suite("unit", [YES])]
     with pytest.raises(KeyError):
         runner.select(every, ["unti"])
 
