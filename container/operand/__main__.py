@@ -10,7 +10,9 @@ import queue
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import connection, controller, log, settings
@@ -28,13 +30,16 @@ from .settings import BadSetting, Settings
 from .watch import Watch
 
 LOG = logging.getLogger(__package__)
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 Tell = Callable[[Message], None]
 
 
 class Process:
     """Everything put together."""
 
-    def __init__(self, chosen: Settings, kube: Kube, make_runner: Callable[[Tell], controller.Runner]) -> None:
+    def __init__(
+        self, chosen: Settings, kube: Kube, make_runner: Callable[[Tell], controller.Runner], boot: str = ""
+    ) -> None:
         self._settings = chosen
         self._kube = kube
         self._cluster = Cluster(kube, chosen.node_name)
@@ -49,6 +54,7 @@ class Process:
             ReadinessFile(chosen.readiness_file),
             self.metrics,
             time.monotonic,
+            boot,
         )
 
     def run(self) -> None:
@@ -103,6 +109,14 @@ class Process:
         return watch
 
 
+def _boot_id() -> str:
+    """One boot of the host has one; where it cannot be read, this process has one of its own."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return str(uuid.uuid4())
+
+
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run the operand; the exit status."""
     try:
@@ -113,7 +127,10 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         print(f"k8s-cc-manager: {error}", file=sys.stderr)
         return 2
     process = Process(
-        chosen, Kube(where), lambda tell: Runner(chosen.bus, chosen.state_folder, chosen.boot_timeout_s, tell)
+        chosen,
+        Kube(where),
+        lambda tell: Runner(chosen.bus, chosen.state_folder, chosen.boot_timeout_s, tell),
+        _boot_id(),
     )
     signal.signal(signal.SIGTERM, process.stop)
     signal.signal(signal.SIGINT, process.stop)

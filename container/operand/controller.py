@@ -112,8 +112,10 @@ class Controller:
         readiness: Readiness,
         metrics: Metrics,
         now: Callable[[], float],
+        boot: str,
     ) -> None:
         self._settings = settings
+        self._boot = boot
         self._cluster = cluster
         self._runner = runner
         self._watch_pods = watch_pods
@@ -203,10 +205,8 @@ class Controller:
             if before is None:
                 self._failed(None, reason, "Reading")
             return
-        known = (
-            before.modes() if before else readings.published_modes(self.seen.node.annotations if self.seen.node else {})
-        )
-        reading = readings.read(message.result).knowing(known)
+        published = readings.published_modes(self.seen.node.annotations, self._boot) if self.seen.node else {}
+        reading = readings.read(message.result, self._boot).knowing(before.modes() if before else published)
         if before is not None:
             self._note_drift(before, reading)
         self._see(reading=reading, reading_due_at=self._next_reading(reading))

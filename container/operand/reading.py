@@ -43,10 +43,14 @@ class Device:
 
 @dataclass(frozen=True)
 class Reading:
-    """All devices of the node; ``host_support``: whether the host can do confidential computing (yes, no, unknown)."""
+    """All devices of the node, and the boot of the host in which they were read (Linux's boot ID).
+
+    ``host_support``: whether the host can do confidential computing (yes, no, unknown).
+    """
 
     devices: tuple[Device, ...] = ()
     host_support: str = UNKNOWN
+    boot: str = ""
 
     @property
     def problems(self) -> list[str]:
@@ -83,7 +87,7 @@ class Reading:
         """The annotation's value."""
         entries: dict[str, dict[str, Any]] = {}
         for one in self.devices:
-            entry: dict[str, Any] = {"kind": one.kind, "mode": one.mode, "name": one.name}
+            entry: dict[str, Any] = {"kind": one.kind, "mode": one.mode, "name": one.name, "boot": self.boot}
             if one.pending not in (None, one.mode):
                 entry["pending"] = one.pending
             if one.in_use:
@@ -94,18 +98,22 @@ class Reading:
         return json.dumps(entries, sort_keys=True)
 
 
-def published_modes(annotations: Mapping[str, str]) -> dict[str, str]:
-    """Address to mode as an earlier process has published them."""
+def published_modes(annotations: Mapping[str, str], boot: str) -> dict[str, str]:
+    """Address to mode as an earlier process has published them in this boot of the host.
+
+    What was read before the host booted says nothing: a power cycle resets devices, and knobs may have changed.
+    """
     try:
         found = json.loads(annotations.get(DEVICES_ANNOTATION, "{}"))
-        return {str(address): entry["mode"] for address, entry in found.items() if isinstance(entry["mode"], str)}
+        known = {str(address): entry["mode"] for address, entry in found.items() if entry["boot"] == boot}
+        return {address: mode for address, mode in known.items() if isinstance(mode, str)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
-def read(result: Mapping[str, Any]) -> Reading:
-    """The reading in an answer of cc_mode_info."""
-    return Reading(tuple(_device(one) for one in result["devices"]), _host_support(result["host"]))
+def read(result: Mapping[str, Any], boot: str = "") -> Reading:
+    """The reading in an answer of cc_mode_info, in this boot of the host."""
+    return Reading(tuple(_device(one) for one in result["devices"]), _host_support(result["host"]), boot)
 
 
 def _device(entry: Mapping[str, Any]) -> Device:

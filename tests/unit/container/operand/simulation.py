@@ -378,6 +378,7 @@ class Site:
         )
         self.inbox: list[Message] = []
         self.controller: Controller | None = None
+        self.boot = "first"
         self.begin()
 
     # --- the process --------------------------------------------------------------------------------------------------
@@ -394,6 +395,7 @@ class Site:
             self.readiness,
             self.metrics,
             self.time.now,
+            self.boot,
         )
         self._tell_node()
 

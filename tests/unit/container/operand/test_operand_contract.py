@@ -193,6 +193,23 @@ def test_09_a_restart_beside_running_guests_keeps_what_is_told(site: Make) -> No
     assert [device.resets for device in one.devices.every.values()] == [1, 1]
 
 
+def test_09_after_a_boot_of_the_host_nothing_is_taken_over(site: Make) -> None:
+    """A guest that was started first may have reset its GPU into another mode."""
+    one = site()
+    one.run(3)
+    one.wish("on")
+    one.run(1)
+    one.kill()
+    for device in one.devices.every.values():
+        device.held_by = "process 4711 (qemu)"
+    one.boot = "second"
+    one.begin()
+    one.run(400)
+    assert (one.state, one.labels[READY]) == ("failed", "")
+    assert "process 4711 (qemu)" in one.reason
+    assert [device.resets for device in one.devices.every.values()] == [1, 1]
+
+
 def test_10_not_ready_before_anything_is_done(site: Make) -> None:
     one = site()
     one.run(3)
@@ -230,7 +247,7 @@ def test_12_a_host_that_does_not_say_is_not_a_no(site: Make) -> None:
     one.devices.put("on")
     one.run(200)
     assert one.state == "on"
-    assert "not known" in one.reason
+    assert "process 4711 (qemu)" in one.reason
     assert not any(run.job.is_change for run in one.runs)
     one.devices.put("off")
     one.devices.host = "yes"  # the module was loaded

@@ -95,9 +95,16 @@ def test_a_journal_keeps_what_is_ours() -> None:
     assert journal.read({}) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {}}', '{"a": {"mode": "on"}}'])
 def test_modes_that_were_not_published(text: str) -> None:
-    assert reading.published_modes({"nvidia.com/cc.mode.devices": text}) == {}
+    assert reading.published_modes({"nvidia.com/cc.mode.devices": text}, "") == {}
+
+
+def test_published_modes_count_until_the_host_boots() -> None:
+    devices = (reading.Device("0000:17:00.0", mode="on"), reading.Device("0000:18:00.0", mode=None))
+    annotations = {"nvidia.com/cc.mode.devices": reading.Reading(devices, boot="one").text()}
+    assert reading.published_modes(annotations, "one") == {"0000:17:00.0": "on"}
+    assert reading.published_modes(annotations, "two") == {}
 
 
 # --- log lines --------------------------------------------------------------------------------------------------------
