@@ -176,12 +176,12 @@ class SimRun:
             return None
         devices, wanted = self.site.devices, self._wanted()
         chosen = [devices.every[address] for address in wanted]
-        self.found = {one.address: one.mode for one in chosen}
         held = [one for one in chosen if one.held_by]
         if held and self.site.time.now() < self.site.run_began[self.number] + self.job.busy_timeout_s:
             return self.site.time.later(0.5, self._plan)
         if held:
             return self._fail("DeviceBusy", f"In use: {held[0].held_by}.")
+        self.found = {one.address: one.mode for one in chosen}  # a device in use is not read
         if "plan" in devices.fail:
             return self._fail(devices.fail["plan"])
         if any(one.broken for one in chosen):
@@ -253,7 +253,7 @@ class SimRun:
                 "seconds": {"stage": 0.1, "reset": 0.1, "boot": 2.0} if self.wrote else {},
             }
             for address in self._wanted()
-            if address in every
+            if address in every and self.found  # a run that refused before it read anything has nothing to tell
         ]
 
 

@@ -410,7 +410,7 @@ def test_the_process_follows_the_label(tmp_path: Path, kube: Kube, server: ApiSe
         label(store, **{"nvidia.com/cc.mode": "on"})
         eventually(lambda: state() == "on")
         assert get("/healthz") == (200, "ok\n")
-        assert 'cc_manager_state{state="on"} 1.0' in get("/metrics")[1]
+        eventually(lambda: 'cc_manager_state{state="on"} 1.0' in get("/metrics")[1])
         assert get("/other")[0] == 404
         store.before = forbid_pods
         label(store, **{"nvidia.com/cc.mode": "off"})
