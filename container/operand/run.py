@@ -134,7 +134,6 @@ class PlaybookRun:
                 extravars=self._variables,
                 cmdline="--connection=local",
                 envvars=self._environment(),
-                settings={"pexpect_timeout": 1},
                 event_handler=self._take,
                 cancel_callback=self._killed.is_set,
                 suppress_env_files=True,

@@ -56,6 +56,8 @@ BEFORE, AFTER, WRITE = "before", "after", "write"
 ALL, REQUESTS = (BEFORE, AFTER, WRITE), (BEFORE, AFTER)
 CHANGES = ((ONE, OFF, ON, ALL), (ONE, ON, OFF, REQUESTS), (FABRIC, OFF, PPCIE, REQUESTS), (FABRIC, PPCIE, ON, REQUESTS))
 TIMEOUT_S = 40.0
+# From a request that the server has noted to its answer.
+ANSWERED_S = 0.05
 LABEL, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
 OURS = ("nvidia.com/cc.mode.journal", "nvidia.com/cc.mode.changing", "nvidia.com/cc.mode.reason")
 
@@ -203,7 +205,7 @@ class Bench:
             before = len(self._store.requests)
             self._store.after = lambda: answers.append(1)
             self._label(wish)
-            self._until(lambda: self._is_well(wish), operand)
+            self._rest(wish, operand)
             requests = len(self._store.requests) - before
             writes = {one: state["counters"]["writes"] for one, state in self._control.state().items()}
         finally:
@@ -249,9 +251,14 @@ class Bench:
             self._store.delete(NODES, NODE_NAME)
         self._store.create(NODES, new_node(NODE_NAME, **{LABEL: start}, **COMPONENTS))
         operand = Operand(self._nursery.start(server=self._server.url, sockets=str(self._sockets)))
-        self._until(lambda: self._is_well(start), operand)
+        self._rest(start, operand)
         self._control.reset_counters()
         return operand
+
+    def _rest(self, mode: str, operand: Operand) -> None:
+        """Wait for the end of a change: the Event that tells of it is its last request."""
+        self._until(lambda: self._is_well(mode) and self._store.requests[-1].verb == "create", operand)
+        operand.is_gone(ANSWERED_S)
 
     def _arm(self, how: str, device: str | None, at: int, operand: Operand) -> None:
         if how == WRITE:
