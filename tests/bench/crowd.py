@@ -158,7 +158,7 @@ def crowd(cluster: Cluster, count: int, rest_s: float) -> dict[str, Any]:
         "label to state, p99 s": late[max(0, round(len(late) * 0.99) - 1)] if late else None,
         "of them slept, s": CHANGE_S,
     }
-    found["requests of one change, simulated"] = {key: value // count for key, value in changed.items()}
+    found["requests of one change, simulated"] = {key: value / count for key, value in changed.items()}
     found["settled"], found["errors"] = len(late), answer["errors"][:5]
     found["API server, MiB"] = memory_mib(cluster)
     return found

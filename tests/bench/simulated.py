@@ -96,16 +96,20 @@ class Connection:
     async def _send(
         self, method: str, path: str, body: object, accept: str, kind: str
     ) -> tuple[int, dict[str, str], asyncio.StreamReader]:
-        if self._streams is None or self._streams[0].at_eof():
-            self._streams = await asyncio.open_connection(self._job.host, self._job.port, ssl=self._context)
-        reader, writer = self._streams
         data = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._job.host}", f"Authorization: Bearer {self._job.token}"]
         lines += [f"Accept: {accept}", "User-Agent: k8s-cc-manager", f"Content-Length: {len(data)}"]
         lines += [f"Content-Type: {kind}"] if data else []
-        writer.write("\r\n".join([*lines, "", ""]).encode() + data)
-        await writer.drain()
-        status = int((await reader.readline()).split()[1])
+        first = b""
+        while not first:  # a server that closed an idle connection answers nothing: the next one is new
+            if self._streams is None:
+                self._streams = await asyncio.open_connection(self._job.host, self._job.port, ssl=self._context)
+            reader, writer = self._streams
+            writer.write("\r\n".join([*lines, "", ""]).encode() + data)
+            await writer.drain()
+            first = await reader.readline()
+            self._streams = self._streams if first else None
+        status = int(first.split()[1])
         headers = {}
         while (line := (await reader.readline()).decode().strip()) != "":
             name, _colon, value = line.partition(":")
