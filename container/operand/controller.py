@@ -27,7 +27,7 @@ from .reconcile import CHANGE, READ, Failure, Pods, Policy, Run, Seen
 from .run import Job
 from .settings import WAIT, Settings
 from .watch import Delay
-from .wish import Refused, Wish
+from .wish import Refused, Undecided, Wish
 
 LOG = logging.getLogger(__name__)
 LONGEST_RETRY_S = 300.0
@@ -216,10 +216,16 @@ class Controller:
 
     def _next_reading(self, reading: Reading | None) -> float | None:
         interval = self._settings.drift_interval_s
-        unsure = reading is not None and (not reading.devices or reading.host_support == readings.UNKNOWN)
-        if unsure and (self._settings.default_cc_mode or (reading is not None and not reading.devices)):
+        if reading is not None and (not reading.devices or self._waits_for_host(reading)):
             interval = min(interval or SOON_S, SOON_S)
         return self._now() + interval if interval else None
+
+    def _waits_for_host(self, reading: Reading) -> bool:
+        """True when the wish depends on what the host does not say yet."""
+        try:
+            return isinstance(reconcile.current_wish(replace(self.seen, reading=reading)), Undecided)
+        except Refused:
+            return False
 
     def _note_drift(self, before: Reading, now: Reading) -> None:
         known = before.modes()
@@ -352,6 +358,8 @@ class Controller:
         self._metrics.gave_up.set(0)
         LOG.info("Wanted: %s", wish.words if isinstance(wish, Wish) else wish)
         self._see(failure=None, achieved=None, evict_first=False, everywhere=None, drained_at=None)
+        if isinstance(wish, Undecided):
+            self._see(reading_due_at=self._next_reading(self.seen.reading))
         self._end_watch(everywhere=True)
 
     def _carry_out(self, step: reconcile.Step) -> None:

@@ -111,7 +111,7 @@ def test_an_answer_that_is_not_json() -> None:
         for status in (200, 500):
             client, _address = listener.accept()
             client.recv(65536)
-            client.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 3\r\n\r\nno!" % status)
+            client.sendall(b"HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno!" % status)
             client.close()
 
     threading.Thread(target=serve, daemon=True).start()

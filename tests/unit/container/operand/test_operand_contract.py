@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from simulation import (
     CHANGING,
     COMPONENTS,
@@ -247,10 +248,30 @@ def test_12_a_host_that_does_not_say_is_not_a_no(site: Make) -> None:
     one.devices.put("on")
     one.run(200)
     assert one.state == "on"
-    assert "process 4711 (qemu)" in one.reason
+    assert "not known" in one.reason
     assert not any(run.job.is_change for run in one.runs)
     one.devices.put("off")
     one.devices.host = "yes"  # the module was loaded
+    one.until(lambda: one.state == "on", 100)
+
+
+@pytest.mark.parametrize("arguments", [["-m", "off"], []])
+def test_12_a_host_that_does_not_say_is_not_asked_again_where_that_decides_nothing(
+    site: Make, arguments: list[str]
+) -> None:
+    one = site(*arguments)
+    one.devices.host = "unknown"
+    one.run(290)
+    assert len(one.runs) == 1
+
+
+def test_12_a_label_that_goes_leaves_the_question_to_the_host(site: Make) -> None:
+    one = site("-m", "on", labels={"nvidia.com/cc.mode": "off"})
+    one.devices.host = "unknown"
+    one.run(10)
+    one.label(mode=None)
+    one.run(10)
+    one.devices.host = "yes"
     one.until(lambda: one.state == "on", 100)
 
 
