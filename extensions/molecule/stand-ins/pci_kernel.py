@@ -10,6 +10,7 @@ what follows a write happens a moment later: whoever reads back has to wait for 
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import time
@@ -18,6 +19,8 @@ from pathlib import Path
 PCI = Path("/sys/bus/pci")
 GROUPS = Path("/sys/kernel/iommu_groups")
 READY = Path("/run/ready")
+# Writes that were not read in time lie in a pipe one behind the other, with nothing between them.
+ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 # address: vendor, device, class, IOMMU group, driver
 DEVICES = {
     "0000:00:01.0": ("8086", "352a", "060400", 11, "pcieport"),
@@ -89,7 +92,7 @@ def serve() -> None:
         readable, _, _ = select.select(list(pipes.values()), [], [], 0.02)
         for path, pipe in pipes.items():
             if pipe in readable:
-                for address in os.read(pipe, 4096).decode().split():
+                for address in ADDRESS.findall(os.read(pipe, 4096).decode()):
                     act(path, PCI / "devices" / address)
         time.sleep(0)
 
