@@ -19,8 +19,10 @@ from typing import Any
 
 from tools import cache, needs
 
-from .machine import Machine
+from .machine import PYTHON, Machine
 from .places import CACHE
+
+Answer = dict[str, Any]
 
 HOST = "vm"
 REQUIREMENTS = cache.ROOT / "roles" / "gpu_admin_tools" / "files" / "requirements.txt"
@@ -86,15 +88,16 @@ class Control:
         inventory = {"all": {"hosts": {HOST: dict(machine.variables())}}}
         self._inventory.write_text(json.dumps(inventory))
 
-    def module(self, name: str, timeout_s: float = 300, **arguments: object) -> dict[str, Any]:
+    def module(self, name: str, interpreter: str = PYTHON, timeout_s: float = 300, **arguments: object) -> Answer:
         """Run one module of the collection; its result, also when it failed."""
         answers = self._folder / "answers"
         (answers / HOST).unlink(missing_ok=True)
         command = [*self._program("ansible"), HOST, "-m", f"confidential.gpu.{name}"]
+        command += ["--extra-vars", json.dumps({"ansible_python_interpreter": interpreter})]
         done = self._run([*command, "-a", json.dumps(arguments), "--tree", str(answers)], timeout_s)
         if not (answers / HOST).exists():
             raise AssertionError(done.output)
-        answer: dict[str, Any] = json.loads((answers / HOST).read_text())
+        answer: Answer = json.loads((answers / HOST).read_text())
         return answer
 
     def playbook(self, path: Path, variables: Mapping[str, object], *options: str, timeout_s: float = 1200) -> Run:
