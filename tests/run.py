@@ -59,6 +59,7 @@ class Outcome:
 def suites() -> list[Suite]:
     """Every suite, in the order in which they run."""
     python, pytest = sys.executable, (sys.executable, "-m", "pytest")
+    in_cluster = [f"tests/cluster/test_{name}.py" for name in ("drop_in", "policy", "chart_install")]
     coverage = ("--cov", "--cov-report=term", "--cov-fail-under=90")
     return [
         Suite("layers", [(python, "tools/layers.py")]),
@@ -78,10 +79,10 @@ def suites() -> list[Suite]:
             as_root=True,  # containers of an ordinary user need more of a machine than every one has
         ),
         Suite("conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py"),
-        # The power cuts, which take long, are for `make test-vm`.
+        # Power cuts and check mode, which take long, are for `make test-vm`.
         Suite(
             "vm",
-            [(*pytest, "tests/vm/test_smoke.py", "tests/vm/test_site.py", "-q", "--durations=0")],
+            [(*pytest, "tests/vm/test_smoke.py", "tests/vm/test_site.py", "-q", "--durations=10")],
             files="tests/vm/test_*.py",
             tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot"],
             enable="make system-deps",
@@ -96,9 +97,10 @@ def suites() -> list[Suite]:
             enable=GO,
             prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
         ),
+        # What breaks during a change, which takes long, is for `make test-cluster`.
         Suite(
             "cluster",
-            [(*pytest, "tests/cluster", "-q")],
+            [(*pytest, *in_cluster, "-q", "--durations=10")],
             files="tests/cluster/**/test_*.py",
             tools=["go", "buildah", "busybox", "containerd", "iptables", "mmdebstrap", "runc"],
             enable=f"make system-deps; {GO}",
