@@ -27,7 +27,7 @@ from .node import Node, Pod
 from .readiness import ReadinessFile
 from .run import Runner
 from .settings import BadSetting, Settings
-from .watch import Watch
+from .watch import FORBIDDEN_S, Delay, Watch
 
 LOG = logging.getLogger(__package__)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -84,7 +84,7 @@ class Process:
 
     def stop(self, *_signal: object) -> None:
         """Ask for the end; may be called from a signal handler."""
-        self.inbox.put(StopAsked())
+        self.inbox.put(StopAsked(time.monotonic()))
 
     def _node_told(self, objects: list[dict[str, Any]]) -> None:
         self.inbox.put(NodeSeen(Node.of(objects[0]) if objects else None))
@@ -96,15 +96,17 @@ class Process:
         name = "pods of all namespaces" if everywhere else "pods"
 
         def told(objects: list[dict[str, Any]]) -> None:
-            self.inbox.put(PodsSeen(everywhere, tuple(Pod.of(one) for one in objects)))
+            self.inbox.put(PodsSeen(watch, everywhere, tuple(Pod.of(one) for one in objects)))
 
         def failed(error: ApiError) -> None:
             if error.is_forbidden:
-                self.inbox.put(PodsSeen(everywhere, denied=str(error)))
-            self.inbox.put(WatchFailed(name, str(error)))
+                self.inbox.put(PodsSeen(watch, everywhere, denied=str(error)))
+            else:
+                self.inbox.put(WatchFailed(name, str(error)))
 
         namespace = None if everywhere else self._settings.operator_namespace
-        watch = Watch(self._kube, self._cluster.pods(namespace), told, failed)
+        forbidden = Delay(*FORBIDDEN_S) if everywhere else None  # the GPU Operator does not give that right
+        watch = Watch(self._kube, self._cluster.pods(namespace), told, failed, forbidden=forbidden)
         watch.start()
         return watch
 

@@ -331,17 +331,20 @@ def _users_first(seen: Seen, wish: Wish) -> Step | None:
     users = components.users(everywhere.pods)
     if not users:
         return None
-    names = ", ".join(pod.words for pod in users)
     deadline = everywhere.since + seen.policy.busy_timeout_s
     if seen.policy.busy == REFUSE or seen.now >= deadline:
         waited = "" if seen.policy.busy == REFUSE else f" after {seen.policy.busy_timeout_s:g} s"
-        return Fail(wish, f"GPUs of this node are in use{waited} by {names}. Stop these pods.", "DeviceBusy")
+        return Fail(wish, _in_use(users, waited), "DeviceBusy")
     if seen.policy.busy == DRAIN:
         remaining = tuple(pod for pod in users if not pod.deleting)
         if remaining and (seen.drained_at is None or seen.now >= seen.drained_at + DRAIN_AGAIN_S):
             return Drain(remaining)
         return Wait(_earliest(deadline, (seen.drained_at or seen.now) + DRAIN_AGAIN_S if remaining else None))
     return Wait(deadline)
+
+
+def _in_use(users: list[Pod], waited: str = "") -> str:
+    return f"GPUs of this node are in use{waited} by {', '.join(pod.words for pod in users)}. Stop these pods."
 
 
 # An eviction that a disruption budget refuses is asked for again.
@@ -367,6 +370,9 @@ def _changing(seen: Seen, run: Run, node: Node) -> Step:
         return Wait(deadline)
     if run.wish is None or _wish_or_none(seen) != run.wish:
         return Abandon("there is another wish")
+    users = components.users((seen.everywhere.pods if seen.everywhere else None) or ())
+    if users:  # they came after the run was started
+        return Fail(run.wish, _in_use(users), "DeviceBusy")
     if run.look_first and not run.planned:
         return Wait(deadline)
     step = _make_free(seen, node, run.wish)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from fake_api.store import Refusal
-from operand.messages import NodeSeen
+from operand.messages import NodeSeen, PodsSeen, StopAsked
 from operand.node import Node
 from simulation import (
     COMPONENTS,
@@ -460,11 +460,47 @@ def test_without_the_right_to_events_all_else_works(site: Make) -> None:
     assert one.metrics.registry.get_sample_value("cc_manager_events_lost_total") == 1
 
 
-def test_without_the_right_to_pods_elsewhere_all_else_works(site: Make) -> None:
+def test_a_right_to_events_that_is_given_later_is_noticed(site: Make) -> None:
+    one = site()
+    one.deny("create", "/events", 401)
+    one.run(3)
+    one.allow()
+    one.run(601)
+    one.wish("on")
+    assert [event["reason"] for event in one.events()[1:]] == ["CCModeSet"]
+
+
+def test_without_the_right_to_pods_elsewhere_all_else_works(site: Make, caplog: pytest.LogCaptureFixture) -> None:
     one = site()
     one.deny("list", "/api/v1/pods")
     one.run(3)
+    for mode in ("on", "ppcie", "off"):
+        one.wish(mode)
+    assert caplog.text.count("Pods of other namespaces cannot be seen") == 1
+
+
+def test_the_server_says_when_to_come_again(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.deny("patch", "/nodes/", 429, retry_after_s=20)
+    one.label(mode="on")
+    one.run(19)
+    assert len(one.asked("patch")) == 2  # the first state, and one that was refused
+
+
+def test_pods_that_a_watch_saw_before_it_was_ended_count_no_more(site: Make) -> None:
+    one = site(grace_s=5)
+    one.run(3)
     one.wish("on")
+    told = PodsSeen(one.watches[-1], False)
+    one.label(mode="off")
+    one.until(lambda: one.watches[-1] is not told.watch and PAUSED in one.components().values())
+    one.inbox.insert(0, told)
+    one.run(0.02)
+    assert one.controller is not None
+    assert one.controller.seen.pods is not None
+    assert one.controller.seen.pods.pods != ()
+    one.until(lambda: one.state == "off")
 
 
 def test_without_the_right_to_patch_nothing_is_changed(site: Make) -> None:
@@ -547,6 +583,19 @@ def test_a_stop_at_rest_is_at_once(site: Make) -> None:
     one.stop()
     assert one.until(lambda: one.controller is not None and one.controller.stopped) <= 0.1
     assert one.state == "off"
+
+
+def test_a_stop_counts_from_the_signal_also_when_it_is_heard_late(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.label(mode="on")
+    one.until(lambda: PAUSED in one.components().values())
+    one.deny("patch", "/nodes/", 500)
+    one.put(StopAsked(one.time.now() - 10))
+    one.run(15)
+    assert one.controller is not None
+    assert one.controller.stopped
+    one.allow()
 
 
 def test_a_stop_during_a_reading_is_quick(site: Make) -> None:
