@@ -124,7 +124,7 @@ class Controller:
         self._readiness = readiness
         self._metrics = metrics
         self._now = now
-        self.seen = Seen(now(), policy_of(settings))
+        self.seen = Seen(now(), policy_of(settings), boot)
         self._run: PlaybookRun | None = None
         self._run_opened_at = 0.0
         self._watches: dict[bool, PodWatch] = {}
@@ -214,6 +214,7 @@ class Controller:
         published = readings.published_modes(self.seen.node.annotations, self._boot) if self.seen.node else {}
         reading = readings.read(message.result, self._boot).knowing(before.modes() if before else published)
         if before is not None:
+            reading = reading.after(before)
             self._note_drift(before, reading)
         self._see(reading=reading, reading_due_at=self._next_reading(reading))
         self._forget_failure(None)
@@ -239,6 +240,9 @@ class Controller:
         for device in moved:
             self._metrics.drift.inc()
             LOG.warning("%s was left in mode %s and is in %s.", device.address, known[device.address], device.mode)
+        for address in sorted(set(now.gone) - set(before.gone)):
+            self._metrics.drift.inc()
+            LOG.warning("%s is no longer there.", address)
 
     def _change_ended(self, run: Run, message: RunEnded) -> None:
         entries = message.result.get("devices") or []
@@ -372,6 +376,8 @@ class Controller:
         LOG.debug("Step: %s", step)
         if isinstance(step, reconcile.StartReading):
             self._start(Job(False), Run(READ, self._now()))
+        elif isinstance(step, reconcile.TakeBack):
+            self._see(node=self._cluster.patch(step.patch))
         elif isinstance(step, reconcile.StartChange):
             self._start_change(step)
         elif isinstance(step, reconcile.FindUsers):
@@ -497,7 +503,9 @@ class Controller:
         except ApiError as error:
             self._metrics.events_lost.inc()
             self._events_again_at = self._now() + (EVENTS_AGAIN_S if error.is_forbidden else 0.0)
-            LOG.warning("No Event was made%s: %s", ", and none will be for a while" if error.is_forbidden else "", error)
+            LOG.warning(
+                "No Event was made%s: %s", ", and none will be for a while" if error.is_forbidden else "", error
+            )
 
     def _at_rest(self) -> None:
         """Nothing to do for now: what is told here and not on the node."""

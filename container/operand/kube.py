@@ -45,7 +45,8 @@ KEEP_ALIVE = [
 class ApiError(Exception):
     """The API did not do what was asked.
 
-    ``status``: HTTP status, 0 when there was no answer, or one that is not the API's. ``retry_after_s``: the server's wish.
+    ``status``: HTTP status, 0 when there was no answer, or one that is not the API's. ``retry_after_s``: what the
+    server asks for.
     """
 
     def __init__(self, status: int, message: str, retry_after_s: float = 0.0) -> None:

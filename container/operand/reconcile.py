@@ -86,6 +86,7 @@ class Seen:
 
     now: float
     policy: Policy = field(default_factory=Policy)
+    boot: str = ""  # of the host
     node: Node | None = None
     reading: Reading | None = None
     reading_due_at: float | None = None
@@ -110,6 +111,13 @@ class Wait:
 @dataclass(frozen=True)
 class StartReading:
     """Read the devices."""
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """Tell no longer what may have become untrue."""
+
+    patch: Patch
 
 
 @dataclass(frozen=True)
@@ -194,6 +202,7 @@ class Stop:
 Step = (
     Wait
     | StartReading
+    | TakeBack
     | StartChange
     | FindUsers
     | Drain
@@ -218,7 +227,8 @@ def next_step(seen: Seen) -> Step:
     if seen.run is not None:
         return _reading(seen, seen.run) if seen.run.kind == READ else _changing(seen, seen.run, seen.node)
     if seen.reading is None and _first_reading_is_due(seen):
-        return StartReading()
+        outdated = publish.outdated(seen.node, seen.boot)
+        return TakeBack(outdated) if outdated and seen.failure is None else StartReading()
     step = _idle(seen, seen.node)
     return StartReading() if isinstance(step, Wait) and _reading_is_due(seen) else step
 

@@ -58,8 +58,8 @@ class Delay:
 class Watch:
     """A thread that tells what the collection holds: ``told`` gets all objects by uid or name after each change.
 
-    ``failed`` gets each ApiError; it is tried again until ``end``, after ``delay``, or after ``forbidden`` where that is
-    given and the right is missing.
+    ``failed`` gets each ApiError; it is tried again until ``end``, after ``delay``, or after ``forbidden`` where that
+    is given and the right is missing.
     """
 
     def __init__(

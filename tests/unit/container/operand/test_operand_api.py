@@ -413,7 +413,17 @@ def test_kubeconfig_files_with_programs_are_refused(tmp_path: Path, user: dict[s
         connection.of_file(kubeconfig(tmp_path, user))
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", "contexts: []\ncurrent-context: x\n"])
+NO_BASE64 = yaml.safe_dump(
+    {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": 7, "certificate-authority-data": "a"}}],
+        "users": [{"name": "u", "user": {}}],
+    }
+)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "contexts: []\ncurrent-context: x\n", "contexts: {x", NO_BASE64])
 def test_kubeconfig_files_that_are_none(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "config").write_text(text)

@@ -209,6 +209,28 @@ def test_09_a_restart_beside_running_guests_keeps_what_is_told(site: Make) -> No
     assert [device.resets for device in one.devices.every.values()] == [1, 1]
 
 
+def test_09_after_a_boot_of_the_host_what_was_told_before_is_taken_back_first(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.wish("on")
+    one.kill()
+    one.boot = "second"
+    one.begin()
+    one.run(0.1)
+    assert (one.state, one.labels[READY]) == ("", "")
+    one.devices.fail["read"] = "RunInProgress"
+    one.until(lambda: one.state == "failed")
+    before = len(one.asked("patch"))
+    one.run(8)
+    assert len(one.asked("patch")) == before
+    one.devices.fail.clear()
+    one.until(lambda: one.state == "on")
+    one.kill()
+    one.begin()
+    one.run(0.1)
+    assert one.state == "on"  # read in this boot
+
+
 def test_09_after_a_boot_of_the_host_nothing_is_taken_over(site: Make) -> None:
     """A guest that was started first may have reset its GPU into another mode."""
     one = site()

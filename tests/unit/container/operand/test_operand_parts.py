@@ -89,13 +89,25 @@ def test_a_journal_that_is_none_holds_nothing(text: str) -> None:
     assert journal.read({"nvidia.com/cc.mode.journal": text}) == journal.Journal({})
 
 
+@pytest.mark.parametrize("value", ["not a value", "x" * 64, "-x", "x.", "\u00e4", "x" * (1 << 20), "true\n"])
+def test_a_journal_with_what_no_label_can_be_does_not_keep_it(value: str) -> None:
+    text = json.dumps({PREFIX + "vfio-manager": value, PREFIX + "vgpu-manager": "x" * 63})
+    assert journal.read({"nvidia.com/cc.mode.journal": text}) == journal.Journal({PREFIX + "vgpu-manager": "x" * 63})
+
+
 def test_a_journal_keeps_what_is_ours() -> None:
     text = json.dumps({PREFIX + "vfio-manager": "mine", PREFIX + "vgpu-manager": "paused-for-cc-mode-change", "x": "y"})
     assert journal.read({"nvidia.com/cc.mode.journal": text}) == journal.Journal({PREFIX + "vfio-manager": "mine"})
     assert journal.read({}) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {}}', '{"a": {"mode": "on"}}'])
+NO_MODES = [{"boot": "", "mode": mode} for mode in ("banana", "mixed", "not a label!", ["on"], None)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"a": 1}', '{"a": {}}', '{"a": {"mode": "on"}}', *(json.dumps({"a": one}) for one in NO_MODES)],
+)
 def test_modes_that_were_not_published(text: str) -> None:
     assert reading.published_modes({"nvidia.com/cc.mode.devices": text}, "") == {}
 
