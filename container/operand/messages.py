@@ -59,4 +59,9 @@ class StopAsked:
     at: float
 
 
-Message = NodeSeen | PodsSeen | RunPlanned | RunEnded | WatchFailed | StopAsked
+@dataclass(frozen=True)
+class LockTaken:
+    """No other operand works on this node."""
+
+
+Message = NodeSeen | PodsSeen | RunPlanned | RunEnded | WatchFailed | StopAsked | LockTaken

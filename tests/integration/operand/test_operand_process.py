@@ -7,6 +7,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+from fake_api.daemon_sets import NODES
+
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
 
 PAUSED = "paused-for-cc-mode-change"
@@ -68,3 +70,30 @@ def test_a_device_that_somebody_uses_is_not_touched(installation: Any) -> None:
     assert one.modes() == {"off"}
     held.close()
     one.until(lambda: one.state == "on")
+
+
+def test_of_two_operands_on_a_node_one_waits_for_the_end_of_the_other(installation: Any) -> None:
+    """A node that was cut off, or a pod deleted by force: the old one still works when the new one starts."""
+    one = installation
+    at_restore: list[set[str]] = []
+
+    def restored(change: Any) -> None:
+        if change.collection == NODES:
+            if seen[-1] == {PAUSED} and one.components() == {"true"}:
+                at_restore.append(one.modes())
+            seen.append(one.components())
+
+    seen: list[set[str | None]] = [{"true"}]
+    first = one.start()
+    one.until(lambda: one.state == "off")
+    second = one.start()
+    one.until(lambda: "waiting for its end" in one.said(second))
+    one.store.listeners.append(restored)
+    one.wish("on")
+    one.until(lambda: one.state == "on")
+    assert at_restore == [{"on", "off"}]  # the GPUs' and the switches', and not before
+    assert "waiting for its end" in one.said(second).splitlines()[-1]
+    one.kill(first)
+    one.wish("off")
+    one.until(lambda: one.state == "off")
+    assert one.components() == {"true"}

@@ -24,6 +24,7 @@ from fake_api.server import ApiServer, serving
 from fake_api.store import Refusal, Request, Store
 from operand import connection, settings
 from operand.__main__ import Process, main
+from operand.alone import Alone
 from operand.cluster import Cluster
 from operand.connection import Connection, NoConnection
 from operand.health import Health
@@ -518,6 +519,20 @@ def test_the_process_follows_the_label(tmp_path: Path, kube: Kube, server: ApiSe
         process.stop()
         thread.join(SOON_S)
     assert not thread.is_alive()
+
+
+def test_a_process_that_waits_for_another_ends_when_it_is_asked_to(tmp_path: Path, kube: Kube, store: Store) -> None:
+    other = Alone(str(tmp_path))
+    other.take(lambda: None)
+    chosen = settings.parse([], {"NODE_NAME": NODE, "CC_MANAGER_METRICS_PORT": "0"})
+    process = Process(chosen, kube, QuickRunner, alone=Alone(str(tmp_path)))
+    thread = threading.Thread(target=process.run)
+    thread.start()
+    process.stop()
+    thread.join(SOON_S)
+    assert not thread.is_alive()
+    assert store.requests == []
+    other.release()
 
 
 def forbid_pods(request: Request) -> None:
