@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -35,6 +36,7 @@ class Installation:
         self.folder, self.emulator, self.store, self.api = folder, emulator, store, api
         store.create(NODES, new_node(NODE, **{PREFIX + name: "true" for name in COMPONENTS}))
         self.daemon_sets = DaemonSets(store, NODE, grace_s=0.3)
+        self.name = NODE
         self.ready = folder / "ready"
         self.process: subprocess.Popen[bytes] | None = None
         self.started: list[subprocess.Popen[bytes]] = []
@@ -115,6 +117,14 @@ class Installation:
     def modes(self) -> set[str]:
         """The active modes as the emulator knows them."""
         return {state["mode"] for state in self.emulator.control.state().values()}
+
+    def modes_by_address(self) -> dict[str, str]:
+        return {address: state["mode"] for address, state in self.emulator.control.state().items()}
+
+    def gpus(self) -> list[str]:
+        """The addresses of the GPUs, as the node tells them."""
+        told = json.loads(self.annotations["nvidia.com/cc.mode.devices"])
+        return [address for address, entry in sorted(told.items()) if entry["kind"] == "gpu"]
 
     def wish(self, mode: str | None) -> None:
         self.store.patch(NODES, NODE, {"metadata": {"labels": {"nvidia.com/cc.mode": mode}}})
