@@ -66,7 +66,7 @@ build: setup ## build the collection into dist/
 	@$(bin)/python tools/artifact.py build dist
 
 bench: setup-dev ## measure: the module, many hosts at once, a run on a host that is ready (half an hour)
-	@status=0; for one in run fleet ready_host; do $(bin)/python tests/bench/$$one.py || status=1; done; exit $$status
+	@status=0; for one in run fleet ready_host; do $(bin)/python -m tests.bench.$$one || status=1; done; exit $$status
 
 bench-cluster: setup-dev ## measure the operand in a Kubernetes, and a thousand nodes
 	@$(bin)/python -m tests.bench.cluster

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +43,7 @@ class Suite:
     enable: str = ""
     as_root: bool = False
     on_request: bool = False  # takes long: runs only when it is named
+    prepare: Sequence[str] = ()  # builds beforehand what the suite would build itself, into .cache
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,17 @@ def suites() -> list[Suite]:
             files="tests/vm/test_*.py",
             tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot"],
             enable="make system-deps",
-            on_request=True,
+            prepare=(python, "-m", "tests.vm.bench", "build"),
         ),
         Suite("cuts", [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")], "tests/cuts/run.py"),
-        Suite("chart", [(*pytest, "tests/chart", "-q")], files="tests/chart/**/test_*.py", tools=["go"], enable=GO),
+        Suite(
+            "chart",
+            [(*pytest, "tests/chart", "-q")],
+            files="tests/chart/**/test_*.py",
+            tools=["go"],
+            enable=GO,
+            prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
+        ),
         Suite(
             "cluster",
             [(*pytest, "tests/cluster", "-q")],
@@ -92,7 +103,7 @@ def suites() -> list[Suite]:
             tools=["go", "buildah", "busybox", "containerd", "iptables", "mmdebstrap", "runc"],
             enable=f"make system-deps; {GO}",
             as_root=True,
-            on_request=True,
+            prepare=(python, "-m", "tests.cluster.kube", "build"),
         ),
     ]
 
@@ -153,17 +164,44 @@ def select(every: Sequence[Suite], names: Sequence[str]) -> list[Suite]:
     return [suite for suite in every if any(re.fullmatch(pattern, suite.name) for pattern in patterns)]
 
 
-def run(suite: Suite, root: Path = ROOT) -> Outcome:
-    """Run one suite, if what it needs is there."""
+def lacks(suite: Suite, root: Path = ROOT) -> str:
+    """Why a suite cannot run, with what would enable it; empty if it can."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     missing = [tool for tool in suite.tools if shutil.which(tool, path=path) is None]
     if missing:
-        enable = suite.enable or "make setup-dev"
-        return Outcome(suite, NOT_RUN, why=f"no {' and no '.join(missing)}: {enable}")
+        return f"no {' and no '.join(missing)}: {suite.enable or 'make setup-dev'}"
     if suite.as_root and os.geteuid() != 0:
-        return Outcome(suite, NOT_RUN, why="run it as root")
+        return "run it as root"
     if suite.files and not any(root.glob(suite.files)):
-        return Outcome(suite, NOT_RUN, why=f"nothing there: {suite.files}")
+        return f"nothing there: {suite.files}"
+    return ""
+
+
+@contextmanager
+def prepared(chosen: Sequence[Suite], log: Path) -> Iterator[None]:
+    """Build what takes long while earlier suites run, which wait more than they compute; at the lowest priority.
+
+    A suite whose turn comes first waits for what is being built, and builds itself what could not be.
+    """
+    commands = [shlex.join(suite.prepare) for suite in chosen if suite.prepare and not lacks(suite)]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as lines:
+        builds = ["nice", "-n", "19", "sh", "-c", "; ".join([*commands, ":"])]
+        process = subprocess.Popen(
+            builds, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=lines, stderr=lines, start_new_session=True
+        )
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+
+
+def run(suite: Suite, root: Path = ROOT) -> Outcome:
+    """Run one suite, if what it needs is there."""
+    if why := lacks(suite, root):
+        return Outcome(suite, NOT_RUN, why=why)
     print(f"\n=== {suite.name} " + "=" * (115 - len(suite.name)), flush=True)
     began = time.monotonic()
     status, why = PASSED, ""
@@ -204,7 +242,8 @@ def main() -> int:
     # Nothing is left in the user's home, and no configuration of the user's takes part.
     os.environ["ANSIBLE_HOME"] = str(ROOT / ".cache" / "ansible")
     os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / ".cache" / "collections")
-    outcomes = [run(suite) for suite in chosen]
+    with prepared(chosen, ROOT / ".cache" / "prepare.log"):
+        outcomes = [run(suite) for suite in chosen]
     text, code = table(outcomes, os.environ.get("REQUIRE_ALL") == "1")
     print(f"\n=== suites {'=' * 109}\n{text}", flush=True)
     for suite in suites():

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tools.needs import NotPossible, run
+
 SETTING = "DEBIAN_MIRROR"
+SUITE = "trixie"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class NotPossible(RuntimeError):
-    """Something that this machine lacks; the message names the remedy."""
 
 
 def mirror(label: str = "Debian") -> str:
@@ -34,7 +32,7 @@ def mirror(label: str = "Debian") -> str:
     raise NotPossible(f"apt on this machine knows no Debian archive: run apt-get update, or set {SETTING} to one")
 
 
-def sources(suite: str, security: bool = False, backports: bool = False) -> str:
+def sources(suite: str = SUITE, security: bool = False, backports: bool = False) -> str:
     """Lines for apt."""
     suites = [suite, f"{suite}-updates"] + ([f"{suite}-backports"] if backports else [])
     lines = [f"deb [signed-by={KEYRING}] {mirror()} {name} main" for name in suites]
@@ -43,21 +41,15 @@ def sources(suite: str, security: bool = False, backports: bool = False) -> str:
     return "\n".join(lines)
 
 
-def mmdebstrap(target: Path, suite: str, packages: Sequence[str], options: Sequence[str], apt_sources: str) -> None:
-    """Run mmdebstrap. Raises NotPossible with the end of what it said."""
+def mmdebstrap(
+    target: Path,
+    packages: Sequence[str],
+    options: Sequence[str],
+    *,
+    suite: str = SUITE,
+    apt_sources: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Packages and what they need as a folder, or as a tar by the target's name. Raises NotPossible."""
     command = ["mmdebstrap", "--quiet", f"--include={','.join(packages)}", *options, suite, str(target), "-"]
-    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{PATH}", "LC_ALL": "C.UTF-8"}
-    try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            input=apt_sources,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise NotPossible("there is no mmdebstrap: make system-deps") from None
-    if done.returncode:
-        raise NotPossible(f"mmdebstrap ended with status {done.returncode}: {done.stdout[-3000:]}")
+    run(command, apt_sources or sources(suite), environment)

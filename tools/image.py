@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -27,15 +26,16 @@ from pathlib import Path
 
 from packaging.markers import Marker
 
-from tools import debian
+from tools import cache, debian
 from tools.artifact import shipped
+from tools.buildah import docker_archive
+from tools.needs import NotPossible
 from tools.sbom import document
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "image"
 CONTAINER = ROOT / "container"
 LOCK = ROOT / "requirements" / "operand.txt"
-SUITE = "trixie"
 PYTHON = "3.13"
 # The C library of trixie runs wheels made for any of these.
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (41, 39, 35, 34, 31, 28, 26, 24, 17)] + ["manylinux2014_x86_64"]
@@ -63,7 +63,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         compressed = build(options.tag, options.out.absolute(), options.fresh)
-    except debian.NotPossible as error:
+    except NotPossible as error:
         print(f"image: {error}", file=sys.stderr)
         return 1
     fits = compressed <= MAX_COMPRESSED_BYTES
@@ -97,7 +97,7 @@ def assemble(tag: str, out: Path, fresh: bool) -> None:
         settle(context / "root", epoch)
         out.parent.mkdir(parents=True, exist_ok=True)
         write(out.with_suffix(".spdx.json"), sbom)
-        buildah_build(Path(name), context, tag, out, epoch)
+        docker_archive(context, Path(name), tag, out, ["--timestamp", str(epoch)])
 
 
 def source_date_epoch() -> int:
@@ -111,24 +111,21 @@ def source_date_epoch() -> int:
 def root_file_system(epoch: int, fresh: bool) -> Path:
     """A folder with Debian's packages, unpacked and trimmed, as rootfs.tar, and the list of them as packages.json."""
     packages = list(rows(CONTAINER / "packages.txt"))
-    hook = CONTAINER / "trim.sh"
-    ingredients = [SUITE, packages, hook.read_text(), (CONTAINER / "left-out.txt").read_text(), epoch]
-    key = hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:16]
-    folder = CACHE / f"debian-{key}"
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    if not folder.is_dir():
-        draft = CACHE / f"draft-{os.getpid()}"
-        draft.mkdir()
+    hook, left_out = CONTAINER / "trim.sh", CONTAINER / "left-out.txt"
+
+    def fetch(folder: Path) -> None:
         # mmdebstrap's own cleaning needs files of apt, which the hook takes away.
         options = ["--variant=extract", "--skip=cleanup", "--dpkgopt=path-exclude=/usr/share/man/*"]
-        options += [f"--extract-hook={hook} {CONTAINER / 'left-out.txt'} {draft / 'packages.json'} $1"]
-        os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
-        debian.mmdebstrap(draft / "rootfs.tar", SUITE, packages, options, debian.sources(SUITE, security=True))
-        for old in CACHE.glob("debian-*"):
-            shutil.rmtree(old)
-        draft.rename(folder)
-    return folder
+        options += [f"--extract-hook={hook} {left_out} {folder / 'packages.json'} $1"]
+        apt_sources = debian.sources(security=True)
+        times = {"SOURCE_DATE_EPOCH": str(epoch)}
+        debian.mmdebstrap(folder / "rootfs.tar", packages, options, apt_sources=apt_sources, environment=times)
+
+    if fresh:
+        cache.forget("debian", CACHE)
+    return cache.finished(
+        "debian", [debian.SUITE, packages, hook.read_text(), left_out.read_text(), epoch], fetch, CACHE
+    )
 
 
 def fill(root: Path) -> None:
@@ -154,7 +151,7 @@ def install(site: Path) -> None:
     done = subprocess.run([*command, "--target", site, "-r", lock], check=False)
     lock.unlink()
     if done.returncode:
-        raise debian.NotPossible(f"pip could not install {LOCK.relative_to(ROOT)} (its words are above)")
+        raise NotPossible(f"pip could not install {LOCK.relative_to(ROOT)} (its words are above)")
     for pattern in LEFT_OUT:
         for path in sorted(site.glob(pattern)):
             remove(path)
@@ -195,27 +192,6 @@ def settle(root: Path, epoch: int) -> None:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)
-
-
-def buildah_build(scratch: Path, context: Path, tag: str, out: Path, epoch: int) -> None:
-    """Run buildah, with storage that is thrown away."""
-    storage = ["--root", str(scratch / "store"), "--runroot", str(scratch / "run"), "--storage-driver", "vfs"]
-    command = ["build", "--quiet", "--isolation", "chroot", "--timestamp", str(epoch), "--tag", tag]
-    buildah(scratch, *storage, *command, str(context))
-    draft = scratch / "image.tar"
-    buildah(scratch, *storage, "push", "--quiet", tag, f"docker-archive:{draft}:{tag}")
-    draft.replace(out)
-
-
-def buildah(scratch: Path, *arguments: str) -> None:
-    """Raises NotPossible with the end of what it said."""
-    environment = {**os.environ, "TMPDIR": str(scratch), "PATH": f"{os.environ['PATH']}:{debian.PATH}"}
-    try:
-        done = subprocess.run(["buildah", *arguments], env=environment, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise debian.NotPossible("there is no buildah: make system-deps") from None
-    if done.returncode:
-        raise debian.NotPossible(f"buildah ended with status {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
 
 
 def digest(archive: Path) -> str:

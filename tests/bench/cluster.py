@@ -12,26 +12,23 @@ is missed. As root, with what tests/cluster needs.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.limits import Limit, conclude
 from tests.cluster.kube import workloads
 from tests.cluster.kube.api import Object
 from tests.cluster.kube.bed import PAUSED, Bed, bed, is_settled
 from tests.cluster.kube.cluster import Cluster, running
-from tests.cluster.kube.programs import NotPossible, check_machine
-from tests.vm.bench.cache import ROOT
+from tests.cluster.kube.programs import check_machine
 from tools import image
+from tools.needs import NotPossible
 
-OUTPUT = ROOT / "tests/output/bench-cluster.json"
 FLR_S, BOOT_S = 0.1, 2.0
 TIMES = 1.25
 GPUS = [f"0000:{number:02x}:00.0" for number in (0x17, 0x3B, 0x4C, 0x5D, 0x9B, 0xBB, 0xCB, 0xDB)]
@@ -40,23 +37,6 @@ EIGHT = {"name": "eight", "timing": TIMING, "devices": [{"address": one, "model"
 # Seconds, with the same emulated devices and three components, and MiB: k8s-cc-manager, main, August 2026.
 REFERENCE = {"off -> on": 5.83, "on -> off": 5.41, "off -> ppcie": 6.53, "ppcie -> on": 9.45, "idle memory": 71.0}
 IDLE_MEMORY_MIB, IDLE_CPU_MS_PER_MINUTE, PEAK_MIB = 55.0, 2.0, 160.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One limit, what was measured for it, and what the reference needs."""
-
-    what: str
-    measured: float
-    limit: float
-    unit: str
-    runs: int
-    reference: float | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the limit is kept."""
-        return self.measured <= self.limit
 
 
 def main() -> int:
@@ -75,14 +55,10 @@ def main() -> int:
     except NotPossible as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    rows = judge(figures)
-    show(figures, rows)
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    about = {"processors": os.cpu_count(), "load_after": os.getloadavg()[0]}
-    limits = [{**vars(row), "ok": row.ok} for row in rows]
-    OUTPUT.write_text(json.dumps({"about": about, "limits": limits, "figures": figures}, indent=2) + "\n")
-    print(f"every figure: {OUTPUT.relative_to(ROOT)}")
-    return 0 if all(row.ok for row in rows) else 1
+    eviction = figures["eviction"]
+    print(f"eviction {statistics.median(eviction):.2f} s ({min(eviction):.2f} to {max(eviction):.2f})")
+    print(f"limit of a change: {TIMES} x (eviction + {FLR_S} s reset + {BOOT_S} s boot)")
+    return conclude("cluster", judge(figures), figures)
 
 
 def archive(given: Path | None, folder: Path) -> Path:
@@ -186,34 +162,24 @@ def state(node: Object) -> str:
     return found
 
 
-def judge(figures: dict[str, list[float]]) -> list[Row]:
+def judge(figures: dict[str, list[float]]) -> list[Limit]:
     """Each limit with what was measured."""
     least_s = statistics.median(figures["eviction"]) + FLR_S + BOOT_S
-    rows = [
-        Row(name, statistics.median(figures[name]), TIMES * least_s, "s", len(figures[name]), REFERENCE[name])
+    limits = [
+        median(name, figures[name], TIMES * least_s, "s")
         for name in ("off -> on", "on -> off", "off -> ppcie", "ppcie -> on")
     ]
-    rows.append(Row("idle memory", figures["idle memory"][0], IDLE_MEMORY_MIB, "MiB", 1, REFERENCE["idle memory"]))
-    rows.append(Row("idle processor time", figures["idle processor time"][0], IDLE_CPU_MS_PER_MINUTE, "ms/min", 1))
-    rows.append(
-        Row("cgroup peak in a change", max(figures["cgroup peak"]), PEAK_MIB, "MiB", len(figures["cgroup peak"]))
-    )
-    return rows
+    limits.append(median("idle memory", figures["idle memory"], IDLE_MEMORY_MIB, "MiB"))
+    limits.append(median("idle processor time", figures["idle processor time"], IDLE_CPU_MS_PER_MINUTE, "ms/min"))
+    peaks = figures["cgroup peak"]
+    limits.append(Limit("cgroup peak in a change", max(peaks), PEAK_MIB, "MiB", f"the most of {len(peaks)} changes"))
+    return limits
 
 
-def show(figures: dict[str, list[float]], rows: list[Row]) -> None:
-    """The table."""
-    eviction = figures["eviction"]
-    median = statistics.median(eviction)
-    print(f"eviction {median:.2f} s ({min(eviction):.2f} to {max(eviction):.2f}), {len(eviction)} runs")
-    print(f"limit of a change: {TIMES} x (eviction + {FLR_S} s reset + {BOOT_S} s boot)")
-    print(f"{'':26} {'measured':>10} {'limit':>10} {'reference':>10} {'unit':7} {'runs':>4}")
-    for row in rows:
-        reference = "" if row.reference is None else f"{row.reference:.2f}"
-        verdict = "ok" if row.ok else "MISSED"
-        print(
-            f"{row.what:26} {row.measured:10.2f} {row.limit:10.2f} {reference:>10} {row.unit:7} {row.runs:4} {verdict}"
-        )
+def median(name: str, figures: list[float], most: float, unit: str) -> Limit:
+    """One limit, kept by the median."""
+    basis = f"{min(figures):.2f} to {max(figures):.2f}, {len(figures)} runs"
+    return Limit(name, statistics.median(figures), most, unit, basis, REFERENCE.get(name))
 
 
 if __name__ == "__main__":

@@ -24,17 +24,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.bench.cluster import Row, archive
+from tests.bench.cluster import archive
+from tests.bench.limits import Limit, conclude
 from tests.bench.simulated import MODE, Job
 from tests.cluster.kube import workloads
 from tests.cluster.kube.bed import bed, is_settled
 from tests.cluster.kube.cluster import Cluster, running
-from tests.cluster.kube.programs import KWOK, NotPossible, check_machine
+from tests.cluster.kube.programs import KWOK, check_machine
 from tests.cluster.kube.release import RELEASE, VALUES, install
 from tests.cluster.kube.space import ADDRESS, Process
-from tests.vm.bench.cache import ROOT
+from tools.cache import ROOT
+from tools.needs import NotPossible
 
-OUTPUT = ROOT / "tests/output/bench-crowd.json"
 ACCOUNT = "crowd"
 KWOK_NODE = {"kwok.x-k8s.io/node": "fake"}
 READY_STAGE = {
@@ -89,21 +90,18 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     found["requests of one change, real"] = dict(real)
-    row = Row(
-        "requests at rest, per node and minute",
-        found["at rest"]["per node and minute"],
-        MOST_AT_REST,
-        "",
-        options.nodes,
-    )
-    show(found, row)
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"every figure: {OUTPUT.relative_to(ROOT)}")
+    print(json.dumps(found, indent=1))
+    status = conclude("crowd", [at_rest(found)], found)
     alike = found["requests of one change, real"] == found["requests of one change, simulated"]
     if not alike:
         print("MISSED: the simulated operands do not ask what the real one asks")
-    return 0 if row.ok and alike and not found["errors"] and found["settled"] == options.nodes else 1
+    return status if alike and not found["errors"] and found["settled"] == options.nodes else 1
+
+
+def at_rest(found: dict[str, Any]) -> Limit:
+    """The one limit."""
+    measured = found["at rest"]["per node and minute"]
+    return Limit("requests at rest, per node and minute", measured, MOST_AT_REST, "", f"{found['nodes']} nodes")
 
 
 def requests_of_a_change(cluster: Cluster, folder: Path) -> Counter[str]:
@@ -313,12 +311,6 @@ def memory_mib(cluster: Cluster) -> float:
     """Memory of the API server."""
     status = Path(f"/proc/{cluster.processes['kube-apiserver'].pid}/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith("VmRSS")).split()[1]) / 1024
-
-
-def show(found: dict[str, Any], row: Row) -> None:
-    """What was measured."""
-    print(json.dumps(found, indent=1))
-    print(f"{row.what}: {row.measured:.3f}, limit {row.limit:.0f}: {'ok' if row.ok else 'MISSED'}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure how Ansible's forks carry many hosts, each with one H100 behind a socket: off to on by the playbook cc_mode.
 
-    python tests/bench/fleet.py [--runs 3]
+    python -m tests.bench.fleet [--runs 3]
 
 All hosts are this machine, so they share its processors; what overlaps is the devices' own time, two seconds of boot
 each. The curve goes to standard output; the exit status is 1 when the limit is missed.
@@ -23,10 +23,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from programs import ROOT, gpus  # isort: skip  (it makes the next two importable)
-
-import demo
-from emulator.launch import Emulator, launch
+from tests.bench.limits import Limit, conclude
+from tests.bench.programs import ROOT, Emulator, demo, gpus, launch
 
 SIZES = (1, 2, 5, 10, 20)
 # All at once against one after the other.
@@ -113,12 +111,9 @@ def main() -> int:
     one_by_one = statistics.median(alone)
     print("%-18s %10.2f %9.2f" % ("%d, forks=1" % largest, one_by_one, one_by_one / largest))
     ratio = statistics.median(together[largest]) / one_by_one
-    verdict = "ok" if ratio <= LIMIT else "MISSED"
-    print(
-        "%d hosts, all at once / one after the other: %.3f x, limit %.1f x, %s (%d runs, %d processors)"
-        % (largest, ratio, LIMIT, verdict, runs, os.cpu_count() or 0)
-    )
-    return 0 if ratio <= LIMIT else 1
+    what = "%d hosts, all at once / one after the other" % largest
+    limit = Limit(what, ratio, LIMIT, "x", "%d runs, %d processors" % (runs, os.cpu_count() or 0))
+    return conclude("fleet", [limit], {"all at once": together, "one after the other": alone})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure a run of the playbook site on a host that is ready, against a play of as many pings on the same host.
 
-    python tests/bench/ready_host.py [--runs 3]
+    python -m tests.bench.ready_host [--runs 3]
 
 The host is a virtual machine with two H100 (tests/vm), made ready by the playbook itself, which takes minutes. The exit
 status is 1 when a limit is missed, 2 when this machine cannot run such a machine.
@@ -22,9 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "gpu-admin-tools")]
 
-from tests.vm.bench import image, mirror  # noqa: E402
+from tests.bench.limits import Limit, conclude  # noqa: E402
+from tests.vm.bench import image  # noqa: E402
 from tests.vm.bench.control import SITE, Run, site_variables, wheels  # noqa: E402
 from tests.vm.conftest import Vm, running  # noqa: E402
+from tools.needs import NotPossible  # noqa: E402
 
 MOST_TASKS = 40
 LIMIT = 1.6
@@ -37,7 +39,7 @@ def main() -> int:
     runs = parser.parse_args().runs
     try:
         stock = image.build()
-    except mirror.NotPossible as reason:
+    except NotPossible as reason:
         print(f"ready_host: did not run: {reason}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as name, running(stock, Path(name), ["h100-pcie", "h100-pcie"]) as vm:
@@ -79,11 +81,11 @@ def judged(first: Run, site: list[float], ping: list[float], tasks: int) -> int:
     for name, seconds in (("run on a host that is ready", site), (f"{tasks} pings", ping)):
         low, high = min(seconds), max(seconds)
         print(f"{name}: {statistics.median(seconds):.1f} s (min {low:.1f}, max {high:.1f}, {len(seconds)} runs)")
-    kept = (tasks <= MOST_TASKS, ratio <= LIMIT)
-    words = ["ok" if one else "MISSED" for one in kept]
-    print(f"tasks on a host that is ready: {tasks}, limit {MOST_TASKS}, {words[0]}")
-    print(f"run on a host that is ready / as many pings: {ratio:.2f} x, limit {LIMIT} x, {words[1]}")
-    return 0 if all(kept) else 1
+    limits = [
+        Limit("tasks on a host that is ready", tasks, MOST_TASKS, "", "the second run"),
+        Limit("run on a host that is ready / as many pings", ratio, LIMIT, "x", f"{len(site)} runs of each"),
+    ]
+    return conclude("ready-host", limits, {"site": site, "pings": ping, "first": first.seconds})
 
 
 if __name__ == "__main__":

@@ -3,30 +3,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure the module and the playbook against NVIDIA's command line, on emulated devices with the default timing.
 
-    python tests/bench/run.py [--fast-runs 15] [--runs 5] [--slow-runs 3] [--quick]
+    python -m tests.bench.run [--fast-runs 15] [--runs 5] [--slow-runs 3] [--quick]
 
 Compared programs take turns, A B A B, and medians are compared. What each row means stands in docs/benchmarks.md. The
-table goes to standard output, every single figure to tests/output/bench.json; the exit status is 1 when a limit is
+table goes to standard output, every single figure to tests/output/bench-run.json; the exit status is 1 when a limit is
 missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import NamedTuple
 
-from programs import ROOT, Bench
+from tests.bench.limits import Limit, conclude
+from tests.bench.programs import Bench
 
-OUTPUT = ROOT / "tests/output/bench.json"
 # What no program can do faster: one function-level reset and one boot of the emulated device.
 FLR_AND_BOOT_S = 2.1
 SIZES = (1, 2, 4, 8, 16)
@@ -46,22 +42,6 @@ class Runs(NamedTuple):
     slow: int
 
 
-@dataclass(frozen=True)
-class Row:
-    """One limit, and what was measured for it."""
-
-    what: str
-    measured: float
-    limit: float
-    unit: str
-    basis: str
-
-    @property
-    def ok(self) -> bool:
-        """Whether the limit is kept."""
-        return self.measured <= self.limit
-
-
 def main() -> int:
     """Measure, print, write; 0 when every limit is kept."""
     parser = argparse.ArgumentParser(description="Measure against NVIDIA's command line.")
@@ -77,15 +57,8 @@ def main() -> int:
     if load > 0.5:
         print("The machine is not idle (load %.1f): figures may be too high." % load, flush=True)
     figures = measure(runs)
-    rows = judge(figures)
-    show(figures, rows)
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    about = {"processors": os.cpu_count(), "python": platform.python_version(), "load_before": load}
-    about["ansible-core"] = version("ansible-core")
-    limits = [{**asdict(row), "ok": row.ok} for row in rows]
-    OUTPUT.write_text(json.dumps({"about": about, "limits": limits, "seconds": figures}, indent=2) + "\n")
-    print("every figure: %s" % OUTPUT.relative_to(ROOT))
-    return 0 if all(row.ok for row in rows) else 1
+    show(figures)
+    return conclude("run", judge(figures), figures)
 
 
 def measure(runs: Runs) -> Figures:
@@ -136,23 +109,23 @@ class Measurement:
                 self._figures.setdefault(name, []).append(program())
 
 
-def judge(figures: Figures) -> list[Row]:
+def judge(figures: Figures) -> list[Limit]:
     """Each limit with what was measured."""
 
     def median(name: str) -> float:
         return statistics.median(figures[name])
 
-    def ratio(what: str, ours: str, theirs: str, limit: float) -> Row:
+    def ratio(what: str, ours: str, theirs: str, limit: float) -> Limit:
         basis = "%.2f s (%d runs) / %.2f s (%d runs)" % (
             median(ours),
             len(figures[ours]),
             median(theirs),
             len(figures[theirs]),
         )
-        return Row(what, median(ours) / median(theirs), limit, "x", basis)
+        return Limit(what, median(ours) / median(theirs), limit, "x", basis)
 
     ours = "module, off to on"
-    over = Row(
+    over = Limit(
         "module, off to on, beyond reset and boot",
         median(ours) - FLR_AND_BOOT_S,
         0.7,
@@ -169,19 +142,12 @@ def judge(figures: Figures) -> list[Row]:
     ]
 
 
-def show(figures: Figures, rows: list[Row]) -> None:
-    """The seconds, the curve among them, and the limits."""
-    print("%-32s %9s %9s %9s %5s" % ("seconds", "median", "min", "max", "runs"))
+def show(figures: Figures) -> None:
+    """The seconds, the curve among them."""
+    print("%-32s %9s %9s %9s %5s" % ("eight H100 unless it says so", "median", "min", "max", "runs"))
     for name, seconds in figures.items():
         numbers = (statistics.median(seconds), min(seconds), max(seconds), len(seconds))
         print("%-32s %9.3f %9.3f %9.3f %5d" % (name, *numbers))
-    print("\n%-42s %10s %10s  %-7s %s" % ("eight H100 unless it says otherwise", "measured", "limit", "", "from"))
-    for row in rows:
-        verdict = "ok" if row.ok else "MISSED"
-        print(
-            "%-42s %8.3f %s %8.3f %s  %-7s %s"
-            % (row.what, row.measured, row.unit, row.limit, row.unit, verdict, row.basis)
-        )
 
 
 if __name__ == "__main__":

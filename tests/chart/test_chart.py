@@ -22,7 +22,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 from gpu.devid_names import GPU_NAME_BY_DEVID  # noqa: E402
 from operand import cluster, metrics, names, reading, settings  # noqa: E402
 
-from tests.cluster.kube.programs import HELM, NotPossible  # noqa: E402
+from tests.cluster.kube.programs import HELM  # noqa: E402
+from tools.needs import NotPossible  # noqa: E402
 
 CHART = ROOT / "container/chart"
 OPTIONAL = ("podMonitor.enabled", "alerts.enabled", "dashboard.enabled", "nodeFeatureRule.enabled")

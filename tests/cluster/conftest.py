@@ -19,8 +19,9 @@ sys.path.insert(0, str(ROOT))
 from tests.cluster.kube import workloads  # noqa: E402
 from tests.cluster.kube.bed import FIGURES, Bed, bed  # noqa: E402
 from tests.cluster.kube.cluster import Cluster, running  # noqa: E402
-from tests.cluster.kube.programs import NotPossible, check_machine  # noqa: E402
+from tests.cluster.kube.programs import check_machine  # noqa: E402
 from tools import image  # noqa: E402
+from tools.needs import NotPossible  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

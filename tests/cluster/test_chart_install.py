@@ -19,7 +19,7 @@ from tests.cluster.kube.bed import FIGURES, REASON, STATE, Bed, annotations, is_
 from tests.cluster.kube.programs import EVERY
 from tests.cluster.kube.release import RELEASE, VALUES, install, pod_of, uninstall
 from tests.cluster.kube.settings import NODE
-from tests.vm.bench.cache import ROOT
+from tools.cache import ROOT
 
 
 @pytest.fixture

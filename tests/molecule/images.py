@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm.bench import cache, mirror
+from tools import cache, debian
+from tools.needs import run
 
 FOLDER = cache.ROOT / ".cache" / "molecule"
 COLLECTIONS = cache.ROOT / ".cache" / "collections" / "ansible_collections"
@@ -42,10 +42,7 @@ class Podman:
 
     def __call__(self, *words: str) -> str:
         """Standard output of a podman command. Raises NotPossible with what it said."""
-        done = subprocess.run([str(self.script), *words], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise mirror.NotPossible(f"podman {' '.join(words)} ended with {done.returncode}: {done.stderr[-2000:]}")
-        return done.stdout
+        return run([str(self.script), *words])
 
 
 def prepare() -> Podman:
@@ -75,8 +72,7 @@ def make_image(podman: Podman, name: str, suite: str) -> None:
     """The image of that name, unless it is there and made of the same packages."""
 
     def fetch(folder: Path) -> None:
-        mirror.check_programs()
-        mirror.mmdebstrap(folder / "root.tar", PACKAGES, *SMALLER, suite=suite)
+        debian.mmdebstrap(folder / "root.tar", PACKAGES, SMALLER, suite=suite)
 
     folder = cache.finished(name, [suite, PACKAGES, SMALLER], fetch, FOLDER)
     if folder.name not in podman("images", "--format", "{{.Tag}}").split():
@@ -89,7 +85,7 @@ def take_collections() -> None:
 
     def download(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-        mirror.run([*pip, "--dest", str(folder / "wheel"), "--requirement", str(LOCK)])
+        run([*pip, "--dest", str(folder / "wheel"), "--requirement", str(LOCK)])
         (wheel,) = (folder / "wheel").glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             prefix = f"ansible_collections/{WANTED}/"

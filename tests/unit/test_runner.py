@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -85,6 +87,39 @@ def test_a_suite_that_takes_long_runs_only_when_it_is_named() -> None:
     every = [runner.Suite("fast", [YES]), runner.Suite("slow", [YES], on_request=True)]
     assert [suite.name for suite in runner.select(every, [])] == ["fast"]
     assert [suite.name for suite in runner.select(every, ["slow"])] == ["slow"]
+
+
+def test_what_takes_long_is_built_beside_other_suites(tmp_path: Path) -> None:
+    there, absent = tmp_path / "there", tmp_path / "absent"
+    every = [
+        runner.Suite("slow", [YES], prepare=("touch", str(there))),
+        runner.Suite("needy", [YES], tools=["no-such-tool"], prepare=("touch", str(absent))),
+    ]
+    with runner.prepared(every, tmp_path / "log"):
+        until_it_exists(there)
+    assert not absent.exists()
+
+
+def test_a_build_does_not_outlive_the_run(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    every = [runner.Suite("slow", [YES], prepare=("sh", "-c", f"exec > {pipe}; echo begun; exec sleep 600"))]
+    with runner.prepared(every, tmp_path / "log"):
+        held = os.open(pipe, os.O_RDONLY)
+        assert os.read(held, 100) == b"begun\n"
+    # The pipe's other end is closed by the end of the process, and by nothing else.
+    readable, _, _ = select.select([held], [], [], 30)
+    assert readable
+    assert os.read(held, 100) == b""
+    os.close(held)
+
+
+def until_it_exists(path: Path, timeout_s: float = 30) -> None:
+    """Wait for a file of a process that runs beside the test."""
+    deadline = time.monotonic() + timeout_s
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} was not made"
+        time.sleep(0.01)
 
 
 def test_a_suite_that_is_not_there_is_refused() -> None:

@@ -22,7 +22,8 @@ from emulator.launch import Emulator, launch  # noqa: E402
 from tests.vm.bench.control import Control, wheels  # noqa: E402
 from tests.vm.bench.image import Image, build  # noqa: E402
 from tests.vm.bench.machine import Gpu, Machine, clean, node  # noqa: E402
-from tests.vm.bench.mirror import NotPossible, check_programs  # noqa: E402
+from tests.vm.bench.places import PROGRAMS  # noqa: E402
+from tools.needs import NotPossible, check_programs  # noqa: E402
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Vm:
 def image() -> Image:
     """The stock image. Without the programs to build it the suite is left out, unless nothing may be."""
     try:
-        check_programs()
+        check_programs(PROGRAMS)
     except NotPossible as reason:
         if os.environ.get("REQUIRE_ALL"):
             raise

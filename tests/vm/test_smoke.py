@@ -8,6 +8,7 @@ The tests run in this order on one machine: its IOMMU is off at first, and switc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 
 from tests.vm.bench import guest
 from tests.vm.bench.image import Image
-from tests.vm.bench.machine import address
+from tests.vm.bench.machine import PYTHON, address
 from tests.vm.conftest import Vm, running
+from tools.cache import ROOT
 
 FIRST, SECOND = address(0), address(1)
 TOOL = guest.TOOL_FOLDER
@@ -81,6 +83,41 @@ def test_module_and_nvidias_tool_agree(vm: Vm) -> None:
         assert [guest.cc_mode(ssh, device) for device in (FIRST, SECOND)] == [mode, mode]
     again = control.module("cc_mode", mode="off", admin_tools=TOOL)
     assert not again["changed"], again
+
+
+def chart_capabilities() -> list[list[str]]:
+    """What the operand's chart asks for, with and without the right to look into other users' processes."""
+    template = (ROOT / "container/chart/templates/daemonset.yaml").read_text()
+    lists = re.findall(r"\(list ((?:\"[A-Z_]+\" ?)+)\)", template)
+    return [names.replace('"', "").split() for names in lists]
+
+
+def confined(vm: Vm, capabilities: list[str]) -> str:
+    """The path of a Python in the guest that runs as root with these capabilities alone, as the operand's pod does."""
+    path = "/root/python-" + ("-".join(capabilities) or "none")
+    bounds = ",".join(["-all", *(f"+{name.lower()}" for name in capabilities)])
+    script = f'#!/bin/sh\nexec setpriv --no-new-privs --bounding-set={bounds} --inh-caps=-all {PYTHON} "$@"\n'
+    vm.machine.ssh.run(f"cat > {path} && chmod +x {path}", stdin=script)
+    return path
+
+
+def test_module_needs_the_charts_capabilities_and_no_others(vm: Vm) -> None:
+    with_host_processes, least = chart_capabilities()
+    assert set(least) < set(with_host_processes)
+    python = confined(vm, least)
+    answer = vm.control.module("cc_mode", interpreter=python, mode="on", admin_tools=TOOL)
+    assert answer["changed"], answer
+    assert [guest.cc_mode(vm.machine.ssh, device) for device in (FIRST, SECOND)] == ["on", "on"]
+
+
+def test_without_the_capability_nothing_is_touched(vm: Vm) -> None:
+    vm.emulator.control.reset_counters()
+    answer = vm.control.module("cc_mode", interpreter=confined(vm, []), mode="off", admin_tools=TOOL)
+    assert answer["failed"], answer
+    counters = [one["counters"] for one in vm.emulator.control.state().values()]
+    assert [(one["knob_writes"], one["resets"]) for one in counters] == [(0, 0), (0, 0)]
+    print(answer["error"])
+    assert vm.control.module("cc_mode", mode="off", admin_tools=TOOL)["changed"]
 
 
 def test_device_whose_resets_are_disabled_is_refused_and_not_touched(vm: Vm) -> None:

@@ -10,8 +10,10 @@ import signal
 import sys
 import time
 
+from tools.needs import NotPossible
+
 from .cluster import running
-from .programs import EVERY, NEEDED, NotPossible, check_machine
+from .programs import EVERY, NEEDED, check_machine
 
 
 def main() -> int:

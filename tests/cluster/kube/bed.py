@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tests.vm.bench.cache import ROOT
+from tools.cache import ROOT
 
 from . import workloads
 from .api import ApiError, Object

@@ -11,18 +11,14 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm.bench.cache import ROOT, finished
+from tools.cache import ROOT, finished
+from tools.needs import NotPossible, check_programs
 
 CACHE = ROOT / ".cache" / "cluster"
 GO = Path(__file__).resolve().parent.parent / "go"
 PACKAGES = GO.parent / "packages.txt"
 # Without a version the server calls itself v0.0.0-master+$Format:%H$, which Helm and the GPU Operator refuse.
 VERSION = "k8s.io/component-base/version"
-BIN = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class NotPossible(RuntimeError):
-    """Something that this machine lacks; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +74,8 @@ NEEDED = [*KUBERNETES, ETCD]
 EVERY = {program.name: program for program in [*NEEDED, HELM, KWOK]}
 
 
-def missing_packages() -> list[str]:
-    """The packages of packages.txt whose program is not there."""
-    rows = (line.split() for line in PACKAGES.read_text().splitlines() if line and not line.startswith("#"))
-    return sorted({package for program, package in rows if shutil.which(program, path=BIN) is None})
-
-
 def check_machine() -> None:
     """Raises NotPossible with what to do about it."""
     if os.geteuid() != 0:
         raise NotPossible("a cluster needs root: run the suite as root")
-    if missing := missing_packages():
-        raise NotPossible(f"programs are missing: apt-get install {' '.join(missing)}")
+    check_programs(PACKAGES)

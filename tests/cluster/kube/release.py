@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.vm.bench.cache import ROOT
+from tools.cache import ROOT
 
 from .api import Object
 from .bed import BUS, is_running

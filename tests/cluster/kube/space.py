@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .programs import BIN
+from tools.needs import PATH
 
 ADDRESS = "10.199.0.2"
 GATEWAY = "10.199.0.1"
@@ -187,4 +187,4 @@ class Space:
         return self._processes[-1]
 
     def _environment(self) -> dict[str, str]:
-        return {"PATH": BIN, "HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
+        return {"PATH": PATH, "HOME": str(self.folder), "LC_ALL": "C.UTF-8"}

@@ -3,8 +3,7 @@
 
 """A virtual machine with emulated GPUs: how it is built and run, from nothing but Debian packages.
 
-cache    -- finished folders by what went into them
-mirror   -- where Debian packages come from
+places   -- where this suite keeps what it made, and what it needs of the machine
 qemu     -- a QEMU that speaks vfio-user, in a folder of its own
 image    -- the guest: a stock Debian with the files that let a test in
 disk     -- partitions, file system and boot loader, without loop devices

@@ -14,7 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import cache, control, guest, image, mirror, qemu
+from tools import cache
+from tools.needs import NotPossible
+
+from . import control, guest, image, qemu
 from .machine import Gpu, Machine, node
 
 sys.path.insert(0, str(cache.ROOT / "gpu-admin-tools"))
@@ -35,7 +38,7 @@ def main() -> int:
         build()
         if options.command == "run":
             serve([options.model] * options.gpus, options.iommu)
-    except mirror.NotPossible as error:
+    except NotPossible as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     return 0

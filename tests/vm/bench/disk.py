@@ -13,10 +13,9 @@ import json
 import os
 import shlex
 import struct
-import subprocess
 from pathlib import Path
 
-from . import mirror
+from tools.needs import NotPossible, run
 
 SECTOR = 512
 DISK_BYTES = 3 << 30
@@ -39,7 +38,7 @@ def make(tars: list[Path], image: Path, scratch: Path) -> None:
     with image.open("wb") as file:
         file.truncate(DISK_BYTES)
     table = f"label: gpt\nstart={CORE_FIRST}, size={CORE_SECTORS}, type={BIOS_BOOT}\nstart={ROOT_FIRST}, type={LINUX}\n"
-    mirror.run(["sfdisk", "--quiet", str(image)], input=table)
+    run(["sfdisk", "--quiet", str(image)], table)
     root = scratch / "root"
     kib = _root_sectors(image) // 2
     unpack = "\n".join(f"tar -x -p --numeric-owner -C {root} -f {tar}" for tar in tars)
@@ -54,16 +53,12 @@ cp {root}/usr/lib/grub/i386-pc/boot.img {scratch}/boot.img
 mke2fs -q -t ext4 -L {LABEL} -m 0 -E offset={ROOT_FIRST * SECTOR},nodiscard -d {root} {image} {kib}k
 """
     as_root = [] if os.geteuid() == 0 else ["fakeroot"]
-    mirror.run([*as_root, "sh", "-c", script])
+    run([*as_root, "sh", "-c", script])
     _install_loader(image, scratch / "boot.img", scratch / "core.img")
 
 
 def _root_sectors(image: Path) -> int:
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    said = subprocess.run(
-        ["sfdisk", "-J", str(image)], env={**os.environ, "PATH": path}, capture_output=True, check=True
-    ).stdout
-    sectors: int = json.loads(said)["partitiontable"]["partitions"][1]["size"]
+    sectors: int = json.loads(run(["sfdisk", "-J", str(image)]))["partitiontable"]["partitions"][1]["size"]
     return sectors
 
 
@@ -86,7 +81,7 @@ def _install_loader(image: Path, boot: Path, core: Path) -> None:
     code[BOOT_DRIVE_CHECK : BOOT_DRIVE_CHECK + 2] = b"\x90\x90"
     body = bytearray(core.read_bytes())
     if len(body) > CORE_SECTORS * SECTOR:
-        raise mirror.NotPossible(f"the boot loader's core has {len(body)} bytes, too many for its partition")
+        raise NotPossible(f"the boot loader's core has {len(body)} bytes, too many for its partition")
     struct.pack_into("<Q", body, CORE_BLOCK_LIST, CORE_FIRST + 1)
     with image.open("r+b") as file:
         file.write(code)

@@ -26,6 +26,7 @@ from .ssh import GuestError, Ssh
 
 ACCELERATOR = "VM_ACCELERATOR"
 MEMORY = "2G"
+PYTHON = "/usr/bin/python3"
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Machine:
             "ansible_user": "root",
             "ansible_ssh_private_key_file": str(self.ssh.key),
             "ansible_ssh_common_args": " ".join(self.ssh.options()),
-            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_python_interpreter": PYTHON,
         }
 
     def _processor(self) -> str:

@@ -12,7 +12,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cache, mirror
+from tools import cache, debian
+from tools.needs import check_programs
+
+from .places import CACHE, PROGRAMS
 
 FROM_BACKPORTS = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils", "seabios"]
 OTHERS = ["ipxe-qemu", "libc6"]
@@ -43,10 +46,10 @@ class Qemu:
 
 def fetch() -> Qemu:
     """The QEMU in the cache; fetched at the first time."""
-    return Qemu(cache.finished("qemu", [mirror.SUITE, FROM_BACKPORTS, OTHERS], _unpack))
+    return Qemu(cache.finished("qemu", [debian.SUITE, FROM_BACKPORTS, OTHERS], _unpack, CACHE))
 
 
 def _unpack(folder: Path) -> None:
-    mirror.check_programs()
-    packages = [f"{name}/{mirror.SUITE}-backports" for name in FROM_BACKPORTS] + OTHERS
-    mirror.mmdebstrap(folder, packages, "--variant=extract", backports=True)
+    check_programs(PROGRAMS)
+    packages = [f"{name}/{debian.SUITE}-backports" for name in FROM_BACKPORTS] + OTHERS
+    debian.mmdebstrap(folder, packages, ["--variant=extract"], apt_sources=debian.sources(backports=True))

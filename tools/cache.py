@@ -16,11 +16,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-CACHE = ROOT / ".cache" / "vm"
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def finished(kind: str, ingredients: object, build: Callable[[Path], None], cache: Path = CACHE) -> Path:
+def forget(kind: str, cache: Path) -> None:
+    """Remove what is there of a kind."""
+    for folder in cache.glob(f"{kind}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def finished(kind: str, ingredients: object, build: Callable[[Path], None], cache: Path) -> Path:
     """The folder made from these ingredients, which is built when it is not there; older ones of its kind go."""
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True, default=str).encode()).hexdigest()[:16]
     folder = cache / f"{kind}-{key}"
@@ -29,8 +34,8 @@ def finished(kind: str, ingredients: object, build: Callable[[Path], None], cach
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
             draft = cache / f"{kind}.draft"
-            for old in (draft, *cache.glob(f"{kind}-*")):
-                shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
+            forget(kind, cache)
             draft.mkdir()
             build(draft)
             draft.rename(folder)
