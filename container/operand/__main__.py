@@ -160,7 +160,11 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     signal.signal(signal.SIGTERM, process.stop)
     signal.signal(signal.SIGINT, process.stop)
     LOG.info("Looking after the node %s, devices on %s.", chosen.node_name, chosen.bus)
-    process.run()
+    try:
+        process.run()
+    except Exception:  # the last line is to be of the same form as all others, whatever it is about
+        LOG.exception("The operand ends: nobody has thought of this.")
+        return 1
     LOG.info("Stopped.")
     return 0
 

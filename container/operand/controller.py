@@ -172,7 +172,7 @@ class Controller:
             return  # the watch runs behind the answers to our own patches
         self._see(node=node)
         if node is None:
-            LOG.warning("The node %s is not there.", self._settings.node_name)
+            LOG.warning("The node %s is not there. Is NODE_NAME right (kubectl get nodes)?", self._settings.node_name)
 
     def _pods_seen(self, message: PodsSeen) -> None:
         name = "everywhere" if message.everywhere else "pods"

@@ -7,7 +7,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -545,6 +547,28 @@ def test_the_process_says_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> N
     assert "NODE_NAME is not set" in capsys.readouterr().err
     assert main(["--node-name", "x", "--debug"], {"CC_MANAGER_LOG_FORMAT": "json"}) == 2
     assert "in no pod" in capsys.readouterr().err
+
+
+def test_the_last_line_is_json_too(tmp_path: Path, server: ApiServer, capsys: pytest.CaptureFixture[str]) -> None:
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+        "users": [{"name": "u", "user": {}}],
+    }
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    with socket.create_server(("", 0)) as other:
+        port = str(other.getsockname()[1])
+        options = ["--node-name", NODE, "--kubeconfig", str(tmp_path / "config"), "--cc-manager-metrics-port", port]
+        assert main(options, {"CC_MANAGER_LOG_FORMAT": "json"}) == 1
+    for one, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+        signal.signal(one, handler)
+    last = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert last["level"] == "error"
+    assert "Address already in use" in last["trace"]
+    logger = logging.getLogger("operand")
+    logger.handlers, logger.propagate = [], True
 
 
 def test_a_stuck_process_is_not_healthy() -> None:
