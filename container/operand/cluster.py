@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import Any
 
-from .kube import MERGE_PATCH, METADATA, METADATA_LIST, Kube
+from .kube import MERGE_PATCH, METADATA, METADATA_LIST, NOT_AN_OBJECT, ApiError, Kube
 from .node import Node, Patch, Pod
 from .watch import Resource
 
@@ -26,12 +26,12 @@ class Cluster:
 
     def node(self) -> Node:
         """The node as it is now. Raises ApiError."""
-        return Node.of(self._kube.request("GET", self._path, accept=METADATA))
+        return _node(self._kube.request("GET", self._path, accept=METADATA))
 
     def patch(self, patch: Patch, resource_version: str | None = None) -> Node:
         """Patch the node; with a resource version only if it is still the newest (409 if not). Raises ApiError."""
         body = patch.body(resource_version)
-        return Node.of(self._kube.request("PATCH", self._path, None, body, METADATA, MERGE_PATCH))
+        return _node(self._kube.request("PATCH", self._path, None, body, METADATA, MERGE_PATCH))
 
     def evict(self, pod: Pod) -> None:
         """Ask for the eviction of a pod. Raises ApiError: 429 when a disruption budget does not allow it now."""
@@ -68,3 +68,10 @@ class Cluster:
         """For a watch of the pods on this node, in one namespace or in all."""
         path = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
         return Resource(path, {"fieldSelector": f"spec.nodeName={self._node_name}"})
+
+
+def _node(found: Any) -> Node:
+    try:
+        return Node.of(found)
+    except NOT_AN_OBJECT as error:
+        raise ApiError(0, f"the answer is no node: {str(found)[:200]}") from error

@@ -11,18 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .journal import Journal
-from .names import COMPONENT_LABELS, NOT_DEPLOYED, PAUSED
+from .names import COMPONENT_LABELS, PAUSED
 from .node import Pod
 
-# What a paused label was if no journal tells: the GPU Operator sets no other value for a component that runs.
+# The value that the DaemonSets' node selectors ask for; so it is what a paused label was if no journal tells.
 RUNNING = "true"
 
 
 def running(labels: Mapping[str, str]) -> dict[str, str]:
-    """The labels of the components that run on the node and can be paused, with their values."""
-    return {
-        key: labels[key] for key in COMPONENT_LABELS if key in labels and labels[key] not in (*NOT_DEPLOYED, PAUSED)
-    }
+    """The labels of the components that run on the node and can be paused, with their values.
+
+    Any other value keeps the pods away as well as ours does, and is somebody's: the user's, or that of another program
+    that pauses components (paused-for-driver-upgrade), which knows its own value again and no other.
+    """
+    return {key: RUNNING for key in COMPONENT_LABELS if labels.get(key) == RUNNING}
 
 
 def paused(labels: Mapping[str, str]) -> list[str]:

@@ -69,22 +69,29 @@ def of_file(path: str) -> Connection:
         context = _named(content["contexts"], content["current-context"])["context"]
         cluster = _named(content["clusters"], context["cluster"])["cluster"]
         user = _named(content["users"], context["user"]).get("user") or {}
-        server = cluster["server"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
-        raise NoConnection(f"The kubeconfig {path} cannot be used: {type(error).__name__} {error}.") from error
+        server = str(cluster["server"]).rstrip("/")
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise _unusable(path, error) from error
     if "exec" in user or "auth-provider" in user:
         raise NoConnection(
             f"The kubeconfig {path} gets its token from a program. Give one with a token or a certificate."
         )
     folder = os.path.dirname(os.path.abspath(path))
-    return Connection(
-        server.rstrip("/"),
-        _file(cluster, "certificate-authority", folder),
-        _token(user, folder),
-        _file(user, "client-certificate", folder),
-        _file(user, "client-key", folder),
-        not cluster.get("insecure-skip-tls-verify", False),
-    )
+    try:
+        return Connection(
+            server,
+            _file(cluster, "certificate-authority", folder),
+            _token(user, folder),
+            _file(user, "client-certificate", folder),
+            _file(user, "client-key", folder),
+            not cluster.get("insecure-skip-tls-verify", False),
+        )
+    except (OSError, ValueError, TypeError) as error:  # base64 that is none, a file name that is none
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str, error: Exception) -> NoConnection:
+    return NoConnection(f"The kubeconfig {path} cannot be used: {type(error).__name__} {error}.")
 
 
 def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -39,6 +39,8 @@ LEAVE_S = reconcile.STOP_S + 4.0
 FINAL = ("InvalidRequest", "Unsupported", "FirmwareTooOld")
 # Errors that end when somebody else does something: they are tried for ever. A retry looks first and pauses nothing.
 PATIENT = ("DeviceBusy", "RunInProgress", "Forbidden")
+# Without the right to make Events; an API server that has just started refuses what it allows a moment later.
+EVENTS_AGAIN_S = 600.0
 STEPS_MAX = 200
 # Conflicts are tried again at once, unless there are so many in a row that the delay has grown to this.
 CONFLICTS_DELAY_S = 4.0
@@ -122,7 +124,7 @@ class Controller:
         self._readiness = readiness
         self._metrics = metrics
         self._now = now
-        self.seen = Seen(now(), policy_of(settings))
+        self.seen = Seen(now(), policy_of(settings), boot)
         self._run: PlaybookRun | None = None
         self._run_opened_at = 0.0
         self._watches: dict[bool, PodWatch] = {}
@@ -130,7 +132,8 @@ class Controller:
         self._stale = False  # a request may or may not have been carried out: look at the node again
         self._blocked_until = 0.0
         self._delay = Delay()
-        self._events_forbidden = False
+        self._events_again_at = now()
+        self._elsewhere_denied = False  # said once, not at each change
         self.settled = False  # the node has been told what is known
         self.stopped = False
         readiness.remove()
@@ -155,7 +158,7 @@ class Controller:
             LOG.warning("The watch of %s failed and is started again: %s", message.what, message.error)
         elif isinstance(message, StopAsked) and self.seen.stopping_since is None:
             LOG.info("Asked to stop.")
-            self._see(stopping_since=self._now())
+            self._see(stopping_since=message.at)
 
     def _see(self, **changes: Any) -> None:
         self.seen = replace(self.seen, **changes)
@@ -169,17 +172,20 @@ class Controller:
             return  # the watch runs behind the answers to our own patches
         self._see(node=node)
         if node is None:
-            LOG.warning("The node %s is not there.", self._settings.node_name)
+            LOG.warning("The node %s is not there. Is NODE_NAME right (kubectl get nodes)?", self._settings.node_name)
 
     def _pods_seen(self, message: PodsSeen) -> None:
         name = "everywhere" if message.everywhere else "pods"
         known: Pods | None = getattr(self.seen, name)
-        if known is None:
+        if known is None or message.watch is not self._watches.get(message.everywhere):
             return  # of a watch that was ended
-        if message.denied and message.everywhere and not known.denied:
-            LOG.warning(
-                "Pods of other namespaces cannot be seen, so GPUs in use show only by their files: %s", message.denied
-            )
+        if message.everywhere:
+            if message.denied and not self._elsewhere_denied:
+                LOG.warning(
+                    "Pods of other namespaces cannot be seen, so GPUs in use show only by their files: %s",
+                    message.denied,
+                )
+            self._elsewhere_denied = bool(message.denied)
         self._see(**{name: replace(known, pods=None if message.denied else message.pods, denied=message.denied)})
 
     # --- what becomes of runs -----------------------------------------------------------------------------------------
@@ -208,6 +214,7 @@ class Controller:
         published = readings.published_modes(self.seen.node.annotations, self._boot) if self.seen.node else {}
         reading = readings.read(message.result, self._boot).knowing(before.modes() if before else published)
         if before is not None:
+            reading = reading.after(before)
             self._note_drift(before, reading)
         self._see(reading=reading, reading_due_at=self._next_reading(reading))
         self._forget_failure(None)
@@ -233,6 +240,9 @@ class Controller:
         for device in moved:
             self._metrics.drift.inc()
             LOG.warning("%s was left in mode %s and is in %s.", device.address, known[device.address], device.mode)
+        for address in sorted(set(now.gone) - set(before.gone)):
+            self._metrics.drift.inc()
+            LOG.warning("%s is no longer there.", address)
 
     def _change_ended(self, run: Run, message: RunEnded) -> None:
         entries = message.result.get("devices") or []
@@ -336,7 +346,7 @@ class Controller:
         """A request failed: look at the node again, at once after a conflict, otherwise later and later."""
         self._metrics.api_errors.labels(str(error.status)).inc()
         self._stale = True
-        delay = self._delay.next()
+        delay = max(self._delay.next(), error.retry_after_s)
         if error.is_conflict and delay < CONFLICTS_DELAY_S:
             LOG.debug("The node has changed meanwhile: %s", error)
             return
@@ -366,6 +376,8 @@ class Controller:
         LOG.debug("Step: %s", step)
         if isinstance(step, reconcile.StartReading):
             self._start(Job(False), Run(READ, self._now()))
+        elif isinstance(step, reconcile.TakeBack):
+            self._see(node=self._cluster.patch(step.patch))
         elif isinstance(step, reconcile.StartChange):
             self._start_change(step)
         elif isinstance(step, reconcile.FindUsers):
@@ -481,7 +493,7 @@ class Controller:
             status.state,
             status.reason or "As wanted.",
         )
-        if self._events_forbidden:
+        if self._now() < self._events_again_at:
             return
         kind, reason = ("Warning", "CCModeFailed") if status.is_failure else ("Normal", "CCModeSet")
         if status.reason and not status.is_failure:
@@ -490,8 +502,10 @@ class Controller:
             self._cluster.event(kind, reason, status.reason or f"The GPUs are in mode {status.state}.")
         except ApiError as error:
             self._metrics.events_lost.inc()
-            self._events_forbidden = error.is_forbidden
-            LOG.warning("No Event was made%s: %s", ", and none will be" if error.is_forbidden else "", error)
+            self._events_again_at = self._now() + (EVENTS_AGAIN_S if error.is_forbidden else 0.0)
+            LOG.warning(
+                "No Event was made%s: %s", ", and none will be for a while" if error.is_forbidden else "", error
+            )
 
     def _at_rest(self) -> None:
         """Nothing to do for now: what is told here and not on the node."""

@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .names import COMPONENT_LABELS, JOURNAL_ANNOTATION, PAUSED
+
+LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 
 
 @dataclass(frozen=True)
@@ -36,4 +39,5 @@ def read(annotations: Mapping[str, str]) -> Journal | None:
 
 
 def _is_original(value: object) -> bool:
-    return isinstance(value, str) and value != PAUSED
+    """A value that the API takes for a label: one that it refuses would keep all from being put back."""
+    return isinstance(value, str) and value != PAUSED and LABEL_VALUE.fullmatch(value) is not None

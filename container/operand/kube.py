@@ -24,6 +24,10 @@ from .connection import Connection
 REQUEST_TIMEOUT_S = 10.0
 # The server sends a bookmark about once a minute: silence means that nobody is there.
 SILENCE_S = 200.0
+# A server that asks for more patience than this is asked earlier.
+RETRY_AFTER_MAX_S = 60.0
+# What code that takes an API object apart raises when something else answers: a proxy, a captive portal.
+NOT_AN_OBJECT = (KeyError, TypeError, AttributeError, ValueError, IndexError)
 MERGE_PATCH = "application/merge-patch+json"
 JSON = "application/json"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -39,11 +43,16 @@ KEEP_ALIVE = [
 
 
 class ApiError(Exception):
-    """The API did not do what was asked. ``status``: HTTP status, 0 when there was no answer."""
+    """The API did not do what was asked.
 
-    def __init__(self, status: int, message: str) -> None:
+    ``status``: HTTP status, 0 when there was no answer, or one that is not the API's. ``retry_after_s``: what the
+    server asks for.
+    """
+
+    def __init__(self, status: int, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after_s = retry_after_s
 
     @property
     def is_forbidden(self) -> bool:
@@ -100,7 +109,7 @@ class Kube:
         answer = self._send(method, path, query, body, accept, content_type, stream=False)
         try:
             found: dict[str, Any] = json.loads(answer.data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ApiError(0, f"{method} {path}: the answer is not JSON") from error
         except HTTPError as error:
             raise ApiError(0, f"{method} {path}: {error}") from error
@@ -137,7 +146,8 @@ class Kube:
                 timeout=Timeout(connect=REQUEST_TIMEOUT_S, read=silence),
             )
             if answer.status >= 300:
-                raise ApiError(answer.status, f"{method} {path}: {answer.status} {_message(answer.data)}")
+                words = f"{method} {path}: {answer.status} {_message(answer.data)}"
+                raise ApiError(answer.status, words, _retry_after_s(answer.headers.get("Retry-After", "")))
         except (HTTPError, OSError) as error:
             raise ApiError(0, f"{method} {path}: {error}") from error
         return answer
@@ -159,7 +169,7 @@ class Stream:
                 for line in lines:
                     if line.strip():
                         yield json.loads(line)
-        except (HTTPError, OSError, ValueError) as error:
+        except (HTTPError, OSError, ValueError, RecursionError) as error:
             raise ApiError(0, f"watch {self._path}: {error}") from error
         finally:
             self._answer.close()
@@ -181,3 +191,8 @@ def _message(data: bytes) -> str:
         return str(json.loads(data)["message"])
     except (ValueError, KeyError, TypeError):
         return data[:200].decode(errors="replace")
+
+
+def _retry_after_s(text: str) -> float:
+    """The header's seconds; the API server sends no dates."""
+    return min(float(text), RETRY_AFTER_MAX_S) if text.isdecimal() else 0.0

@@ -20,8 +20,9 @@ class NodeSeen:
 
 @dataclass(frozen=True)
 class PodsSeen:
-    """The pods on the node, of one namespace or of all; or why they cannot be seen."""
+    """The pods on the node, of one namespace or of all, as ``watch`` sees them; or why they cannot be seen."""
 
+    watch: object
     everywhere: bool
     pods: tuple[Pod, ...] = ()
     denied: str = ""
@@ -53,7 +54,14 @@ class WatchFailed:
 
 @dataclass(frozen=True)
 class StopAsked:
-    """SIGTERM."""
+    """SIGTERM, at a moment of the controller's clock."""
+
+    at: float
 
 
-Message = NodeSeen | PodsSeen | RunPlanned | RunEnded | WatchFailed | StopAsked
+@dataclass(frozen=True)
+class LockTaken:
+    """No other operand works on this node."""
+
+
+Message = NodeSeen | PodsSeen | RunPlanned | RunEnded | WatchFailed | StopAsked | LockTaken

@@ -40,7 +40,7 @@ class Metrics:
         self.retries = counter("retries", "attempts after a failed one")
         self.watch_restarts = counter("watch_restarts", "watches that met an error", "watch")
         self.api_errors = counter("api_errors", "requests that failed, by HTTP status; 0: no answer", "status")
-        self.drift = counter("drift", "devices found in another mode than they were left in")
+        self.drift = counter("drift", "devices found in another mode than they were left in, or no longer found")
         self.events_lost = counter("events_lost", "Events that the API refused")
         self._phases = Histogram(
             PREFIX + "phase_seconds", "seconds of a change", ("phase",), buckets=SECONDS, registry=self.registry

@@ -27,8 +27,6 @@ JOURNAL_ANNOTATION = "nvidia.com/cc.mode.journal"
 # The GPU Operator starts a component's pods on the nodes where its label is "true".
 DEPLOY_PREFIX = "nvidia.com/gpu.deploy."
 PAUSED = "paused-for-cc-mode-change"
-# Values with which the user or the GPU Operator keeps a component away.
-NOT_DEPLOYED = ("false", "")
 # Component to the DaemonSets that it stands for, in the GPU Operator's releases.
 COMPONENTS = {
     "vfio-manager": ("nvidia-vfio-manager",),

@@ -109,5 +109,6 @@ def _resources(spec: Mapping[str, Any]) -> set[str]:
     for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
         asked = container.get("resources") or {}
         for kind in ("limits", "requests"):
-            names |= {name for name in asked.get(kind) or {} if name.startswith(RESOURCE_PREFIX)}
+            amounts = asked.get(kind) or {}
+            names |= {name for name in amounts if name.startswith(RESOURCE_PREFIX) and str(amounts[name]) != "0"}
     return names

@@ -22,7 +22,7 @@ from .names import (
     STATE_LABEL,
 )
 from .node import Node, Patch
-from .reading import Reading
+from .reading import Reading, is_of_another_boot
 
 READY = {ON: "true", PPCIE: "true", OFF: "false"}
 REASON_MAX_CHARS = 4096
@@ -68,11 +68,25 @@ def as_read(reading: Reading, reason: str = "") -> Status:
         shared = "mixed"
     if shared is None:
         return Status(FAILED, "There is no GPU, only NVSwitches.", reading)
-    return Status(shared, reason, reading)
+    return Status(shared, " ".join(part for part in (reason, _gone(reading)) if part), reading)
+
+
+def _gone(reading: Reading) -> str:
+    if not reading.gone:
+        return ""
+    names = ", ".join(reading.gone)
+    return f"No longer there: {names}. Look for PCIe errors in the host's log; rescan the bus or power-cycle the host."
 
 
 def _uses(reading: Reading) -> str:
     return " ".join(device.problem for device in reading.devices if device.mode is None)
+
+
+def outdated(node: Node, boot: str) -> Patch:
+    """What has to be taken back before the devices are read for the first time: modes from before the host booted."""
+    if not is_of_another_boot(node.annotations, boot):
+        return Patch()
+    return Patch({label: "" for label in (READY_LABEL, STATE_LABEL) if label in node.labels}).beyond(node)
 
 
 def changing(node: Node, words: str, with_components: bool) -> Patch:

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .names import DEVICES_ANNOTATION, MIXED, OFF, ON, PPCIE, UNSUPPORTED
+from .names import DEVICES_ANNOTATION, INVALID, MIXED, MODES, OFF, ON, PPCIE, UNSUPPORTED
 
 GPU = "gpu"
 YES, NO, UNKNOWN = "yes", "no", "unknown"
+READ_MODES = (*MODES, UNSUPPORTED, INVALID)
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ class Device:
 class Reading:
     """All devices of the node, and the boot of the host in which they were read (Linux's boot ID).
 
-    ``host_support``: whether the host can do confidential computing (yes, no, unknown).
+    ``host_support``: whether the host can do confidential computing (yes, no, unknown). ``gone``: the devices that this
+    process has seen before and that are not there any more.
     """
 
     devices: tuple[Device, ...] = ()
     host_support: str = UNKNOWN
     boot: str = ""
+    gone: tuple[str, ...] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -79,6 +82,12 @@ class Reading:
             ),
         )
 
+    def after(self, before: Reading) -> Reading:
+        """The same, beside what was there before."""
+        present = {one.address for one in self.devices}
+        known = {*before.gone, *(one.address for one in before.devices)}
+        return replace(self, gone=tuple(sorted(known - present)))
+
     def modes(self) -> dict[str, str]:
         """Address to mode where it is known."""
         return {one.address: one.mode for one in self.devices if one.mode is not None}
@@ -98,6 +107,15 @@ class Reading:
         return json.dumps(entries, sort_keys=True)
 
 
+def is_of_another_boot(annotations: Mapping[str, str], boot: str) -> bool:
+    """True when what the node says was read before the host booted."""
+    try:
+        entries = json.loads(annotations.get(DEVICES_ANNOTATION, "{}")).values()
+        return any(entry["boot"] != boot for entry in entries)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
 def published_modes(annotations: Mapping[str, str], boot: str) -> dict[str, str]:
     """Address to mode as an earlier process has published them in this boot of the host.
 
@@ -106,7 +124,7 @@ def published_modes(annotations: Mapping[str, str], boot: str) -> dict[str, str]
     try:
         found = json.loads(annotations.get(DEVICES_ANNOTATION, "{}"))
         known = {str(address): entry["mode"] for address, entry in found.items() if entry["boot"] == boot}
-        return {address: mode for address, mode in known.items() if isinstance(mode, str)}
+        return {address: mode for address, mode in known.items() if isinstance(mode, str) and mode in READ_MODES}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 

@@ -86,6 +86,7 @@ class Seen:
 
     now: float
     policy: Policy = field(default_factory=Policy)
+    boot: str = ""  # of the host
     node: Node | None = None
     reading: Reading | None = None
     reading_due_at: float | None = None
@@ -110,6 +111,13 @@ class Wait:
 @dataclass(frozen=True)
 class StartReading:
     """Read the devices."""
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """Tell no longer what may have become untrue."""
+
+    patch: Patch
 
 
 @dataclass(frozen=True)
@@ -194,6 +202,7 @@ class Stop:
 Step = (
     Wait
     | StartReading
+    | TakeBack
     | StartChange
     | FindUsers
     | Drain
@@ -218,7 +227,8 @@ def next_step(seen: Seen) -> Step:
     if seen.run is not None:
         return _reading(seen, seen.run) if seen.run.kind == READ else _changing(seen, seen.run, seen.node)
     if seen.reading is None and _first_reading_is_due(seen):
-        return StartReading()
+        outdated = publish.outdated(seen.node, seen.boot)
+        return TakeBack(outdated) if outdated and seen.failure is None else StartReading()
     step = _idle(seen, seen.node)
     return StartReading() if isinstance(step, Wait) and _reading_is_due(seen) else step
 
@@ -331,17 +341,20 @@ def _users_first(seen: Seen, wish: Wish) -> Step | None:
     users = components.users(everywhere.pods)
     if not users:
         return None
-    names = ", ".join(pod.words for pod in users)
     deadline = everywhere.since + seen.policy.busy_timeout_s
     if seen.policy.busy == REFUSE or seen.now >= deadline:
         waited = "" if seen.policy.busy == REFUSE else f" after {seen.policy.busy_timeout_s:g} s"
-        return Fail(wish, f"GPUs of this node are in use{waited} by {names}. Stop these pods.", "DeviceBusy")
+        return Fail(wish, _in_use(users, waited), "DeviceBusy")
     if seen.policy.busy == DRAIN:
         remaining = tuple(pod for pod in users if not pod.deleting)
         if remaining and (seen.drained_at is None or seen.now >= seen.drained_at + DRAIN_AGAIN_S):
             return Drain(remaining)
         return Wait(_earliest(deadline, (seen.drained_at or seen.now) + DRAIN_AGAIN_S if remaining else None))
     return Wait(deadline)
+
+
+def _in_use(users: list[Pod], waited: str = "") -> str:
+    return f"GPUs of this node are in use{waited} by {', '.join(pod.words for pod in users)}. Stop these pods."
 
 
 # An eviction that a disruption budget refuses is asked for again.
@@ -367,6 +380,9 @@ def _changing(seen: Seen, run: Run, node: Node) -> Step:
         return Wait(deadline)
     if run.wish is None or _wish_or_none(seen) != run.wish:
         return Abandon("there is another wish")
+    users = components.users((seen.everywhere.pods if seen.everywhere else None) or ())
+    if users:  # they came after the run was started
+        return Fail(run.wish, _in_use(users), "DeviceBusy")
     if run.look_first and not run.planned:
         return Wait(deadline)
     step = _make_free(seen, node, run.wish)

@@ -47,6 +47,12 @@ class Settings:
     log_json: bool
     debug: bool
 
+    @property
+    def lock_folder(self) -> str:
+        """Of the host, and of these devices: the sockets' folder, or the state folder."""
+        kind, _colon, folder = self.bus.partition(":")
+        return folder if kind == "vfio-user" and folder else self.state_folder
+
 
 def _text(value: str) -> str:
     return value.strip()

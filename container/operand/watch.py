@@ -3,8 +3,8 @@
 """List, then watch, for ever: what a collection holds, told anew after each change.
 
 Every failure is survived: the server's end of a watch and a broken connection are followed by another watch from where
-the last one ended, an expired resource version (410) by another list, and anything that repeats is waited for longer
-and longer, with jitter, so that a thousand nodes do not come back at the same moment.
+the last one ended, an expired resource version (410) and an answer that is not the API's by another list, and anything
+that repeats is waited for longer and longer, with jitter, so that a thousand nodes do not come back at the same moment.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .kube import JSON, ApiError, Kube, Stream
+from .kube import JSON, NOT_AN_OBJECT, ApiError, Kube, Stream
 
 # The server ends a watch after this time; a random part keeps nodes apart.
 WATCH_S = (2400, 3600)
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
+# A right that is missing is seldom given, and may be missing for ever.
+FORBIDDEN_S = (60.0, 600.0)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Delay:
 class Watch:
     """A thread that tells what the collection holds: ``told`` gets all objects by uid or name after each change.
 
-    ``failed`` gets each ApiError; it is tried again until ``end``. ``sleep`` waits and returns True when it was ended.
+    ``failed`` gets each ApiError; it is tried again until ``end``, after ``delay``, or after ``forbidden`` where that
+    is given and the right is missing.
     """
 
     def __init__(
@@ -66,12 +69,14 @@ class Watch:
         told: Callable[[list[dict[str, Any]]], None],
         failed: Callable[[ApiError], None],
         delay: Delay | None = None,
+        forbidden: Delay | None = None,
     ) -> None:
         self._kube = kube
         self._resource = resource
         self._told = told
         self._failed = failed
         self._delay = delay or Delay()
+        self._forbidden = forbidden
         self._ended = threading.Event()
         self._stream: Stream | None = None
         self._objects: dict[str, dict[str, Any]] = {}
@@ -96,13 +101,21 @@ class Watch:
                     self._list()
                 self._follow()
             except ApiError as error:
-                if self._ended.is_set():
-                    return
-                if error.is_gone:
-                    self._version = ""
-                else:
-                    self._failed(error)
-                self._ended.wait(self._delay.next())
+                self._survive(error)
+            except NOT_AN_OBJECT as error:  # JSON, and yet not what an API server says
+                self._version = ""
+                words = f"watch {self._resource.path}: not an API server's answer: {type(error).__name__} {error}"
+                self._survive(ApiError(0, words))
+
+    def _survive(self, error: ApiError) -> None:
+        if self._ended.is_set():
+            return
+        if error.is_gone:
+            self._version = ""
+        else:
+            self._failed(error)
+        delay = self._forbidden if self._forbidden is not None and error.is_forbidden else self._delay
+        self._ended.wait(max(delay.next(), error.retry_after_s))
 
     def _list(self) -> None:
         found = self._kube.request("GET", self._resource.path, self._resource.query, accept=self._resource.accept_list)

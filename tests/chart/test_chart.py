@@ -19,14 +19,16 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 
-from operand import metrics, names, settings  # noqa: E402
+from gpu.devid_names import GPU_NAME_BY_DEVID  # noqa: E402
+from operand import cluster, metrics, names, reading, settings  # noqa: E402
 
 from tests.cluster.kube.programs import HELM  # noqa: E402
 from tools.needs import NotPossible  # noqa: E402
 
 CHART = ROOT / "container/chart"
 OPTIONAL = ("podMonitor.enabled", "alerts.enabled", "dashboard.enabled", "nodeFeatureRule.enabled")
-PLAIN = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "DaemonSet", "NetworkPolicy")
+RIGHTS = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+PLAIN = ("ServiceAccount", *RIGHTS, "DaemonSet", "NetworkPolicy")
 POLICY = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 Manifests = dict[str, Any]
 
@@ -102,6 +104,59 @@ def test_without_the_hosts_processes(render: Any) -> None:
     assert manifests["DaemonSet"]["spec"]["template"]["spec"]["hostPID"] is False
 
 
+def test_the_rights_are_those_that_are_used(render: Any) -> None:
+    """The verbs of cluster.py; Events are made in one namespace only, and it is the Role's."""
+    manifests = render()
+    cluster_wide = {(*rule["resources"], *rule["verbs"]) for rule in manifests["ClusterRole"]["rules"]}
+    assert cluster_wide == {("nodes", "get", "list", "watch", "patch"), ("pods", "list", "watch")}
+    (events,) = manifests["Role"]["rules"]
+    assert (events["resources"], events["verbs"]) == (["events"], ["create"])
+    assert manifests["Role"]["metadata"]["namespace"] == cluster.EVENT_NAMESPACE
+    for binding in ("ClusterRoleBinding", "RoleBinding"):
+        (subject,) = manifests[binding]["subjects"]
+        assert (subject["name"], subject["namespace"]) == ("cc-manager", "place")
+
+
+def test_selectors_select_the_pods(render: Any) -> None:
+    manifests = render("podMonitor.enabled=true", "podLabels.app\\.kubernetes\\.io/name=other", "podLabels.more=yes")
+    labels = manifests["DaemonSet"]["spec"]["template"]["metadata"]["labels"]
+    assert labels["more"] == "yes"
+    for kind, where in (("DaemonSet", "selector"), ("PodMonitor", "selector"), ("NetworkPolicy", "podSelector")):
+        assert manifests[kind]["spec"][where]["matchLabels"].items() <= labels.items(), kind
+    (endpoint,) = manifests["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    (port,) = container(manifests)["ports"]
+    assert endpoint["port"] == port["name"]
+
+
+def test_the_network_policy_allows_the_api_server_and_metrics_and_nothing_else(render: Any) -> None:
+    source = "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team"
+    spec = render(f"{source}=monitoring", "networkPolicy.apiServer.cidrs={10.0.0.1/32,fd00::1/128}")["NetworkPolicy"][
+        "spec"
+    ]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert spec["ingress"] == [
+        {
+            "ports": [{"port": 9403, "protocol": "TCP"}],
+            "from": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+        }
+    ]
+    (egress,) = spec["egress"]
+    assert [port["port"] for port in egress["ports"]] == [443, 6443]
+    assert [one["ipBlock"]["cidr"] for one in egress["to"]] == ["10.0.0.1/32", "fd00::1/128"]
+
+
+def test_the_feature_rule_names_the_chips_that_know_confidential_computing(render: Any) -> None:
+    """Against the names in NVIDIA's tool: everything of these families, and nothing else that has a name there."""
+    (rule,) = render("nodeFeatureRule.enabled=true")["NodeFeatureRule"]["spec"]["rules"]
+    (feature,) = rule["matchFeatures"]
+    patterns = feature["matchExpressions"]["device"]["value"]
+    chosen = {
+        name for number, name in GPU_NAME_BY_DEVID.items() if any(re.search(one, f"{number:04x}") for one in patterns)
+    }
+    capable = re.compile(r"G?[HB]\d+|RTX-PRO-(4500|6000)")
+    assert chosen == {name for name in GPU_NAME_BY_DEVID.values() if capable.fullmatch(name)}
+
+
 def test_eviction_is_a_right_only_for_draining(render: Any) -> None:
     def may_evict(manifests: Manifests) -> bool:
         return any("pods/eviction" in rule["resources"] for rule in manifests["ClusterRole"]["rules"])
@@ -115,7 +170,7 @@ def test_eviction_is_a_right_only_for_draining(render: Any) -> None:
     [
         ("admissionPolicy.enabled=false", POLICY),
         ("networkPolicy.enabled=false", ("NetworkPolicy",)),
-        ("rbac.create=false", ("ClusterRole", "ClusterRoleBinding")),
+        ("rbac.create=false", RIGHTS),
         ("serviceAccount.create=false", ("ServiceAccount",)),
     ],
 )
@@ -193,6 +248,34 @@ def test_the_policy_allows_what_the_operand_writes(render: Any) -> None:
         names.DEVICES_ANNOTATION,
         names.JOURNAL_ANNOTATION,
     }
+
+
+def expressions(file: str) -> list[str]:
+    """What is asked of Prometheus."""
+    found = yaml.safe_load((CHART / "files" / file).read_text())
+    if file == "alerts.yaml":
+        return [rule["expr"] for group in found["groups"] for rule in group["rules"]]
+    return [target["expr"] for panel in found["panels"] for target in panel.get("targets", [])]
+
+
+@pytest.mark.parametrize("file", ["alerts.yaml", "dashboard.json"])
+def test_every_label_and_its_value_exist(file: str) -> None:
+    made = metrics.Metrics()
+    made.show_state("")
+    made.show_wanted(None)
+    made.show_devices(reading.Reading((reading.Device("0000:17:00.0", mode="on"),)))
+    values: dict[str, set[str]] = {}
+    for family in made.registry.collect():
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                values.setdefault(label, set()).add(value)
+    of_targets, of_errors = {"node", "pod", "namespace"}, {"kind", "watch", "status"}
+    for expression in expressions(file):
+        for label, value in re.findall(r'(\w+)=~?"([^"]*)"', expression):
+            assert value in values[label], expression
+        for labels in re.findall(r"by \(([^)]*)\)", expression):
+            assert {one.strip() for one in labels.split(",")} <= values.keys() | of_targets | of_errors, expression
+        assert expression.count("(") == expression.count(")")
 
 
 @pytest.mark.parametrize("file", ["alerts.yaml", "dashboard.json"])

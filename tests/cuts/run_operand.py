@@ -50,7 +50,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import 
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
 
 NODE_NAME = "node-1"
-COMPONENTS = {PREFIX + "vfio-manager": "true", PREFIX + "sandbox-validator": "mine"}
+COMPONENTS = {PREFIX + "vfio-manager": "true", PREFIX + "sandbox-validator": "true"}
 BEFORE, AFTER, WRITE = "before", "after", "write"
 # What a device makes of a cut at each of its writes is the matter of run.py; here one change is enough.
 ALL, REQUESTS = (BEFORE, AFTER, WRITE), (BEFORE, AFTER)

@@ -15,10 +15,11 @@ Object = dict[str, Any]
 class Refusal(Exception):
     """The API's way to say no."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.retry_after_s = retry_after_s
 
 
 class Change(NamedTuple):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -35,8 +36,10 @@ class Installation:
         self.folder, self.emulator, self.store, self.api = folder, emulator, store, api
         store.create(NODES, new_node(NODE, **{PREFIX + name: "true" for name in COMPONENTS}))
         self.daemon_sets = DaemonSets(store, NODE, grace_s=0.3)
+        self.name = NODE
         self.ready = folder / "ready"
         self.process: subprocess.Popen[bytes] | None = None
+        self.started: list[subprocess.Popen[bytes]] = []
         self._collections = folder / "collections"
         link = self._collections / "ansible_collections/confidential/gpu"
         link.parent.mkdir(parents=True)
@@ -67,18 +70,34 @@ class Installation:
             **more,
         }
         command = [sys.executable, "-m", "operand"]
-        self.process = subprocess.Popen(command, env=environment, start_new_session=True)
+        with self._log(len(self.started)).open("wb") as log:
+            self.process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=log)
+        self.started.append(self.process)
         return self.process
+
+    def _log(self, number: int) -> Path:
+        return self.folder / f"log-{number}"
+
+    def said(self, process: subprocess.Popen[bytes]) -> str:
+        """The lines of one of the operands so far."""
+        return self._log(self.started.index(process)).read_text(errors="replace")
 
     def end(self, how: signal.Signals) -> int:
         """End it: SIGTERM as kubelet does, SIGKILL as the kernel does, with all that it has started."""
         process, self.process = self.process, None
         assert process is not None
         if how == signal.SIGKILL:
-            kill_tree(process.pid)
+            self.kill(process)
         else:
             process.send_signal(how)
         return process.wait(30)
+
+    @staticmethod
+    def kill(process: subprocess.Popen[bytes]) -> None:
+        """SIGKILL, if it still runs, with all that it has started."""
+        if process.poll() is None:
+            kill_tree(process.pid)
+            process.wait(10)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -99,6 +118,14 @@ class Installation:
         """The active modes as the emulator knows them."""
         return {state["mode"] for state in self.emulator.control.state().values()}
 
+    def modes_by_address(self) -> dict[str, str]:
+        return {address: state["mode"] for address, state in self.emulator.control.state().items()}
+
+    def gpus(self) -> list[str]:
+        """The addresses of the GPUs, as the node tells them."""
+        told = json.loads(self.annotations["nvidia.com/cc.mode.devices"])
+        return [address for address, entry in sorted(told.items()) if entry["kind"] == "gpu"]
+
     def wish(self, mode: str | None) -> None:
         self.store.patch(NODES, NODE, {"metadata": {"labels": {"nvidia.com/cc.mode": mode}}})
 
@@ -106,7 +133,8 @@ class Installation:
         """Wait for what other processes do; the seconds it took."""
         began = time.monotonic()
         while not condition():
-            assert time.monotonic() - began < TIMEOUT_S, f"{self.labels} {self.annotations}"
+            late = time.monotonic() - began > TIMEOUT_S
+            assert not late, "\n".join([f"{self.labels} {self.annotations}", *map(self.said, self.started)])
             if self.process is not None:
                 assert self.process.poll() is None, "the operand ended"
             time.sleep(0.01)
@@ -138,5 +166,5 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     with launch("hgx-h100", boot_s=0.3, flr_s=0.02, rpc_s=0.0005) as emulator, serving(store) as api:
         made = Installation(tmp_path, emulator, store, api)
         yield made
-        if made.process is not None:
-            made.end(signal.SIGKILL)
+        for process in made.started:
+            made.kill(process)

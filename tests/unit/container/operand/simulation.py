@@ -271,7 +271,7 @@ class SimWatch:
             self._site.store.asked("list", path)
         except Refusal as refusal:
             if refusal.status == 403:
-                self._site.put(PodsSeen(self._everywhere, denied=refusal.message))
+                self._site.put(PodsSeen(self, self._everywhere, denied=refusal.message))
             else:
                 self._site.time.later(1.0, self._list)
             return
@@ -281,7 +281,7 @@ class SimWatch:
     def _tell(self) -> None:
         if not self._ended:
             found, _version = self._site.store.list(self._path, {"spec.nodeName": NODE})
-            self._site.put(PodsSeen(self._everywhere, tuple(Pod.of(one) for one in found)))
+            self._site.put(PodsSeen(self, self._everywhere, tuple(Pod.of(one) for one in found)))
 
     def _changed(self, change: Change) -> None:
         if change.collection.endswith("/pods") and hasattr(self, "_path"):
@@ -304,7 +304,7 @@ class SimCluster:
             site.store.asked(verb, path, body)
             answer = work()
         except Refusal as refusal:
-            raise ApiError(refusal.status, refusal.message) from refusal
+            raise ApiError(refusal.status, refusal.message, refusal.retry_after_s) from refusal
         site.cut_point(f"after {verb} {path}")
         if site.lose_answers:
             site.lose_answers -= 1
@@ -369,6 +369,7 @@ class Site:
         self.numbers = itertools.count(1)
         self.run_began: dict[int, float] = {}
         self.runs: list[SimRun] = []
+        self.watches: list[SimWatch] = []
         every = {PREFIX + name: "true" for name in COMPONENTS} if labels is None else labels
         self.store.create(NODES, new_node(NODE, **every))
         self.daemon_sets = DaemonSets(self.store, NODE, grace_s, self.time.later)
@@ -391,7 +392,7 @@ class Site:
             self.settings,
             SimCluster(self),
             self,
-            lambda everywhere: SimWatch(self, everywhere),
+            self.watch,
             self.readiness,
             self.metrics,
             self.time.now,
@@ -405,6 +406,11 @@ class Site:
         self.run_began[number] = self.time.now()
         self.runs.append(SimRun(self, number, job))
         return self.runs[-1]
+
+    def watch(self, everywhere: bool) -> SimWatch:
+        """Start a watch of pods."""
+        self.watches.append(SimWatch(self, everywhere))
+        return self.watches[-1]
 
     def kill(self) -> None:
         """kill -9 of the pod: the controller and its run are gone."""
@@ -506,7 +512,7 @@ class Site:
 
     def stop(self) -> None:
         """SIGTERM."""
-        self.put(StopAsked())
+        self.put(StopAsked(self.time.now()))
 
     def components(self) -> dict[str, str]:
         """The labels of the components."""
@@ -522,12 +528,12 @@ class Site:
     def events(self) -> list[dict[str, str]]:
         return [one.body for one in self.asked("create", "/events")]
 
-    def deny(self, verb: str, part: str, status: int = 403) -> None:
+    def deny(self, verb: str, part: str, status: int = 403, retry_after_s: float = 0.0) -> None:
         """Let such requests be refused from now on."""
 
         def before(request: Request) -> None:
             if request.verb == verb and part in request.path:
-                raise Refusal(status, f"{verb} {request.path} is forbidden")
+                raise Refusal(status, f"{verb} {request.path} is forbidden", retry_after_s)
 
         self.store.before = before
 

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -23,6 +26,7 @@ from fake_api.server import ApiServer, serving
 from fake_api.store import Refusal, Request, Store
 from operand import connection, settings
 from operand.__main__ import Process, main
+from operand.alone import Alone
 from operand.cluster import Cluster
 from operand.connection import Connection, NoConnection
 from operand.health import Health
@@ -124,6 +128,61 @@ def test_an_answer_that_is_not_json() -> None:
     listener.close()
 
 
+@contextlib.contextmanager
+def answering(*answers: bytes) -> Iterator[str]:
+    """A server that gives these answers, one a connection, the last one for ever; its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        left = list(answers)
+        with contextlib.suppress(OSError):  # the end of the test
+            while True:
+                client, _address = listener.accept()
+                with client:
+                    client.recv(65536)
+                    client.sendall(left.pop(0) if len(left) > 1 else left[0])
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(SOON_S)
+
+
+def http(status: int, body: str, *headers: str) -> bytes:
+    """An answer after which the connection ends."""
+    lines = (f"HTTP/1.1 {status} X", "Connection: close", f"Content-Length: {len(body)}", *headers, "", body)
+    return "\r\n".join(lines).encode()
+
+
+NOT_THE_API = ["[]", "null", '"x"', "{}", '{"metadata": 5}', '{"metadata": {"labels": 3, "name": "n"}}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("body", NOT_THE_API)
+def test_json_of_somebody_else_is_an_error_of_the_api(body: str) -> None:
+    with answering(http(200, body)) as url:
+        kube = Kube(Connection(url))
+        with pytest.raises(ApiError) as caught:
+            Cluster(kube, NODE).node()
+        assert caught.value.status == 0
+        kube.close()
+
+
+def test_the_servers_wish_for_patience_is_kept_within_bounds() -> None:
+    with answering(http(429, "", "Retry-After: 7"), http(429, "", "Retry-After: 99999"), http(429, "")) as url:
+        kube = Kube(Connection(url))
+        waits = []
+        for _number in range(3):
+            with pytest.raises(ApiError) as caught:
+                kube.request("GET", "/")
+            waits.append(caught.value.retry_after_s)
+        assert waits == [7, 60, 0]
+        kube.close()
+
+
 # --- watches ----------------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +271,38 @@ def test_13_a_watch_survives_every_error(how: str, kube: Kube, server: ApiServer
     label(store, a="2")
     eventually(lambda: told.label("a") == "2")
     watch.end()
+
+
+LIST = '{"items": [], "metadata": {"resourceVersion": "5"}}'
+NO_EVENTS = ["[]", "5", '{"type": "MODIFIED"}', '{"type": "ADDED", "object": []}', '{"type": "ERROR", "object": null}']
+NO_LISTS = ["[]", "{}", '{"items": 5, "metadata": {}}', '{"items": [null], "metadata": {}}']
+
+
+@pytest.mark.parametrize("told_first", [*([one] for one in NO_LISTS), *([LIST, one + "\n"] for one in NO_EVENTS)])
+def test_13_a_watch_survives_answers_of_somebody_else(told_first: list[str]) -> None:
+    node = json.dumps({"items": [new_node(NODE)], "metadata": {"resourceVersion": "6"}})
+    told = Told()
+    with answering(*(http(200, one) for one in (*told_first, node))) as url:
+        kube = Kube(Connection(url))
+        watch = told.watch(kube)
+        eventually(lambda: told.seen and told.seen[-1])
+        watch.end()
+        kube.close()
+        eventually(lambda: not any(thread.name.startswith("watch ") for thread in threading.enumerate()))
+    assert told.errors
+
+
+def test_a_watch_without_the_right_is_tried_again_at_another_pace(kube: Kube, store: Store) -> None:
+    store.before = forbid_pods
+    told = Told()
+    watch = Watch(
+        kube, Cluster(kube, NODE).pods(None), told.seen.append, told.errors.append, Delay(0.01, 0.02), Delay(30, 60)
+    )
+    watch.start()
+    eventually(lambda: told.errors)
+    time.sleep(0.3)
+    watch.end()
+    assert len(told.errors) == 1
 
 
 def test_a_watch_is_one_request_for_long(kube: Kube, store: Store) -> None:
@@ -325,7 +416,17 @@ def test_kubeconfig_files_with_programs_are_refused(tmp_path: Path, user: dict[s
         connection.of_file(kubeconfig(tmp_path, user))
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", "contexts: []\ncurrent-context: x\n"])
+NO_BASE64 = yaml.safe_dump(
+    {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": 7, "certificate-authority-data": "a"}}],
+        "users": [{"name": "u", "user": {}}],
+    }
+)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "contexts: []\ncurrent-context: x\n", "contexts: {x", NO_BASE64])
 def test_kubeconfig_files_that_are_none(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "config").write_text(text)
@@ -422,6 +523,20 @@ def test_the_process_follows_the_label(tmp_path: Path, kube: Kube, server: ApiSe
     assert not thread.is_alive()
 
 
+def test_a_process_that_waits_for_another_ends_when_it_is_asked_to(tmp_path: Path, kube: Kube, store: Store) -> None:
+    other = Alone(str(tmp_path))
+    other.take(lambda: None)
+    chosen = settings.parse([], {"NODE_NAME": NODE, "CC_MANAGER_METRICS_PORT": "0"})
+    process = Process(chosen, kube, QuickRunner, alone=Alone(str(tmp_path)))
+    thread = threading.Thread(target=process.run)
+    thread.start()
+    process.stop()
+    thread.join(SOON_S)
+    assert not thread.is_alive()
+    assert store.requests == []
+    other.release()
+
+
 def forbid_pods(request: Request) -> None:
     if request.verb == "list" and request.path.endswith("/pods"):
         raise Refusal(403, "pods is forbidden")
@@ -432,6 +547,28 @@ def test_the_process_says_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> N
     assert "NODE_NAME is not set" in capsys.readouterr().err
     assert main(["--node-name", "x", "--debug"], {"CC_MANAGER_LOG_FORMAT": "json"}) == 2
     assert "in no pod" in capsys.readouterr().err
+
+
+def test_the_last_line_is_json_too(tmp_path: Path, server: ApiServer, capsys: pytest.CaptureFixture[str]) -> None:
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+        "users": [{"name": "u", "user": {}}],
+    }
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    with socket.create_server(("", 0)) as other:
+        port = str(other.getsockname()[1])
+        options = ["--node-name", NODE, "--kubeconfig", str(tmp_path / "config"), "--cc-manager-metrics-port", port]
+        assert main(options, {"CC_MANAGER_LOG_FORMAT": "json"}) == 1
+    for one, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+        signal.signal(one, handler)
+    last = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert last["level"] == "error"
+    assert "Address already in use" in last["trace"]
+    logger = logging.getLogger("operand")
+    logger.handlers, logger.propagate = [], True
 
 
 def test_a_stuck_process_is_not_healthy() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from fake_api.store import Refusal
-from operand.messages import NodeSeen
+from operand.messages import NodeSeen, PodsSeen, StopAsked
 from operand.node import Node
 from simulation import (
     COMPONENTS,
@@ -25,6 +25,7 @@ from simulation import (
 
 Make = Callable[..., Site]
 RUNNING = dict.fromkeys(COMPONENTS, "true")
+PREFIX = "nvidia.com/gpu.deploy."
 PODS = "/api/v1/namespaces/tenant/pods"
 
 
@@ -82,24 +83,40 @@ def test_components_that_the_user_keeps_away_stay_away(site: Make) -> None:
     assert one.components() == {"vfio-manager": "true", "sandbox-validator": "false", "vgpu-manager": ""}
 
 
-def test_values_of_the_user_come_back(site: Make) -> None:
-    one = site(labels={"nvidia.com/gpu.deploy.vfio-manager": "mine"})
+@pytest.mark.parametrize("value", ["mine", "paused-for-driver-upgrade", "True"])
+def test_a_component_that_somebody_else_keeps_away_is_his(site: Make, value: str) -> None:
+    """The DaemonSets select "true". Another program that pauses would not know its own value again in ours."""
+    one = site(labels={"nvidia.com/gpu.deploy.vfio-manager": value})
     one.run(3)
     one.wish("on")
-    assert one.components() == {"vfio-manager": "mine"}
+    assert one.components() == {"vfio-manager": value}
+    assert not any(PAUSED in str(request.body) for request in one.asked("patch"))
 
 
-def test_what_the_user_unpauses_is_paused_again_and_comes_back_as_he_set_it(site: Make) -> None:
+def test_a_component_that_somebody_else_lets_run_again_is_paused(site: Make) -> None:
+    one = site(labels={"nvidia.com/gpu.deploy.vfio-manager": "mine", PREFIX + "sandbox-validator": "true"}, grace_s=5)
+    one.run(3)
+    one.label(mode="on")
+    one.until(lambda: PAUSED in one.components().values())
+    one.component("vfio-manager", "true")
+    one.run(0.5)
+    assert set(one.components().values()) == {PAUSED}
+    one.until(lambda: one.state == "on")
+    assert set(one.components().values()) == {"true"}
+
+
+def test_what_the_user_unpauses_is_paused_again_and_what_he_keeps_away_stays_away(site: Make) -> None:
     one = site(grace_s=10)
     one.run(3)
     one.label(mode="on")
     one.until(lambda: PAUSED in one.components().values())
-    one.component("vfio-manager", "mine")
+    one.component("vfio-manager", "true")
+    one.component("kata-sandbox-device-plugin", "mine")
     one.component("sandbox-validator", None)
     one.run(0.5)
-    assert one.components()["vfio-manager"] == PAUSED
+    assert one.components() == {"vfio-manager": PAUSED, "kata-sandbox-device-plugin": "mine"}
     one.until(lambda: one.state == "on")
-    assert one.components() == {"vfio-manager": "mine", "kata-sandbox-device-plugin": "true"}
+    assert one.components() == {"vfio-manager": "true", "kata-sandbox-device-plugin": "mine"}
 
 
 def test_components_in_another_namespace_are_waited_for_where_they_can_be_seen(site: Make) -> None:
@@ -329,6 +346,14 @@ def test_components_pods_with_gpus_are_no_users(site: Make) -> None:
     one.until(lambda: one.state == "on")
 
 
+def test_pods_that_ask_for_no_gpu_in_numbers_are_no_users(site: Make) -> None:
+    one = site()
+    one.run(3)
+    spec = {"nodeName": NODE, "containers": [{"resources": {"limits": {"nvidia.com/gpu": "0", "cpu": 1}}}]}
+    one.store.create(PODS, {"metadata": {"name": "web", "namespace": "tenant"}, "spec": spec})
+    one.wish("on", 10)
+
+
 def test_ended_pods_are_no_users(site: Make) -> None:
     one = site()
     gpu_pod(one)
@@ -364,6 +389,23 @@ def test_a_change_that_was_refused_is_made_when_the_user_ends_hours_later(site: 
 
 
 # --- drift ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_that_vanishes_is_told_until_it_is_back(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.wish("on")
+    lost = one.devices.every.pop(GPUS[1])
+    one.until(lambda: GPUS[1] in one.reason, 310)
+    assert (one.state, one.labels[READY]) == ("on", "true")
+    assert GPUS[1] not in one.annotations[DEVICES]
+    assert one.metrics.registry.get_sample_value("cc_manager_drift_total") == 1
+    assert one.events()[-1]["reason"] == "CCModeDiffers"
+    one.run(1000)
+    assert GPUS[1] in one.reason
+    one.devices.every[GPUS[1]] = lost
+    one.until(lambda: one.reason == "", 310)
+    assert one.metrics.registry.get_sample_value("cc_manager_drift_total") == 1
 
 
 def test_drift_is_told_and_not_repaired(site: Make) -> None:
@@ -460,11 +502,47 @@ def test_without_the_right_to_events_all_else_works(site: Make) -> None:
     assert one.metrics.registry.get_sample_value("cc_manager_events_lost_total") == 1
 
 
-def test_without_the_right_to_pods_elsewhere_all_else_works(site: Make) -> None:
+def test_a_right_to_events_that_is_given_later_is_noticed(site: Make) -> None:
+    one = site()
+    one.deny("create", "/events", 401)
+    one.run(3)
+    one.allow()
+    one.run(601)
+    one.wish("on")
+    assert [event["reason"] for event in one.events()[1:]] == ["CCModeSet"]
+
+
+def test_without_the_right_to_pods_elsewhere_all_else_works(site: Make, caplog: pytest.LogCaptureFixture) -> None:
     one = site()
     one.deny("list", "/api/v1/pods")
     one.run(3)
+    for mode in ("on", "ppcie", "off"):
+        one.wish(mode)
+    assert caplog.text.count("Pods of other namespaces cannot be seen") == 1
+
+
+def test_the_server_says_when_to_come_again(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.deny("patch", "/nodes/", 429, retry_after_s=20)
+    one.label(mode="on")
+    one.run(19)
+    assert len(one.asked("patch")) == 2  # the first state, and one that was refused
+
+
+def test_pods_that_a_watch_saw_before_it_was_ended_count_no_more(site: Make) -> None:
+    one = site(grace_s=5)
+    one.run(3)
     one.wish("on")
+    told = PodsSeen(one.watches[-1], False)
+    one.label(mode="off")
+    one.until(lambda: one.watches[-1] is not told.watch and PAUSED in one.components().values())
+    one.inbox.insert(0, told)
+    one.run(0.02)
+    assert one.controller is not None
+    assert one.controller.seen.pods is not None
+    assert one.controller.seen.pods.pods != ()
+    one.until(lambda: one.state == "off")
 
 
 def test_without_the_right_to_patch_nothing_is_changed(site: Make) -> None:
@@ -547,6 +625,19 @@ def test_a_stop_at_rest_is_at_once(site: Make) -> None:
     one.stop()
     assert one.until(lambda: one.controller is not None and one.controller.stopped) <= 0.1
     assert one.state == "off"
+
+
+def test_a_stop_counts_from_the_signal_also_when_it_is_heard_late(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.label(mode="on")
+    one.until(lambda: PAUSED in one.components().values())
+    one.deny("patch", "/nodes/", 500)
+    one.put(StopAsked(one.time.now() - 10))
+    one.run(15)
+    assert one.controller is not None
+    assert one.controller.stopped
+    one.allow()
 
 
 def test_a_stop_during_a_reading_is_quick(site: Make) -> None:

@@ -168,6 +168,21 @@ def test_09_pods_with_gpus_keep_a_change_from_beginning(site: Make) -> None:
     assert one.devices.modes() == ["off", "off"]
 
 
+def test_09_a_pod_with_gpus_that_comes_before_the_gate_opens_calls_the_change_off(site: Make) -> None:
+    one = site(grace_s=5)
+    one.run(3)
+    one.label(mode="on")
+    one.until(lambda: PAUSED in one.components().values())
+    gpu_pod(one, "vm-1")
+    one.until(lambda: one.state == "failed")
+    assert "tenant/vm-1" in one.reason
+    assert PAUSED not in one.components().values()
+    one.run(20)
+    assert [device.resets for device in one.devices.every.values()] == [0, 0]
+    one.store.delete("/api/v1/namespaces/tenant/pods", "vm-1")
+    one.until(lambda: one.state == "on", 400)
+
+
 def test_09_a_restart_changes_no_mode_that_nobody_asked_for(site: Make) -> None:
     one = site()
     one.devices.put("on")  # set out of band
@@ -192,6 +207,28 @@ def test_09_a_restart_beside_running_guests_keeps_what_is_told(site: Make) -> No
     one.run(400)
     assert (one.state, one.labels[READY], one.reason) == ("on", "true", "")
     assert [device.resets for device in one.devices.every.values()] == [1, 1]
+
+
+def test_09_after_a_boot_of_the_host_what_was_told_before_is_taken_back_first(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.wish("on")
+    one.kill()
+    one.boot = "second"
+    one.begin()
+    one.run(0.1)
+    assert (one.state, one.labels[READY]) == ("", "")
+    one.devices.fail["read"] = "RunInProgress"
+    one.until(lambda: one.state == "failed")
+    before = len(one.asked("patch"))
+    one.run(8)
+    assert len(one.asked("patch")) == before
+    one.devices.fail.clear()
+    one.until(lambda: one.state == "on")
+    one.kill()
+    one.begin()
+    one.run(0.1)
+    assert one.state == "on"  # read in this boot
 
 
 def test_09_after_a_boot_of_the_host_nothing_is_taken_over(site: Make) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from operand import journal, reading, settings
+from operand.alone import Alone
 from operand.log import JsonLines, configure
 from operand.readiness import ReadinessFile
 from operand.run import ListeningGate
@@ -89,13 +90,25 @@ def test_a_journal_that_is_none_holds_nothing(text: str) -> None:
     assert journal.read({"nvidia.com/cc.mode.journal": text}) == journal.Journal({})
 
 
+@pytest.mark.parametrize("value", ["not a value", "x" * 64, "-x", "x.", "\u00e4", "x" * (1 << 20), "true\n"])
+def test_a_journal_with_what_no_label_can_be_does_not_keep_it(value: str) -> None:
+    text = json.dumps({PREFIX + "vfio-manager": value, PREFIX + "vgpu-manager": "x" * 63})
+    assert journal.read({"nvidia.com/cc.mode.journal": text}) == journal.Journal({PREFIX + "vgpu-manager": "x" * 63})
+
+
 def test_a_journal_keeps_what_is_ours() -> None:
     text = json.dumps({PREFIX + "vfio-manager": "mine", PREFIX + "vgpu-manager": "paused-for-cc-mode-change", "x": "y"})
     assert journal.read({"nvidia.com/cc.mode.journal": text}) == journal.Journal({PREFIX + "vfio-manager": "mine"})
     assert journal.read({}) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {}}', '{"a": {"mode": "on"}}'])
+NO_MODES = [{"boot": "", "mode": mode} for mode in ("banana", "mixed", "not a label!", ["on"], None)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"a": 1}', '{"a": {}}', '{"a": {"mode": "on"}}', *(json.dumps({"a": one}) for one in NO_MODES)],
+)
 def test_modes_that_were_not_published(text: str) -> None:
     assert reading.published_modes({"nvidia.com/cc.mode.devices": text}, "") == {}
 
@@ -105,6 +118,38 @@ def test_published_modes_count_until_the_host_boots() -> None:
     annotations = {"nvidia.com/cc.mode.devices": reading.Reading(devices, boot="one").text()}
     assert reading.published_modes(annotations, "one") == {"0000:17:00.0": "on"}
     assert reading.published_modes(annotations, "two") == {}
+
+
+# --- one operand a node -----------------------------------------------------------------------------------------------
+
+
+def test_the_lock_goes_from_one_to_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = str(tmp_path / "not there yet")
+    first, second = Alone(folder), Alone(folder)
+    order: list[str] = []
+    taken = threading.Event()
+    first.take(lambda: order.append("first"))
+    second.take(lambda: (order.append("second"), taken.set()))  # type: ignore[func-returns-value]
+    assert order == ["first"]
+    assert "waiting for its end" in caplog.text
+    first.release()
+    assert taken.wait(10)
+    assert order == ["first", "second"]
+    second.release()
+
+
+def test_where_no_lock_can_be_the_operand_works_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    order: list[str] = []
+    Alone(str(tmp_path / "file")).take(lambda: order.append("taken"))
+    assert order == ["taken"]
+    assert "is not known" in caplog.text
+
+
+@pytest.mark.parametrize(("bus", "folder"), [("sysfs", "/state"), ("vfio-user:/sockets", "/sockets")])
+def test_the_lock_lies_with_the_devices(bus: str, folder: str) -> None:
+    chosen = settings.parse([], {"NODE_NAME": "n", "CC_MANAGER_BUS": bus, "CC_MANAGER_STATE_FOLDER": "/state"})
+    assert chosen.lock_folder == folder
 
 
 # --- log lines --------------------------------------------------------------------------------------------------------

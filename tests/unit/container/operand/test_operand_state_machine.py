@@ -9,14 +9,25 @@ wish has won, and every component label is what the user made it.
 
 from __future__ import annotations
 
+from fake_api.daemon_sets import NODES
 from fake_api.store import Refusal
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from simulation import CHANGING, COMPONENTS, GPUS, JOURNAL, NODE, PAUSED, Request, Site
+from simulation import CHANGING, COMPONENTS, DEVICES, GPUS, JOURNAL, NODE, PAUSED, REASON, Request, Site
 
 MODES = st.sampled_from(["off", "on", "devtools", "ppcie"])
 PODS = "/api/v1/namespaces/tenant/pods"
+
+
+EDITED = [
+    None,
+    "",
+    "{",
+    "[]",
+    '{"nvidia.com/gpu.deploy.vfio-manager": "no label!"}',
+    '{"0000:17:00.0": {"mode": "banana"}}',
+]
 
 
 class Operand(RuleBasedStateMachine):
@@ -62,10 +73,14 @@ class Operand(RuleBasedStateMachine):
     def no_wish_for_one(self) -> None:
         self.site.annotate(wanted=None)
 
-    @rule(name=st.sampled_from(COMPONENTS), value=st.sampled_from(["true", "false", "", None]))
+    @rule(name=st.sampled_from(COMPONENTS), value=st.sampled_from(["true", "false", "", "mine", None]))
     def user_sets_component(self, name: str, value: str | None) -> None:
         self.components[name] = value
         self.site.component(name, value)
+
+    @rule(name=st.sampled_from([JOURNAL, DEVICES, CHANGING, REASON]), text=st.sampled_from(EDITED))
+    def somebody_edits_an_annotation(self, name: str, text: str | None) -> None:
+        self.site.store.patch(NODES, NODE, {"metadata": {"annotations": {name: text}}})
 
     @rule(count=st.integers(1, 3), status=st.sampled_from([409, 429, 500, 503]))
     def requests_fail(self, count: int, status: int) -> None:
