@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from . import lock
-from .change import Done, Plan
+from .change import Done, Plan, explained
 from .cmdline import Wish, join, split
-from .errors import UnknownLoader
+from .errors import NOTHING_CHANGED, UnknownLoader
 from .host import Host
 from .loader import Loader
 from .loaders.bootc import Bootc
@@ -69,6 +69,12 @@ class Configuration:
 
     def run(self, only_plan: bool = False, keep_backups: bool = True) -> None:
         """Find the loader, plan, and unless ``only_plan``, write."""
+        try:
+            self._run(only_plan, keep_backups)
+        except OSError as error:  # writing explains its own: this is what could not be read for the plan
+            raise explained(error, NOTHING_CHANGED) from error
+
+    def _run(self, only_plan: bool, keep_backups: bool) -> None:
         self.loader = choose(self.host, self.name)
         self.planned = self.loader.plan(self.wish)
         if self.planned.is_change and not only_plan:
@@ -89,7 +95,7 @@ class Configuration:
         }
         if self.planned is not None:
             result["before"] = join(self.planned.before)
-            result["after"] = join(self.planned.after)
+            result["after"] = join(self.done.after or self.planned.after)
             result["commands"] = self.planned.commands
         return result
 

@@ -152,6 +152,32 @@ def test_what_the_disk_refuses(tmp_path: Path) -> None:
         change(debian(tmp_path, FailingDisk(2, PermissionError(13, "Permission denied", "/etc/x"))))
 
 
+@pytest.mark.parametrize(
+    ("refusal", "remedy"),
+    [
+        (PermissionError(13, "Permission denied", "/boot/grub/grub.cfg"), "Run as root"),
+        (IsADirectoryError(21, "Is a directory", "/boot/grub/grub.cfg"), "Look what is there"),
+    ],
+)
+@pytest.mark.parametrize("only_plan", [True, False])
+def test_a_file_that_cannot_be_read_is_an_error_with_words(
+    refusal: OSError, remedy: str, only_plan: bool, tmp_path: Path
+) -> None:
+    """Ubuntu's grub.cfg is for root alone: without become not even a plan can be made."""
+
+    class Unreadable(FailingDisk):
+        def read(self, path: Path) -> bytes | None:
+            if path.name == "grub.cfg":
+                raise refusal
+            return super().read(path)
+
+    with pytest.raises(
+        errors.NotWritable,
+        match=r"^/boot/grub/grub.cfg could not be read or written: E.*Nothing was changed. " + remedy,
+    ):
+        change(debian(tmp_path, Unreadable()), only_plan=only_plan)
+
+
 def test_the_loaders_own_check_fails(tmp_path: Path) -> None:
     machine = debian(tmp_path)
     before = tree(tmp_path)
@@ -231,6 +257,25 @@ def test_an_entry_that_grubby_leaves_out_is_noticed(tmp_path: Path) -> None:
         errors.VerifyMismatch, match="entry 1 does not have what was asked for: intel_iommu=on is missing"
     ):
         change(machine)
+
+
+@pytest.mark.parametrize(
+    ("options", "wish", "after"),
+    [
+        ("ro x=1 x=1 $tuned_params", Wish(replace=("x=1",)), "ro $tuned_params x=1"),
+        ("ro console=tty0 q", Wish(add=("console=ttyS0",)), "ro q console=tty0 console=ttyS0"),
+        ("ro console=tty0 console=ttyS0 q", Wish(remove=("console=tty0",)), "ro q console=ttyS0"),
+        ("ro a a=1 ab=1", Wish(remove=("a",)), "ro ab=1"),
+    ],
+)
+def test_grubby_keeps_the_other_values_of_a_parameter(options: str, wish: Wish, after: str, tmp_path: Path) -> None:
+    entry = tmp_path / "boot/loader/entries/0.conf"
+    entry.parent.mkdir(parents=True)
+    entry.write_text("title Linux\noptions %s\n" % options)
+    machine = host(tmp_path, ["grubby"])
+    assert change(machine, wish).result()["after"] == after
+    assert entry.read_text() == "title Linux\noptions %s\n" % after
+    assert not change(machine, wish).is_change
 
 
 def test_grubby_without_entries(tmp_path: Path) -> None:
