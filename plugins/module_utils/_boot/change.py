@@ -100,7 +100,7 @@ class Done:
 
 
 def carry_out(plan: Plan, host: Host, verify: Callable[[], Sequence[str]], keep_backups: bool = True) -> Done:
-    """Do the steps, the checks and ``verify``, which reads back; when any of it fails, put everything back and raise."""
+    """Do the steps, the checks and ``verify``, which reads back; when any of it fails, put everything back."""
     _refuse_beforehand(plan, host)
     done = Done()
     undo = _Undo(plan, host)

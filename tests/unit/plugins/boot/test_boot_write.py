@@ -325,6 +325,43 @@ def test_flatcar_file_is_checked_where_that_is_possible(tmp_path: Path) -> None:
     assert change(machine).result()["commands"] == [["grub-script-check", "/usr/share/oem/grub.cfg"]]
 
 
+AZURE = """\
+set oem_id="azure"
+set linux_append="flatcar.autologin iommu=pt"
+if [ "$grub_cpu" = arm64 ]; then
+  set linux_console="console=tty1 console=ttyAMA0,115200n8"
+else
+  set linux_console="console=tty1 console=ttyS0,115200n8"
+fi
+"""
+
+
+def flatcar(root: Path, text: str) -> Host:
+    (root / "etc").mkdir()
+    (root / "etc/os-release").write_text("ID=flatcar\n")
+    (root / "oem").mkdir()
+    (root / "oem/grub.cfg").write_text(text)
+    return host(root, [])
+
+
+def test_flatcar_for_a_cloud_that_chooses_its_console_by_processor(tmp_path: Path) -> None:
+    machine = flatcar(tmp_path, AZURE)
+    assert change(machine).result()["after"] == "flatcar.autologin intel_iommu=on"
+    assert (tmp_path / "oem/grub.cfg").read_text() == AZURE.replace("iommu=pt", "intel_iommu=on")
+    assert not change(machine).is_change
+
+
+@pytest.mark.parametrize("wish", [Wish(remove=("console=tty1",)), Wish(replace=("console=ttyS1",))])
+def test_flatcar_refuses_to_guess_at_a_console_that_shall_go(wish: Wish, tmp_path: Path) -> None:
+    with pytest.raises(errors.NotUnderstood, match=r"grub.cfg, line 4: the assignment is conditional"):
+        change(flatcar(tmp_path, AZURE), wish)
+
+
+def test_flatcar_refuses_tokens_in_an_if(tmp_path: Path) -> None:
+    with pytest.raises(errors.NotUnderstood, match="line 1: the assignment is conditional"):
+        change(flatcar(tmp_path, 'if true; then set linux_append="a"; fi\n'))
+
+
 def test_kernelstub_options_as_text(tmp_path: Path) -> None:
     (tmp_path / "etc/kernelstub").mkdir(parents=True)
     (tmp_path / "etc/kernelstub/configuration").write_text(json.dumps({"default": {"kernel_options": "a b"}}))
