@@ -126,7 +126,7 @@ def firmware(system: System) -> Requirement:
     found += ["processor flag %s" % flag for flag in FIRMWARE_FLAGS if flag in system.flags]
     remedy = (
         "In the firmware's set-up enable virtualization, the IOMMU (VT-d, AMD-Vi) and ACS; on Intel TDX, on AMD SMEE "
-        "and SEV-SNP with RMP coverage and an SEV-ES ASID limit above 0. The next self-test may take 20 minutes and more."
+        "and SEV-SNP with RMP coverage and an SEV-ES ASID limit above 0. The next self-test may take 20 minutes or more."
     )
     if system.tables & {*IOMMU_TABLES} or system.facts["iommu"]["value"] == host.YES:
         return Requirement(name, OK, ", ".join(found) or "an IOMMU that needs no ACPI table")
