@@ -33,7 +33,7 @@ IOMMU_TABLES = ("DMAR", "IVRS", "IORT")
 FIRMWARE_FLAGS = ("tdx_host_platform", "sev_snp")
 
 # Switched off by (name, one of its comma-separated values): what for, and on which processor ('' for any).
-_HARMFUL = {
+HARMFUL = {
     ("iommu", "off"): "",
     ("intel_iommu", "off"): INTEL,
     ("amd_iommu", "off"): AMD,
@@ -126,7 +126,7 @@ def firmware(system: System) -> Requirement:
     found += ["processor flag %s" % flag for flag in FIRMWARE_FLAGS if flag in system.flags]
     remedy = (
         "In the firmware's set-up enable virtualization, the IOMMU (VT-d, AMD-Vi) and ACS; on Intel TDX, on AMD SMEE "
-        "and SEV-SNP with RMP coverage and an SEV-ES ASID limit above 0. The next self-test may take 20 minutes or more."
+        "and SEV-SNP with RMP coverage and an SEV-ES ASID limit above 0. Its next self-test may take 20 minutes."
     )
     if system.tables & {*IOMMU_TABLES} or system.facts["iommu"]["value"] == host.YES:
         return Requirement(name, OK, ", ".join(found) or "an IOMMU that needs no ACPI table")
@@ -213,9 +213,9 @@ def _is_harmful(token: str, vendor: str) -> bool:
     name, _equals, values = token.partition("=")
     name = name.replace("-", "_")
     return any(
-        _HARMFUL.get((name, value.lower().replace("-", "_"))) in ("", vendor)
+        HARMFUL.get((name, value.lower().replace("-", "_"))) in ("", vendor)
         for value in values.split(",")
-        if (name, value.lower().replace("-", "_")) in _HARMFUL
+        if (name, value.lower().replace("-", "_")) in HARMFUL
     )
 
 
