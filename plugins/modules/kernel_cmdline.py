@@ -136,8 +136,8 @@ before:
   type: str
   sample: quiet iommu=pt
 after:
-  description: The configured command line after the run. In check mode, what a real run would bring about.
-  returned: when it could be read
+  description: The configured command line as read back after the run. In check mode, what a real run would bring about.
+  returned: success
   type: str
   sample: quiet intel_iommu=on
 running:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from . import lock
 from .change import Done, Plan, explained
@@ -66,6 +66,7 @@ class Configuration:
         self.loader: Optional[Loader] = None
         self.planned: Optional[Plan] = None
         self.done = Done()
+        self.after: Optional[Sequence[str]] = None
 
     def run(self, only_plan: bool = False, keep_backups: bool = True) -> None:
         """Find the loader, plan, and unless ``only_plan``, write."""
@@ -83,6 +84,7 @@ class Configuration:
                 self.planned = self.loader.plan(self.wish)
                 if self.planned.is_change:
                     self.done = self.loader.write(self.planned, keep_backups)
+        self.after = self.done.after or self.planned.after
 
     def result(self) -> dict[str, Any]:
         """What was found and done, as plain data."""
@@ -95,8 +97,9 @@ class Configuration:
         }
         if self.planned is not None:
             result["before"] = join(self.planned.before)
-            result["after"] = join(self.done.after or self.planned.after)
             result["commands"] = self.planned.commands
+        if self.after is not None:
+            result["after"] = join(self.after)
         return result
 
     @property

@@ -181,11 +181,13 @@ def test_a_file_that_cannot_be_read_is_an_error_with_words(
 def test_the_loaders_own_check_fails(tmp_path: Path) -> None:
     machine = debian(tmp_path)
     before = tree(tmp_path)
-    wish = Wish(add=("BROKEN",))
+    configuration = Configuration(machine, Wish(add=("BROKEN",)))
     with pytest.raises(
         errors.CommandFailed, match=r"grub-script-check .* said: syntax error. Every file was put back"
     ) as caught:
-        change(machine, wish)
+        configuration.run()
+    assert "after" not in configuration.result()
+    assert configuration.result()["before"] == "quiet iommu=pt"
     assert caught.value.as_dict()["seen"]["code"] == 1
     assert tree(tmp_path) == before
     assert not list(tmp_path.rglob("*~"))
