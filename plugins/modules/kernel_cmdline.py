@@ -55,6 +55,7 @@ options:
         kernel images.
       - V(transactional-update) is SUSE Linux Micro, V(rpm-ostree) is Fedora CoreOS and its kin, V(kernelstub) is
         Pop!_OS, V(flatcar) is C(grub.cfg) of Flatcar's OEM partition.
+      - A node of OpenShift is refused; its cluster keeps the parameters in MachineConfig objects.
       - V(bootc) is C(/usr/lib/bootc/kargs.d), for building an image.
     type: str
     choices:

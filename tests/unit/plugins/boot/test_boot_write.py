@@ -236,6 +236,24 @@ def test_a_grub_cfg_that_was_never_made_is_made(tmp_path: Path) -> None:
     assert not change(machine).is_change
 
 
+def coreos(root: Path, tokens: str) -> Host:
+    for name, text in (("run/ostree-booted", ""), ("ostree/kargs", tokens + "\n")):
+        (root / name).parent.mkdir()
+        (root / name).write_text(text)
+    return host(root, ["rpm-ostree"])
+
+
+def test_a_node_of_openshift_is_left_to_its_machine_config(tmp_path: Path) -> None:
+    machine = coreos(tmp_path, "ro iommu=pt")
+    (tmp_path / "etc/machine-config-daemon").mkdir(parents=True)
+    (tmp_path / "etc/machine-config-daemon/currentconfig").write_text("{}")
+    with pytest.raises(errors.Shadowed, match=r"OpenShift.* Nothing was changed. .*kernelArguments: intel_iommu=on"):
+        change(machine)
+    assert stand_ins(machine).changing == []
+    (tmp_path / "ostree/kargs").write_text("ro intel_iommu=on\n")
+    assert not change(machine).is_change
+
+
 def test_tokens_that_a_command_loses_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/ostree-booted").touch()
