@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fedora CoreOS, RHEL for Edge and their kin: ``rpm-ostree kargs``, one transaction that makes a new deployment.
 
-It either makes the deployment or leaves everything as it is. On a node of OpenShift the machine-config daemon does this,
-from MachineConfig objects of the cluster, and takes a node out of service whose parameters are others.
+It either makes the deployment or leaves everything as it is. On a node of OpenShift the machine-config daemon does
+this, from MachineConfig objects of the cluster, and takes a node out of service whose parameters are others.
 """
 
 from __future__ import annotations
