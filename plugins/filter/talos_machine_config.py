@@ -19,7 +19,10 @@ description:
 positional: _input
 options:
   _input:
-    description: PCI addresses of the devices to bind to O(driver), such as V(0000:17:00.0). May be empty.
+    description:
+      - PCI addresses of the devices to bind to O(driver), such as V(0000:17:00.0), or without the domain (V(17:00.0)).
+        May be empty.
+      - Every function of an IOMMU group has to be named, such as the audio function beside a GPU.
     type: list
     elements: str
     required: true
@@ -39,7 +42,7 @@ options:
     elements: str
     default: []
   modules:
-    description: Kernel modules to load, each with the list of its parameters.
+    description: Kernel modules to load, each with the list of its parameters, which may be empty.
     type: dict
     default: {}
   driver:
@@ -79,6 +82,7 @@ _value:
   type: str
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +91,10 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import talos
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import BootError
+from ansible_collections.confidential.gpu.plugins.module_utils._errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import parse_address
+
+_MODULE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def talos_machine_config(
@@ -99,22 +106,49 @@ def talos_machine_config(
     driver: str = "vfio-pci",
     document: str = "patch",
 ) -> str:
-    """The documents as YAML; empty when nothing is asked for."""
-    for name, given in (("devices", devices), ("add", add), ("remove", remove), ("replace", replace)):
-        if isinstance(given, str) or not isinstance(given, Sequence):
-            raise AnsibleFilterError("talos_machine_config: %s is not a list, but %r." % (name, given))
+    """The documents as YAML; empty when nothing is asked for. Raises AnsibleFilterError for what Talos cannot take."""
     if document not in ("patch", "schematic"):
-        raise AnsibleFilterError("talos_machine_config: document is patch or schematic, not %r." % document)
+        raise _refused("document is patch or schematic, not %r." % document)
+    if not _MODULE.fullmatch(str(driver)):
+        raise _refused("%r is not a driver's name. Use a name such as vfio-pci." % (driver,))
+    given = {"devices": devices, "add": add, "remove": remove, "replace": replace}
+    texts = {name: _texts(name, values) for name, values in given.items()}
     try:
-        wish = Wish(*(tuple(str(token) for token in tokens) for tokens in (add, remove, replace)))
-    except BootError as error:
-        raise AnsibleFilterError("talos_machine_config: %s %s" % (error.cause, error.remedy)) from error
+        wish = Wish(texts["add"], texts["remove"], texts["replace"])
+        addresses = list(dict.fromkeys(parse_address(address) for address in texts["devices"]))
+    except ExplainedError as error:
+        raise _refused("%s %s" % (error.cause, error.remedy)) from None
+    checked = _modules(modules or {})
     if document == "schematic":
-        documents = talos.schematic(wish)
-    else:
-        plain = {str(name): [str(one) for one in parameters] for name, parameters in (modules or {}).items()}
-        documents = talos.patch(wish, plain, [str(device) for device in devices], str(driver))
+        return _yaml(talos.schematic(wish))
+    return _yaml(talos.patch(wish, checked, addresses, str(driver)))
+
+
+def _yaml(documents: Sequence[Mapping[str, Any]]) -> str:
     return yaml.safe_dump_all(documents, sort_keys=False) if documents else ""
+
+
+def _refused(words: str) -> AnsibleFilterError:
+    return AnsibleFilterError("talos_machine_config: %s" % words)
+
+
+def _texts(name: str, values: Any) -> tuple[str, ...]:
+    """The strings of a list; YAML's numbers too, but neither a text, which is a list of letters, nor a mapping."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise _refused("%s is not a list, but %r." % (name, values))
+    wrong = [value for value in values if not isinstance(value, (str, int, float)) or isinstance(value, bool)]
+    if wrong:
+        raise _refused("%s holds %r, which is not a text. Put it in quotes." % (name, wrong[0]))
+    return tuple(str(value) for value in values)
+
+
+def _modules(modules: Any) -> dict[str, list[str]]:
+    if not isinstance(modules, Mapping):
+        raise _refused("modules is not a mapping from module to list of parameters, but %r." % (modules,))
+    wrong = [name for name in modules if not _MODULE.fullmatch(str(name))]
+    if wrong:
+        raise _refused("%r is not a module's name. Use a name such as vfio_pci." % (wrong[0],))
+    return {str(name): list(_texts("modules.%s" % name, parameters)) for name, parameters in modules.items()}
 
 
 class FilterModule:

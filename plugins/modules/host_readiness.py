@@ -56,9 +56,9 @@ requirements:
   contains:
     requirement:
       description:
-        - V(virtualization), V(iommu), V(tdx) on Intel or V(sev_snp) on AMD (else V(confidential_processor)),
-          V(kernel), V(command_line), V(vfio), V(lockdown), V(gpu_admin_tools), V(devices), V(host_driver),
-          V(binding), V(modes).
+        - V(firmware), V(virtualization), V(iommu), V(tdx) on Intel or V(sev_snp) on AMD (else
+          V(confidential_processor)), V(kernel), V(command_line), V(vfio), V(lockdown), V(gpu_admin_tools),
+          V(devices), V(host_driver), V(binding), V(modes).
       type: str
       sample: command_line
     state:

@@ -55,6 +55,7 @@ options:
         kernel images.
       - V(transactional-update) is SUSE Linux Micro, V(rpm-ostree) is Fedora CoreOS and its kin, V(kernelstub) is
         Pop!_OS, V(flatcar) is C(grub.cfg) of Flatcar's OEM partition.
+      - A node of OpenShift is refused; its cluster keeps the parameters in MachineConfig objects.
       - V(bootc) is C(/usr/lib/bootc/kargs.d), for building an image.
     type: str
     choices:
@@ -136,8 +137,8 @@ before:
   type: str
   sample: quiet iommu=pt
 after:
-  description: The configured command line after the run. In check mode, what a real run would bring about.
-  returned: when it could be read
+  description: The configured command line as read back after the run. In check mode, what a real run would bring about.
+  returned: success
   type: str
   sample: quiet intel_iommu=on
 running:

@@ -12,7 +12,13 @@ for name in "$1" modprobe; do
   printf '#!/bin/sh\necho "$*" >> "/stand-ins-log/${0##*/}"\n' > "/usr/sbin/$name"
   chmod +x "/usr/sbin/$name"
 done
-echo 'exec python3 /stand-ins/pci_kernel.py load "$1"' >> /usr/sbin/modprobe
+cat >> /usr/sbin/modprobe <<'MODPROBE'
+[ "$1" != -r ] || exec python3 /stand-ins/pci_kernel.py unload "$2"
+exec python3 /stand-ins/pci_kernel.py load "$1"
+MODPROBE
+# A systemd that has none of the services that it is asked for.
+printf '#!/bin/sh\n[ "$1" = show ] || exit 1\necho LoadState=not-found\necho ActiveState=inactive\n' > /usr/bin/systemctl
+chmod +x /usr/bin/systemctl
 # What the packages kmod, udev and dracut bring along.
 mkdir -p /etc/modprobe.d /etc/modules-load.d /etc/udev/rules.d
 [ "$1" != dracut ] || mkdir -p /etc/dracut.conf.d

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Linux kernel shows of PCI devices below /sys, and how it binds drivers, on a file system in memory.
 
-``serve`` lays out the devices, with the named drivers built in, and then acts on what is written, as the kernel does;
-``load NAME`` is modprobe, ``give ADDRESS NAME`` gives a device to a driver as at boot. Writes go to named pipes, so
-what follows a write happens a moment later: whoever reads back has to wait for it.
+``serve`` lays out the devices, with the named drivers built in, and then acts on what is written, as the kernel does.
+``load NAME`` and ``unload NAME`` are modprobe, ``give ADDRESS NAME`` gives a device to a driver as at boot. Writes go
+to named pipes, so what follows a write happens a moment later: whoever reads back has to wait for it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from pathlib import Path
 
 PCI = Path("/sys/bus/pci")
 GROUPS = Path("/sys/kernel/iommu_groups")
+MODULES = Path("/sys/module")
+# While this file is there, no module can be unloaded.
+IN_USE = Path("/run/modules-in-use")
 READY = Path("/run/ready")
 # Writes that were not read in time lie in a pipe one behind the other, with nothing between them.
 ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -32,9 +35,11 @@ DEVICES = {
 
 
 def main() -> None:
-    """Run one of the three commands."""
+    """Run one of the commands."""
     if sys.argv[1] == "load":
         register(sys.argv[2])
+    elif sys.argv[1] == "unload":
+        sys.exit(unload(sys.argv[2]))
     elif sys.argv[1] == "give":
         give(PCI / "devices" / sys.argv[2], sys.argv[3])
     else:
@@ -65,6 +70,7 @@ def lay_out() -> None:
 def give(device: Path, driver: str) -> None:
     """The driver has the device."""
     register(driver)
+    (MODULES / driver).mkdir(parents=True, exist_ok=True)
     (device / "driver").unlink(missing_ok=True)
     (device / "driver").symlink_to(PCI / "drivers" / driver)
     (device / "driver_override").write_text("(null)\n")
@@ -79,6 +85,17 @@ def register(driver: str) -> None:
         for name in ("bind", "unbind"):
             os.mkfifo(draft / name)
         draft.rename(folder)
+
+
+def unload(driver: str) -> str | None:
+    """A driver that goes, and lets go of its devices; what modprobe says when it cannot."""
+    if IN_USE.exists():
+        return "modprobe: FATAL: Module %s is in use." % driver
+    for link in PCI.glob("devices/*/driver"):
+        if link.readlink().name == driver:
+            link.unlink()
+    (MODULES / driver).rmdir()
+    return None
 
 
 def serve() -> None:

@@ -92,14 +92,15 @@ class Plan:
 
 @dataclass
 class Done:
-    """What was done."""
+    """What was done, and the tokens that were read back after it."""
 
+    after: tuple[str, ...] = ()
     backup_files: list[str] = field(default_factory=list)
     commands: list[list[str]] = field(default_factory=list)
 
 
-def carry_out(plan: Plan, host: Host, verify: Callable[[], None], keep_backups: bool = True) -> Done:
-    """Do the steps, the checks and ``verify``; when any of it fails, put everything back and raise what failed."""
+def carry_out(plan: Plan, host: Host, verify: Callable[[], Sequence[str]], keep_backups: bool = True) -> Done:
+    """Do the steps, the checks and ``verify``, which reads back; when any of it fails, put everything back."""
     _refuse_beforehand(plan, host)
     done = Done()
     undo = _Undo(plan, host)
@@ -115,12 +116,12 @@ def carry_out(plan: Plan, host: Host, verify: Callable[[], None], keep_backups: 
         for check in plan.checks:
             done.commands.append(list(check.argv))
             host.run(check.argv)
-        verify()
+        done.after = tuple(verify())
         done.backup_files = undo.finish(keep_backups)
     except BaseException as error:
         left = undo.roll_back()
         if isinstance(error, OSError):
-            raise _os_error(error, left) from error
+            raise explained(error, left) from error
         if isinstance(error, BootError):
             error.state = left
         raise
@@ -165,7 +166,8 @@ def _refuse_beforehand(plan: Plan, host: Host) -> None:
             )
 
 
-def _os_error(error: OSError, left: str) -> BootError:
+def explained(error: OSError, left: str) -> BootError:
+    """What the disk refused, with the state that the host was left in."""
     code = errno.errorcode.get(error.errno or 0, str(error.errno))
     words = "%s (%s)" % (code, error.strerror or error)
     name = str(error.filename or "A file")
@@ -173,9 +175,12 @@ def _os_error(error: OSError, left: str) -> BootError:
         return NoSpace(
             "%s could not be written: %s." % (name, words), "Remove old kernels or other files, then run again.", left
         )
+    is_a_right = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     return NotWritable(
         "%s could not be read or written: %s." % (name, words),
-        "Run as root (become: true), on a file system that is mounted writable.",
+        "Run as root (become: true), on a file system that is mounted writable."
+        if is_a_right
+        else "Look what is there: a file or folder of another kind, or a disk that fails.",
         left,
         errno=error.errno,
     )

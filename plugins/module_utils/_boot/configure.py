@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from . import lock
-from .change import Done, Plan
+from .change import Done, Plan, explained
 from .cmdline import Wish, join, split
-from .errors import UnknownLoader
+from .errors import NOTHING_CHANGED, UnknownLoader
 from .host import Host
 from .loader import Loader
 from .loaders.bootc import Bootc
@@ -66,9 +66,16 @@ class Configuration:
         self.loader: Optional[Loader] = None
         self.planned: Optional[Plan] = None
         self.done = Done()
+        self.after: Optional[Sequence[str]] = None
 
     def run(self, only_plan: bool = False, keep_backups: bool = True) -> None:
         """Find the loader, plan, and unless ``only_plan``, write."""
+        try:
+            self._run(only_plan, keep_backups)
+        except OSError as error:  # writing explains its own: this is what could not be read for the plan
+            raise explained(error, NOTHING_CHANGED) from error
+
+    def _run(self, only_plan: bool, keep_backups: bool) -> None:
         self.loader = choose(self.host, self.name)
         self.planned = self.loader.plan(self.wish)
         if self.planned.is_change and not only_plan:
@@ -77,6 +84,7 @@ class Configuration:
                 self.planned = self.loader.plan(self.wish)
                 if self.planned.is_change:
                     self.done = self.loader.write(self.planned, keep_backups)
+        self.after = self.done.after or self.planned.after
 
     def result(self) -> dict[str, Any]:
         """What was found and done, as plain data."""
@@ -89,8 +97,9 @@ class Configuration:
         }
         if self.planned is not None:
             result["before"] = join(self.planned.before)
-            result["after"] = join(self.planned.after)
             result["commands"] = self.planned.commands
+        if self.after is not None:
+            result["after"] = join(self.after)
         return result
 
     @property

@@ -148,7 +148,8 @@ def generated(
     before = settings.tokens()
     wish.check_length(before)
     text = host.text(config) if config else None
-    after = wish.applied(before)
+    new = {**settings.files, **{edit.path: edit.after or "" for edit in edits}}
+    after = Settings(new).tokens()
     if not (edits or unfinished(host) or stale(text, wish)):
         return Plan(wish, tuple(before), tuple(before))
     has_check = config and checker and host.commands.has(checker)

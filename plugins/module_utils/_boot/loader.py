@@ -37,9 +37,11 @@ class Loader:
         """Carry out a plan, run the loader's own check, read back; when any of it fails, put everything back."""
         return carry_out(plan, self.host, lambda: self.check(plan), keep_backups)
 
-    def check(self, plan: Plan) -> None:
-        """Raise VerifyMismatch when the configuration does not have what the plan wanted."""
-        self.compare(plan, self.read(), plan.after)
+    def check(self, plan: Plan) -> Sequence[str]:
+        """The tokens that are there now. Raises VerifyMismatch when they are not what the plan wanted."""
+        found = self.read()
+        self.compare(plan, found, plan.after)
+        return found
 
     def compare(self, plan: Plan, tokens: Sequence[str], expected: Sequence[str], where: str = "the default") -> None:
         """Raise VerifyMismatch when tokens that were read back do not meet the wish, or lack expected ones."""

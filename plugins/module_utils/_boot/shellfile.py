@@ -3,7 +3,8 @@
 """Variables of files that a shell (``/etc/default/grub``) or GRUB (``grub.cfg``) reads, changed one by one.
 
 An assignment is understood when it stands alone on its line, outside of every if, loop and function, and its value is
-made of text and references to the variables that are looked for. Anything else is refused with its line.
+made of text and references to the variables that are looked for: ``$X``, ``${X}``, and ``${X:+$X }``, with which tuned
+puts its parameters behind others. Anything else is refused with its line.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _OPENING = ("if", "for", "while", "until", "case", "select", "function", "menuen
 _CLOSING = ("fi", "done", "esac")
 _BLANK = " \t"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# The variable and a space behind it, if it is not empty.
+_WITH_SPACE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*):\+(?:\$(?P=name)|\$\{(?P=name)\}) \}")
 _STOPS = "|&<>()"
 
 
@@ -212,6 +215,10 @@ class _Reader:
         return at + 2
 
     def _reference(self, at: int, characters: list[tuple[str, str]]) -> int:
+        with_space = _WITH_SPACE.match(self.text, at)
+        if with_space and with_space.group("name") in self.variables:
+            characters += [("$" + with_space.group("name"), with_space.group()), (" ", "")]
+            return with_space.end()
         braced = self.text.startswith("${", at)
         match = _NAME.match(self.text, at + (2 if braced else 1))
         end = match.end() if match else at

@@ -82,7 +82,12 @@ def _iommu(base: Path) -> dict[str, Any]:
 def _lockdown(base: Path) -> dict[str, Any]:
     seen = _read(base / "sys/kernel/security/lockdown")
     if not seen:
-        return _fact(UNKNOWN, "", "The kernel does not say (securityfs is not mounted, or it has no lockdown).")
+        return _fact(
+            UNKNOWN,
+            "",
+            "The kernel does not say (securityfs is not mounted, or it has no lockdown).",
+            "mount -t securityfs securityfs /sys/kernel/security; where the kernel has no lockdown nothing is locked.",
+        )
     if "[none]" in seen:
         return _fact(NO, seen)
     return _fact(

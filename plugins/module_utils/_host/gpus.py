@@ -55,13 +55,13 @@ class Gpus:
         try:
             tools = admin_tools.load(self._tools_path)
         except GpuError as error:
-            return Requirement("gpu_admin_tools", MISSING, error.cause, error.remedy)
+            return Requirement("gpu_admin_tools", MISSING, error.cause.rstrip("."), error.remedy)
         return Requirement("gpu_admin_tools", OK, tools.version)
 
     def devices(self) -> Requirement:
         """At least one."""
         if self._problem is not None:
-            return Requirement("devices", MISSING, self._problem.cause, self._problem.remedy)
+            return Requirement("devices", MISSING, self._problem.cause.rstrip("."), self._problem.remedy)
         return Requirement("devices", OK, ", ".join(function.address for function in self._functions))
 
     def host_driver(self) -> Requirement:
@@ -91,7 +91,9 @@ class Gpus:
         """Every device on a vfio driver."""
         here = [one for one in self._functions if one.sysfs_path() is not None]
         if not here:
-            return Requirement("binding", UNKNOWN, "no device that this host's kernel knows")
+            return Requirement(
+                "binding", UNKNOWN, "no device that this host's kernel knows", "See the requirement devices."
+            )
         others = [one for one in here if one.driver() not in VFIO_DRIVERS]
         if others:
             return Requirement("binding", MISSING, _listed(_by_driver(others)), "%s." % BY_THE_ROLE)
@@ -100,9 +102,8 @@ class Gpus:
     def modes(self, wanted: Optional[str]) -> Requirement:
         """Every device read, in a mode that is one, and in the wanted one."""
         if self._tool.state != OK or not self._functions:
-            return Requirement(
-                "modes", UNKNOWN, "not read: without %s" % ("devices" if self._tool.state == OK else "tool")
-            )
+            lacks = "devices" if self._tool.state == OK else "gpu_admin_tools"
+            return Requirement("modes", UNKNOWN, "not read: without %s" % lacks, "See the requirement %s." % lacks)
         try:
             entries = report.read(
                 self._bus,
@@ -113,7 +114,7 @@ class Gpus:
                 clock=self._clock,
             )["devices"]
         except GpuError as error:
-            return Requirement("modes", UNKNOWN, error.cause, error.remedy)
+            return Requirement("modes", UNKNOWN, error.cause.rstrip("."), error.remedy)
         return judged(entries, wanted)
 
 
@@ -137,7 +138,8 @@ def judged(entries: Sequence[Mapping[str, Any]], wanted: Optional[str]) -> Requi
         )
         return Requirement("modes", MISSING, words, remedy)
     if unread:
-        return Requirement("modes", UNKNOWN, words, " ".join(dict.fromkeys(filter(None, unread))))
+        remedies = " ".join(dict.fromkeys(filter(None, unread)))
+        return Requirement("modes", UNKNOWN, words, remedies or "See with confidential.gpu.cc_mode_info what they say.")
     return Requirement("modes", OK, words)
 
 

@@ -10,6 +10,7 @@ refused while hibernation is possible.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -26,9 +27,13 @@ AMD = "AuthenticAMD"
 # By processor: the technology, its name among the facts, the kernel that brought it.
 TECHNOLOGY = {INTEL: ("TDX", "tdx", (6, 16)), AMD: ("SEV-SNP", "sev_snp", (6, 11))}
 VIRTUALIZATION = ("vmx", "svm")
+# By which the firmware tells the kernel of its IOMMU: Intel, AMD, Arm.
+IOMMU_TABLES = ("DMAR", "IVRS", "IORT")
+# Processor flags that are there only where the firmware has switched the technology on.
+FIRMWARE_FLAGS = ("tdx_host_platform", "sev_snp")
 
 # Switched off by (name, one of its comma-separated values): what for, and on which processor ('' for any).
-_HARMFUL = {
+HARMFUL = {
     ("iommu", "off"): "",
     ("intel_iommu", "off"): INTEL,
     ("amd_iommu", "off"): AMD,
@@ -61,6 +66,7 @@ class System:
     tokens: Sequence[str]
     hibernation: bool
     kvm: bool
+    tables: frozenset[str]
     vfio: Mapping[str, bool]
     facts: Mapping[str, Mapping[str, Any]]
 
@@ -77,6 +83,7 @@ class System:
             # "[disabled]" where hibernation is impossible, else the ways to do it
             _text(base / "sys/power/disk") not in ("", "[disabled]"),
             (base / "dev/kvm").exists(),
+            _names(base / "sys/firmware/acpi/tables"),
             {module: _has(base, module) for module in ("vfio", "vfio_iommu_type1", "iommufd", "vfio_pci")},
             host.facts(root),
         )
@@ -95,6 +102,7 @@ class System:
 def requirements(system: System) -> list[Requirement]:
     """All of this file."""
     return [
+        firmware(system),
         virtualization(system),
         of_fact("iommu", system.facts["iommu"]),
         confidential(system),
@@ -109,6 +117,23 @@ def of_fact(name: str, fact: Mapping[str, Any]) -> Requirement:
     """A fact that should be a yes."""
     seen = ": ".join(filter(None, [fact["seen"], fact["reason"].rstrip(".")]))
     return Requirement(name, _STATES[fact["value"]], seen, fact["remedy"])
+
+
+def firmware(system: System) -> Requirement:
+    """What firmware tells of its IOMMU; its other settings show in what the processor and the kernel offer."""
+    name = "firmware"
+    found = ["ACPI table %s" % table for table in IOMMU_TABLES if table in system.tables]
+    found += ["processor flag %s" % flag for flag in FIRMWARE_FLAGS if flag in system.flags]
+    remedy = (
+        "In the firmware's set-up enable virtualization, the IOMMU (VT-d, AMD-Vi) and ACS; on Intel TDX, on AMD SMEE "
+        "and SEV-SNP with RMP coverage and an SEV-ES ASID limit above 0. Its next self-test may take 20 minutes."
+    )
+    if system.tables & {*IOMMU_TABLES} or system.facts["iommu"]["value"] == host.YES:
+        return Requirement(name, OK, ", ".join(found) or "an IOMMU that needs no ACPI table")
+    if system.tables:
+        words = ", ".join([*found, "no ACPI table of an IOMMU (%s)" % ", ".join(IOMMU_TABLES)])
+        return Requirement(name, MISSING, words, remedy)
+    return Requirement(name, UNKNOWN, "no ACPI table can be seen", remedy)
 
 
 def virtualization(system: System) -> Requirement:
@@ -180,7 +205,7 @@ def command_line(system: System) -> Requirement:
             "Add nohibernate and kvm_intel.tdx=1 to the kernel command line and reboot: else the kernel refuses TDX.",
         )
     if not system.tokens:
-        return Requirement("command_line", UNKNOWN, "/proc/cmdline cannot be read")
+        return Requirement("command_line", UNKNOWN, "/proc/cmdline cannot be read", "Mount /proc and run as root.")
     return Requirement("command_line", OK, "nothing that switches off what is needed")
 
 
@@ -188,9 +213,9 @@ def _is_harmful(token: str, vendor: str) -> bool:
     name, _equals, values = token.partition("=")
     name = name.replace("-", "_")
     return any(
-        _HARMFUL.get((name, value.lower().replace("-", "_"))) in ("", vendor)
+        HARMFUL.get((name, value.lower().replace("-", "_"))) in ("", vendor)
         for value in values.split(",")
-        if (name, value.lower().replace("-", "_")) in _HARMFUL
+        if (name, value.lower().replace("-", "_")) in HARMFUL
     )
 
 
@@ -214,6 +239,13 @@ def lockdown(system: System) -> Requirement:
     fact = system.facts["lockdown"]
     states = {host.NO: OK, host.YES: MISSING, host.UNKNOWN: UNKNOWN}
     return of_fact("lockdown", fact)._replace(state=states[fact["value"]])
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:
+        return frozenset()
 
 
 def _processor(cpuinfo: str) -> tuple[str, frozenset[str]]:

@@ -22,7 +22,7 @@ from .._gpu.holders import VFIO_DRIVERS, Holder
 from .._gpu.sysfs import SysfsBus
 from .._gpu.wait import SYSTEM_CLOCK, Clock, poll
 from . import kernel as running
-from .errors import BindRefused, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
+from .errors import BindRefused, DeviceAbsent, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
 from .functions import HOST_NEEDS, Group, Match, PciFunction, choose, companions, find
 from .kernel import Kernel
 from .plan import BOUND, DEFAULT, OVERRIDE, STATES, UNBIND, DevicePlan, Plan, Seen, Step, make
@@ -96,8 +96,10 @@ class Binding:
             if only_plan:
                 return
             self._load()
-            errors = [error for function in self._functions for error in self._bring(function)]
-        raise_all(errors)
+            errors = {function.address: self._bring(function) for function in self._functions}
+            for function in self._functions:
+                errors[function.address] = errors[function.address] or self._lost(function)
+        raise_all([error for found in errors.values() for error in found])
 
     def _lock(self, only_plan: bool, wait_s: float) -> ContextManager[None]:
         # Only a run that writes keeps others away: a plan needs no rights.
@@ -215,9 +217,35 @@ class Binding:
                 done.append(step)
                 self._do(function, step)
         except GpuError as error:
+            if not function.path.exists():
+                return [self._gone(function)]
             error.state = self._put_back(function, plan, done)
             return [error]
         return []
+
+    def _lost(self, function: PciFunction) -> list[GpuError]:
+        """What became of a function while the others were brought: it is told as it is at the end."""
+        if not function.path.exists():
+            return [self._gone(function)]
+        if self._request.state == BOUND and function.driver() != self._request.driver:
+            return [self._not_bound(function, "was bound, but somebody took it away again")]
+        return []
+
+    def _gone(self, function: PciFunction) -> GpuError:
+        return DeviceAbsent(
+            "%s: the device has gone from the bus during this run." % function.address,
+            "See the kernel's log for a removal or a dead link; look for it again with echo 1 > /sys/bus/pci/rescan.",
+            device=function.address,
+        )
+
+    def _not_bound(self, function: PciFunction, why: str) -> BindRefused:
+        return BindRefused(
+            "%s: bound to %s, not to %s: %s."
+            % (function.address, function.driver() or "no driver", self._request.driver, why),
+            "See the kernel's log for the reason; raise timeout if the driver needs longer.",
+            device=function.address,
+            driver=function.driver(),
+        )
 
     def _do(self, function: PciFunction, step: Step) -> None:
         if step.name == OVERRIDE:
@@ -259,13 +287,8 @@ class Binding:
         try:
             poll(lambda: function.driver() == driver, self._request.timeout_s, LINK_POLL_S, self._clock)
         except TimeoutError as error:
-            raise BindRefused(
-                "%s: bound to %s, not to %s, after %g s."
-                % (function.address, function.driver() or "no driver", driver, self._request.timeout_s),
-                "See the kernel's log for the reason; raise timeout if the driver needs longer.",
-                device=function.address,
-                driver=function.driver(),
-            ) from error
+            waited = "after %g s it had not changed" % self._request.timeout_s
+            raise self._not_bound(function, waited) from error
 
     def _write(self, function: PciFunction, path: Path, text: str) -> None:
         try:

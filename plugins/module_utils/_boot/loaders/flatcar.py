@@ -1,18 +1,28 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Flatcar Container Linux: linux_append in the OEM partition's grub.cfg, which the distribution's grub.cfg reads."""
+"""Flatcar Container Linux: linux_append in the OEM partition's grub.cfg, which the distribution's grub.cfg reads.
+
+The images for some clouds (Azure, STACKIT) set linux_console inside of an if, by the processor. It stays as it is, and
+only a wish that something of it goes is refused.
+"""
 
 from __future__ import annotations
 
+import re
+
 from ..change import Plan, Run, fixed
-from ..cmdline import Wish
+from ..cmdline import Wish, split
+from ..errors import NotUnderstood
 from ..grub import Settings
 from ..loader import Loader
 
+CONSOLE = "linux_console"
 APPEND = "linux_append"
-VARIABLES = ("linux_console", APPEND)
 PLACES = ("/oem/grub.cfg", "/usr/share/oem/grub.cfg")
 HEADER = "# Flatcar GRUB settings\n"
+NOTHING = Wish()
+
+_CONSOLES = re.compile(r"""\bset[ \t]+%s=(?:"([^"]*)"|'([^']*)'|(\S*))""" % CONSOLE)
 
 
 class Flatcar(Loader):
@@ -32,10 +42,18 @@ class Flatcar(Loader):
                 return path
         return next((path for path in PLACES if self.host.exists(path.rpartition("/")[0])), PLACES[0])
 
-    def _settings(self) -> Settings:
+    def _settings(self, wish: Wish = NOTHING) -> Settings:
         path = self._path()
         text = self.host.text(path)
-        return Settings({path: HEADER if text is None else text}, VARIABLES, "set")
+        files = {path: HEADER if text is None else text}
+        try:
+            return Settings(files, (CONSOLE, APPEND), "set")
+        except NotUnderstood:
+            without_console = Settings(files, (APPEND,), "set")
+            consoles = split(" ".join("".join(values) for values in _CONSOLES.findall(files[path])))
+            if list(wish.fate(consoles).kept) != consoles:
+                raise
+            return without_console
 
     def read(self) -> list[str]:
         """What is added to the distribution's own tokens."""
@@ -43,7 +61,7 @@ class Flatcar(Loader):
 
     def plan(self, wish: Wish) -> Plan:
         """Edit the file; check it where there is a checker."""
-        settings = self._settings()
+        settings = self._settings(wish)
         before = settings.tokens()
         wish.check_length(before)
         edits = tuple(

@@ -4,15 +4,17 @@
 
 grubby writes the entries in /boot/loader/entries, GRUB's environment block (kernelopts of RHEL 8), and in newer
 releases /etc/default/grub and /etc/kernel/cmdline; so these two are edited after it, if they still have to be.
+grubby(8): a value that --args gives replaces all former values of its parameter, and --remove-args without a value
+removes them all. So whatever shall stay of a parameter that is touched is given again.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Optional
+from typing import Optional, Sequence
 
 from ..change import Edit, Plan, Run
-from ..cmdline import Wish, join, split
+from ..cmdline import Wish, join, normal, split
 from ..cmdline_file import CMDLINE
 from ..cmdline_file import edited as edited_cmdline
 from ..errors import NotUnderstood
@@ -48,22 +50,19 @@ class Grubby(Loader):
         before = self.read()
         entries = [before, *self._entries("ALL")]
         wish.check_length(max(entries, key=lambda tokens: len(join(tokens))))
-        gone: dict[str, None] = {}
-        come: dict[str, None] = {}
-        for tokens in entries:
-            fate = wish.fate(tokens)
-            changed = [(token, kept) for token, kept in zip(tokens, fate.kept) if kept != token]
-            gone.update(dict.fromkeys(token for token, _kept in changed))
-            come.update(dict.fromkeys(kept for _token, kept in changed if kept is not None))
-            come.update(dict.fromkeys(fate.added))
-        options = ["--remove-args=%s" % join(list(gone))] if gone else []
-        options += ["--args=%s" % join(list(come))] if come else []
+        fates = [wish.fate(tokens) for tokens in entries]
+        gone = [old for tokens, fate in zip(entries, fates) for old, new in zip(tokens, fate.kept) if new != old]
+        touched = {normal(token)[0] for token in [*gone, *(token for fate in fates for token in fate.added)]}
+        come = [token for fate in fates for token in fate.applied() if normal(token)[0] in touched]
+        gone, come = list(dict.fromkeys(gone)), list(dict.fromkeys(come))
+        options = ["--remove-args=%s" % join(gone)] if gone else []
+        options += ["--args=%s" % join(come)] if come else []
         edits = [edit for edit in self._edits(wish) if edit.after != edit.before]
         runs = [Run(("grubby", "--update-kernel=ALL", *options))] if options else []
         return Plan(
             wish,
             tuple(before),
-            tuple(wish.applied(before)),
+            tuple([token for token in before if normal(token)[0] not in touched] + come),
             (*runs, *edits),
             protects=("/boot/loader/entries/*.conf", "/boot/grub2/grubenv", DEFAULTS, CMDLINE),
             space=(("/boot", 0),),
@@ -78,8 +77,9 @@ class Grubby(Loader):
             Edit(CMDLINE, self.host.text(CMDLINE), cmdline),
         ]
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: Plan) -> Sequence[str]:
         """The default entry, and every other one."""
-        self.compare(plan, self.read(), plan.after)
+        found = super().check(plan)
         for number, tokens in enumerate(self._entries("ALL")):
             self.compare(plan, tokens, (), "entry %d" % number)
+        return found

@@ -189,8 +189,12 @@ class StandIns(Commands):
 
     @staticmethod
     def _merged(options: str, remove: Sequence[str], add: Sequence[str]) -> str:
-        kept = [token for token in options.split() if token not in remove and token.split("=")[0] not in remove]
-        return " ".join(kept + [token for token in add if token not in kept])
+        # grubby(8): "If an argument already exists the new value replaces the old values."
+        names = {token.split("=")[0] for token in add}
+        kept = [
+            token for token in options.split() if token not in remove and token.split("=")[0] not in {*remove, *names}
+        ]
+        return " ".join([*kept, *add])
 
     # The others
 

@@ -53,12 +53,29 @@ def test_standard_wish(name: str, tmp_path: Path) -> None:
     assert real.loader is not None
     assert real.loader.name == described.loader
     assert stand_ins(machine).changing == real.result()["commands"] == planned.result()["commands"]
-    assert real.result()["after"] == planned.result()["after"]
+    assert sorted(split(real.result()["after"])) == sorted(split(planned.result()["after"]))
     assert real.is_change
     assert real.diff() == planned.diff()
     assert difference(before, tree(tmp_path)) == described.expected["@diff"]
     assert asked_back(machine) == []
     assert not marker(machine).exists()
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    "wish",
+    [STANDARD, Wish(add=("console=ttyS9",)), Wish(replace=("console=ttyS9",))],
+    ids=["standard", "one more value", "one value"],
+)
+def test_what_is_told_to_be_there_after_was_read_back(name: str, wish: Wish, tmp_path: Path) -> None:
+    _described, machine = laid_out(name, tmp_path)
+    planned = Configuration(machine, wish)
+    planned.run(only_plan=True)
+    real = Configuration(machine, wish)
+    real.run()
+    assert real.loader is not None
+    assert split(real.result()["after"]) == real.loader.read()
+    assert sorted(split(planned.result()["after"])) == sorted(real.loader.read())
 
 
 @pytest.mark.parametrize("name", names())

@@ -66,6 +66,13 @@ def by_shell(text: str) -> list[str]:
         (f'{D}="a"#b\n', f'{D}="a#b new=1"\n'),
         (f'{C}="a ${D}"\n{D}="x"\n{C}="${D} ${C} iommu=pt"\n', f'{C}="a ${D}"\n{D}="x new=1"\n{C}="${D} ${C}"\n'),
         (f'{D}="b\\%c iommu=pt"\n', f'{D}="b\\%c new=1"\n'),
+        (
+            f'{D}="a iommu=pt"\n{D}="${{{D}:+${D} }}\\$tuned_params"\n',
+            f'{D}="a"\n{D}="${{{D}:+${D} }}\\$tuned_params new=1"\n',
+        ),
+        (f'{D}="${{{D}:+${{{D}}} }}iommu=pt x"\n', f'{D}="${{{D}:+${{{D}}} }} x new=1"\n'),
+        (f'{D}="${{{D}:+${D} }}"\n', f'{D}="${{{D}:+${D} }} new=1"\n'),
+        (f"{D}=\"${{{D}:+${D} }}\"'a iommu=pt'\n", f'{D}="${{{D}}} a new=1"\n'),
     ],
 )
 def test_only_the_value_changes(text: str, after: str) -> None:
@@ -85,6 +92,8 @@ def test_only_the_value_changes(text: str, after: str) -> None:
         (f'{D}="`id`"\n', "the value holds `"),
         (f'{D}="$EXTRA"\n', r"holds \$EXTRA"),
         (f'{D}="${{{D}:-x}}"\n', "which is not known"),
+        (f'{D}="${{{D}:+x }}a"\n', "which is not known"),
+        (f'{D}="x${{{D}:+${D} }}"\n', "joined"),
         (f'{D}="${D}x"\n', "which is not known"),
         (f'{D}="x${D}"\n', "joined"),
         (f'{D}="a\n', "no end"),

@@ -58,9 +58,26 @@ def test_nothing() -> None:
     [
         ({"add": "a"}, "add is not a list"),
         ({"add": ["a b"]}, "'a b' is not a kernel parameter"),
+        ({"add": [None]}, "add holds None"),
         ({"document": "x"}, "patch or schematic"),
+        ({"devices": "0000:17:00.0"}, "devices is not a list"),
+        ({"devices": ["17:00"]}, "'17:00' is not a PCI address"),
+        ({"devices": [None]}, "devices holds None"),
+        ({"driver": ""}, "'' is not a driver"),
+        ({"modules": ["vfio_pci"]}, "modules is not a mapping"),
+        ({"modules": {"a b": []}}, "'a b' is not a module"),
+        ({"modules": {"vfio_pci": "disable_idle_d3=1"}}, "modules.vfio_pci is not a list"),
+        ({"modules": {"vfio_pci": {"disable_idle_d3": 1}}}, "modules.vfio_pci is not a list"),
+        ({"modules": {"vfio_pci": None}}, "modules.vfio_pci is not a list"),
+        ({"modules": {"vfio_pci": [True]}}, "modules.vfio_pci holds True"),
     ],
 )
 def test_what_is_refused(arguments: dict[str, object], words: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=words):
-        talos_machine_config([], **arguments)
+    with pytest.raises(AnsibleFilterError, match=words) as caught:
+        talos_machine_config(**{"devices": [], **arguments})
+    assert str(caught.value).count(words) == 1
+
+
+def test_addresses_are_written_as_talos_has_them_each_once() -> None:
+    documents = yaml.safe_load_all(talos_machine_config(["17:00.0", "0000:17:00.0", "0000:AB:00.1"]))
+    assert [document["name"] for document in documents] == ["0000:17:00.0", "0000:ab:00.1"]

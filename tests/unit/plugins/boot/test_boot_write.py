@@ -152,14 +152,42 @@ def test_what_the_disk_refuses(tmp_path: Path) -> None:
         change(debian(tmp_path, FailingDisk(2, PermissionError(13, "Permission denied", "/etc/x"))))
 
 
+@pytest.mark.parametrize(
+    ("refusal", "remedy"),
+    [
+        (PermissionError(13, "Permission denied", "/boot/grub/grub.cfg"), "Run as root"),
+        (IsADirectoryError(21, "Is a directory", "/boot/grub/grub.cfg"), "Look what is there"),
+    ],
+)
+@pytest.mark.parametrize("only_plan", [True, False])
+def test_a_file_that_cannot_be_read_is_an_error_with_words(
+    refusal: OSError, remedy: str, only_plan: bool, tmp_path: Path
+) -> None:
+    """Ubuntu's grub.cfg is for root alone: without become not even a plan can be made."""
+
+    class Unreadable(FailingDisk):
+        def read(self, path: Path) -> bytes | None:
+            if path.name == "grub.cfg":
+                raise refusal
+            return super().read(path)
+
+    with pytest.raises(
+        errors.NotWritable,
+        match=r"^/boot/grub/grub.cfg could not be read or written: E.*Nothing was changed. " + remedy,
+    ):
+        change(debian(tmp_path, Unreadable()), only_plan=only_plan)
+
+
 def test_the_loaders_own_check_fails(tmp_path: Path) -> None:
     machine = debian(tmp_path)
     before = tree(tmp_path)
-    wish = Wish(add=("BROKEN",))
+    configuration = Configuration(machine, Wish(add=("BROKEN",)))
     with pytest.raises(
         errors.CommandFailed, match=r"grub-script-check .* said: syntax error. Every file was put back"
     ) as caught:
-        change(machine, wish)
+        configuration.run()
+    assert "after" not in configuration.result()
+    assert configuration.result()["before"] == "quiet iommu=pt"
     assert caught.value.as_dict()["seen"]["code"] == 1
     assert tree(tmp_path) == before
     assert not list(tmp_path.rglob("*~"))
@@ -208,6 +236,24 @@ def test_a_grub_cfg_that_was_never_made_is_made(tmp_path: Path) -> None:
     assert not change(machine).is_change
 
 
+def coreos(root: Path, tokens: str) -> Host:
+    for name, text in (("run/ostree-booted", ""), ("ostree/kargs", tokens + "\n")):
+        (root / name).parent.mkdir()
+        (root / name).write_text(text)
+    return host(root, ["rpm-ostree"])
+
+
+def test_a_node_of_openshift_is_left_to_its_machine_config(tmp_path: Path) -> None:
+    machine = coreos(tmp_path, "ro iommu=pt")
+    (tmp_path / "etc/machine-config-daemon").mkdir(parents=True)
+    (tmp_path / "etc/machine-config-daemon/currentconfig").write_text("{}")
+    with pytest.raises(errors.Shadowed, match=r"OpenShift.* Nothing was changed. .*kernelArguments: intel_iommu=on"):
+        change(machine)
+    assert stand_ins(machine).changing == []
+    (tmp_path / "ostree/kargs").write_text("ro intel_iommu=on\n")
+    assert not change(machine).is_change
+
+
 def test_tokens_that_a_command_loses_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/ostree-booted").touch()
@@ -231,6 +277,25 @@ def test_an_entry_that_grubby_leaves_out_is_noticed(tmp_path: Path) -> None:
         errors.VerifyMismatch, match="entry 1 does not have what was asked for: intel_iommu=on is missing"
     ):
         change(machine)
+
+
+@pytest.mark.parametrize(
+    ("options", "wish", "after"),
+    [
+        ("ro x=1 x=1 $tuned_params", Wish(replace=("x=1",)), "ro $tuned_params x=1"),
+        ("ro console=tty0 q", Wish(add=("console=ttyS0",)), "ro q console=tty0 console=ttyS0"),
+        ("ro console=tty0 console=ttyS0 q", Wish(remove=("console=tty0",)), "ro q console=ttyS0"),
+        ("ro a a=1 ab=1", Wish(remove=("a",)), "ro ab=1"),
+    ],
+)
+def test_grubby_keeps_the_other_values_of_a_parameter(options: str, wish: Wish, after: str, tmp_path: Path) -> None:
+    entry = tmp_path / "boot/loader/entries/0.conf"
+    entry.parent.mkdir(parents=True)
+    entry.write_text("title Linux\noptions %s\n" % options)
+    machine = host(tmp_path, ["grubby"])
+    assert change(machine, wish).result()["after"] == after
+    assert entry.read_text() == "title Linux\noptions %s\n" % after
+    assert not change(machine, wish).is_change
 
 
 def test_grubby_without_entries(tmp_path: Path) -> None:
@@ -278,6 +343,43 @@ def test_flatcar_file_is_checked_where_that_is_possible(tmp_path: Path) -> None:
     (tmp_path / "usr/share/oem").mkdir(parents=True)
     machine = host(tmp_path, ["grub-script-check"])
     assert change(machine).result()["commands"] == [["grub-script-check", "/usr/share/oem/grub.cfg"]]
+
+
+AZURE = """\
+set oem_id="azure"
+set linux_append="flatcar.autologin iommu=pt"
+if [ "$grub_cpu" = arm64 ]; then
+  set linux_console="console=tty1 console=ttyAMA0,115200n8"
+else
+  set linux_console="console=tty1 console=ttyS0,115200n8"
+fi
+"""
+
+
+def flatcar(root: Path, text: str) -> Host:
+    (root / "etc").mkdir()
+    (root / "etc/os-release").write_text("ID=flatcar\n")
+    (root / "oem").mkdir()
+    (root / "oem/grub.cfg").write_text(text)
+    return host(root, [])
+
+
+def test_flatcar_for_a_cloud_that_chooses_its_console_by_processor(tmp_path: Path) -> None:
+    machine = flatcar(tmp_path, AZURE)
+    assert change(machine).result()["after"] == "flatcar.autologin intel_iommu=on"
+    assert (tmp_path / "oem/grub.cfg").read_text() == AZURE.replace("iommu=pt", "intel_iommu=on")
+    assert not change(machine).is_change
+
+
+@pytest.mark.parametrize("wish", [Wish(remove=("console=tty1",)), Wish(replace=("console=ttyS1",))])
+def test_flatcar_refuses_to_guess_at_a_console_that_shall_go(wish: Wish, tmp_path: Path) -> None:
+    with pytest.raises(errors.NotUnderstood, match=r"grub.cfg, line 4: the assignment is conditional"):
+        change(flatcar(tmp_path, AZURE), wish)
+
+
+def test_flatcar_refuses_tokens_in_an_if(tmp_path: Path) -> None:
+    with pytest.raises(errors.NotUnderstood, match="line 1: the assignment is conditional"):
+        change(flatcar(tmp_path, 'if true; then set linux_append="a"; fi\n'))
 
 
 def test_kernelstub_options_as_text(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def test_a_ready_host_lacks_nothing_but_readable_registers(host):
     assert found["unknown"] == ["modes"]  # the devices of this folder have no config space
     assert not found["ready"]
     assert list(states) == [
+        "firmware",
         "virtualization",
         "iommu",
         "sev_snp",
@@ -95,6 +96,39 @@ def test_virtualization(host):
     assert host.ask("virtualization")[0] == "unknown"
     host.put("dev/kvm", "")
     assert host.ask("virtualization") == ("ok", "/dev/kvm", "")
+
+
+def test_firmware(host):
+    assert host.ask("firmware") == ("ok", "an IOMMU that needs no ACPI table", "")
+    host.put("sys/firmware/acpi/tables/DMAR", "")
+    host.put("proc/cpuinfo", INTEL.replace("vmx", "vmx tdx_host_platform"))
+    assert host.ask("firmware") == ("ok", "ACPI table DMAR, processor flag tdx_host_platform", "")
+
+
+def test_firmware_that_has_its_iommu_switched_off(tmp_path):
+    host = Host(tmp_path)
+    (host.root / "sys/kernel/iommu_groups").rename(host.root / "gone")
+    state, seen, remedy = host.ask("firmware")
+    assert (state, seen) == ("unknown", "no ACPI table can be seen")
+    host.put("sys/firmware/acpi/tables/FACP", "")
+    state, seen, remedy = host.ask("firmware")
+    assert (state, seen) == ("missing", "no ACPI table of an IOMMU (DMAR, IVRS, IORT)")
+    for word in ("VT-d", "ACS", "TDX", "SMEE", "SEV-SNP", "RMP", "20 minutes"):
+        assert word in remedy
+
+
+def test_whatever_is_not_there_is_told_with_what_was_seen_and_what_to_do(tmp_path):
+    bare = check(SysfsBus(str(tmp_path)), root=str(tmp_path), tools_path=str(tmp_path))["requirements"]
+    for cpuinfo in (INTEL, AMD, ARM):
+        host = Host(tmp_path / cpuinfo[-4:].strip(), cpuinfo)
+        for path in ("dev/kvm", "proc/cmdline", "sys/kernel/security/lockdown"):
+            (host.root / path).unlink()
+        (host.root / "sys/kernel/iommu_groups").rename(host.root / "gone")
+        bare += check(SysfsBus(str(host.root)), root=str(host.root))["requirements"]
+    unmet = [one for one in bare if one["state"] != "ok"]
+    assert len(unmet) > 30
+    assert [one for one in unmet if not (one["seen"] and one["remedy"])] == []
+    assert [one for one in unmet if one["seen"].endswith(".")] == []
 
 
 def test_iommu(host):
@@ -223,7 +257,7 @@ def test_tool(host, tmp_path):
     state, _seen, remedy = host.ask("gpu_admin_tools", tools_path=str(tmp_path))
     assert state == "missing"
     assert remedy
-    assert host.ask("modes", tools_path=str(tmp_path))[:2] == ("unknown", "not read: without tool")
+    assert host.ask("modes", tools_path=str(tmp_path))[:2] == ("unknown", "not read: without gpu_admin_tools")
 
 
 def test_devices(host):
@@ -307,7 +341,7 @@ SWITCH = {"kind": "nvswitch", "supported_modes": ["off", "ppcie"]}
 def test_modes_beside_the_wanted_one(entries, wanted, state, seen):
     found = judged(entries, wanted)
     assert (found.state, found.seen) == (state, seen)
-    assert bool(found.remedy) == (state == "missing")
+    assert bool(found.remedy) == (state != "ok")
 
 
 def test_emulated_devices_are_read_but_have_no_driver(tmp_path):

@@ -7,6 +7,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fake_pci_kernel import GPU, NVME, FakeKernel, Killed
@@ -508,3 +511,42 @@ def test_a_group_is_named_once_for_two_of_its_devices(kernel, clock):
     kernel.device("0000:17:00.2", class_code=GPU, group=1, driver="nvidia")
     result = bring(kernel, clock, ONE, "17:00.2", ONE).result()
     assert [one["address"] for one in result["devices"]] == [ONE, SOUND, "0000:17:00.2"]
+
+
+def before_write(kernel: FakeKernel, number: int, happens: Callable[[], None]) -> None:
+    """Something happens right before the kernel sees the n-th write."""
+    write = kernel.write
+
+    def noticed(path: Path, text: str) -> None:
+        if len(kernel.writes) == number:
+            happens()
+        write(path, text)
+
+    kernel.write = noticed
+
+
+@pytest.mark.parametrize("wanted", ["bound", "unbound", "default"])
+@pytest.mark.parametrize("number", range(5))
+def test_a_device_that_goes_at_any_time_is_told_and_the_others_are_brought(kernel, clock, wanted, number):
+    if wanted != "bound":
+        bring(kernel, clock, ONE, OTHER, whole_group=False)
+        kernel.writes.clear()
+
+    def goes() -> None:
+        (kernel.pci / "devices" / ONE).unlink()
+        shutil.rmtree(kernel.root / "sys/devices/pci0000:00" / ONE)
+
+    before_write(kernel, number if wanted != "unbound" else min(number, 3), goes)
+    error = fails(kernel, clock, DeviceAbsent, ONE, OTHER, state=wanted, whole_group=False)
+    assert ONE in error.cause
+    assert "has gone from the bus" in error.cause
+    assert kernel.driver_of(OTHER) == {"bound": "vfio-pci", "unbound": None, "default": "nvidia"}[wanted]
+
+
+def test_a_device_that_somebody_takes_away_again_is_no_success(kernel, clock):
+    def taken() -> None:
+        (kernel.pci / "devices" / ONE / "driver").unlink()
+
+    before_write(kernel, 4, taken)
+    error = fails(kernel, clock, BindRefused, ONE, OTHER, whole_group=False)
+    assert "0000:17:00.0: bound to no driver, not to vfio-pci: was bound, but somebody took it" in error.cause
