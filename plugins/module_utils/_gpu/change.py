@@ -110,7 +110,9 @@ class ModeChange:
             for function in present:
                 undo.callback(function.close)  # some are opened only to see whether they are free
             self._wait_until_free(chosen, deadline - self._clock.now())
-            with holders.claim(chosen, self._root), opened(chosen, tools, self._clock) as devices:
+            claim = undo.enter_context(contextlib.ExitStack())
+            claim.enter_context(holders.claim(chosen, self._root))
+            with opened(chosen, tools, self._clock) as devices:
                 self._check_kind(devices)
                 plan = self._make_plan(devices)
                 self._check_fabric(plan, [one for one in present if one not in chosen], tools)
@@ -119,7 +121,7 @@ class ModeChange:
                 change.check()
                 self._change = change
                 if plan.is_change and not only_plan:
-                    self._pass_gate(plan, chosen, by_address)
+                    self._pass_gate(plan, chosen, by_address, claim)
                     change.stage()
                     self._still_free(change, chosen)
                     change.reset()
@@ -171,11 +173,23 @@ class ModeChange:
             found = read_all(devices, self._request.boot_timeout_s, self._clock)
             check_fabric(plan, [*self._found, *found])
 
-    def _pass_gate(self, plan: Plan, functions: Sequence[Function], devices: Mapping[str, Device]) -> None:
-        """Wait until the first write is allowed, then look again: time has passed since holders and modes were read."""
+    def _pass_gate(
+        self,
+        plan: Plan,
+        functions: Sequence[Function],
+        devices: Mapping[str, Device],
+        claim: contextlib.ExitStack,
+    ) -> None:
+        """Wait until the first write is allowed, then look again: time has passed since holders and modes were read.
+
+        Nothing is claimed meanwhile: whoever is asked to let go of the devices may have to unbind them, and a group
+        that was taken apart and made anew is another one.
+        """
         if self._gate is None:
             return
+        claim.close()
         self._gate.wait({"devices": [described(found) for found in self._found], "plan": plan.steps()})
+        claim.enter_context(holders.claim(functions, self._root))
         held = holders.find(functions, self._root)
         if held:
             raise holders.busy(held)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import 
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
 
 GPU = "0000:01:00.0"
+GROUP = "dev/vfio/7"
 SOON_S = 10
 
 
@@ -110,19 +112,50 @@ def test_a_mode_that_changed_while_it_waited(emulated: Any, keeper: Keeper) -> N
     assert knob_writes(emulated) == 0
 
 
-def test_a_guest_that_came_while_it_waited(emulated: Any, keeper: Keeper, host: Any) -> None:
-    class SocketsAndHost(VfioUserBus):
-        """Emulated devices that the kernel knows of too, so that holders are looked for."""
+class SocketsAndHost(VfioUserBus):
+    """Emulated devices that the kernel knows of too, at vfio-pci, so that holders are looked for."""
 
-        def find(self) -> Any:
-            functions = super().find()
-            for function in functions:
-                function.iommu_group = lambda: 7  # type: ignore[method-assign]
-            return functions
+    def find(self) -> Any:
+        functions = super().find()
+        for function in functions:
+            function.iommu_group = lambda: 7  # type: ignore[method-assign]
+            function.driver = lambda: "vfio-pci"  # type: ignore[method-assign]
+        return functions
 
-    keeper.meanwhile = lambda: host.process(4711, "qemu-system-x86", "/dev/vfio/7")
-    request = Request(mode="on", devices=[GPU])
+
+def change_at_vfio(emulated: Any, keeper: Keeper, host: Any) -> ModeChange:
+    host.write(GROUP, "")
     bus = SocketsAndHost(str(emulated.sockets))
+    return ModeChange(Request(mode="on", devices=[GPU]), bus, root=str(host.root), gate=Gate(keeper.path, SOON_S))
+
+
+def test_a_guest_that_came_while_it_waited(emulated: Any, keeper: Keeper, host: Any) -> None:
+    keeper.meanwhile = lambda: host.process(4711, "qemu-system-x86", "/dev/vfio/7")
     with pytest.raises(errors.DeviceBusy, match="process 4711"):
-        ModeChange(request, bus, root=str(host.root), gate=Gate(keeper.path, SOON_S)).run()
+        change_at_vfio(emulated, keeper, host).run()
+    assert knob_writes(emulated) == 0
+
+
+def test_groups_are_not_held_while_it_waits(emulated: Any, keeper: Keeper, host: Any) -> None:
+    """Who is told to let go of the devices may unbind them, and then the kernel waits for an open group."""
+    group = os.path.realpath(host.root / GROUP)
+
+    def is_held() -> bool:
+        return any(os.path.realpath("/proc/self/fd/%s" % number) == group for number in os.listdir("/proc/self/fd"))
+
+    seen: list[bool] = []
+    keeper.meanwhile = lambda: seen.append(is_held())
+    change_at_vfio(emulated, keeper, host).run()
+    assert seen == [False]
+    assert not is_held()
+
+
+def test_groups_are_claimed_again_before_the_first_write(emulated: Any, keeper: Keeper, host: Any) -> None:
+    def made_anew() -> None:
+        (host.root / GROUP).unlink()
+        (host.root / GROUP).mkdir()
+
+    keeper.meanwhile = made_anew
+    with pytest.raises(errors.NotPermitted, match="vfio group 7 cannot be opened"):
+        change_at_vfio(emulated, keeper, host).run()
     assert knob_writes(emulated) == 0
