@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.molecule import images
-from tests.vm.bench import cache, control
+from tests.vm.bench import control
+from tools import cache
 
 SCENARIOS = cache.ROOT / "extensions" / "molecule"
 # A longer one is stuck.
