@@ -113,10 +113,11 @@ def test_module_needs_the_charts_capabilities_and_no_others(vm: Vm) -> None:
 def test_without_the_capability_nothing_is_touched(vm: Vm) -> None:
     vm.emulator.control.reset_counters()
     answer = vm.control.module("cc_mode", interpreter=confined(vm, []), mode="off", admin_tools=TOOL)
-    assert answer["failed"], answer
+    problems = answer["error"]["seen"]["errors"]
+    assert [one["kind"] for one in problems] == ["NotPermitted"] * 2, answer
+    assert "SYS_ADMIN" in answer["error"]["remedy"]
     counters = [one["counters"] for one in vm.emulator.control.state().values()]
     assert [(one["knob_writes"], one["resets"]) for one in counters] == [(0, 0), (0, 0)]
-    print(answer["error"])
     assert vm.control.module("cc_mode", mode="off", admin_tools=TOOL)["changed"]
 
 

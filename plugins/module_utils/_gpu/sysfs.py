@@ -110,7 +110,7 @@ class SysfsFunction(bus.Function):
                 % (self.address, index, errno_words(error), ", kernel lockdown is %s" % lockdown if locked else ""),
                 "Kernel lockdown (Secure Boot) forbids access to device registers: boot without it to change modes."
                 if locked
-                else "Run as root, in a container with /sys writable and CAP_SYS_RAWIO.",
+                else "Run as root, in a container with /sys writable and no security profile that forbids it.",
                 device=self.address,
                 errno=error.errno,
                 lockdown=lockdown,
@@ -217,6 +217,15 @@ class _ConfigFile(bus.Space):
                 register=offset,
                 errno=error.errno,
             ) from error
+        if len(data) != size and offset + size <= self.size:
+            # drivers/pci/pci-sysfs.c, pci_read_config: without CAP_SYS_ADMIN a file ends after 64 bytes
+            raise NotPermitted(
+                "%s: config space cannot be read at 0x%x: the kernel shows this process the beginning only."
+                % (self._name, offset),
+                "Run as root (become: true), in a container with the capability SYS_ADMIN.",
+                device=self._name,
+                register=offset,
+            )
         if len(data) != size:
             return (1 << 8 * size) - 1  # config space that ends before the offset reads as all ones
         return int.from_bytes(data, "little")

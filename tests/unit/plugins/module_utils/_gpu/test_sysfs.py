@@ -96,6 +96,17 @@ def test_config_space_that_ends_early_reads_all_ones(host: Any) -> None:
         assert function.config.read32(60) == 0
 
 
+def test_config_space_of_which_the_kernel_shows_the_beginning_only(host: Any) -> None:
+    """What a process without CAP_SYS_ADMIN sees: a file of 4096 bytes that ends after 64."""
+    folder = host.device()
+    with opened(host) as function:
+        os.truncate(folder / "config", 64)
+        assert function.config.read32(60) == 0
+        with pytest.raises(NotPermitted, match="config space cannot be read at 0xf0") as caught:
+            function.config.read16(0xF0)
+    assert "SYS_ADMIN" in caught.value.remedy
+
+
 def test_config_space_that_may_not_be_written_is_lockdown(host: Any) -> None:
     folder = host.device()
     (folder / "config").unlink()
@@ -170,8 +181,8 @@ def test_the_second_memory_bar_has_the_kernels_number(host: Any) -> None:
     ("lockdown", "in_cause", "in_remedy"),
     [
         ("none [integrity] confidentiality\n", "kernel lockdown is none [integrity]", "Secure Boot"),
-        ("[none] integrity confidentiality\n", "EPERM", "CAP_SYS_RAWIO"),
-        (None, "EPERM", "CAP_SYS_RAWIO"),
+        ("[none] integrity confidentiality\n", "EPERM", "security profile"),
+        (None, "EPERM", "security profile"),
     ],
 )
 def test_bar0_that_cannot_be_mapped(host: Any, lockdown: str | None, in_cause: str, in_remedy: str) -> None:
