@@ -76,9 +76,9 @@ def measure(cluster: Cluster, runs: int, idle_s: float) -> dict[str, list[float]
         alternate(node, ("on", "off"), runs, figures)
         rest(node, idle_s, figures)
     with ready(cluster, "hgx-h100", figures, 0) as node:
-        for _run in range(runs):
+        for run in range(runs):
             for mode in ("ppcie", "on"):
-                timed(node, mode, figures)
+                timed(node, mode, figures, run / runs)
             untimed(node, "off")
     return figures
 
@@ -91,8 +91,8 @@ def ready(cluster: Cluster, devices: object, figures: dict[str, list[float]], ev
         # The validator's pod waits for the file that the manager will write.
         (node.run_nvidia / "validations").mkdir()
         (node.run_nvidia / "validations/.cc-manager-ctr-ready").touch()
-        for _run in range(evictions):
-            figures["eviction"].append(evicted(node))
+        for run in range(evictions):
+            figures["eviction"].append(evicted(node, run / evictions))
         # No default mode: with one, a host whose kvm module is not loaded, as this may be, is asked again each minute.
         settings = {"CC_MANAGER_BUS": "vfio-user:/run/nvidia/gpus", "CC_MANAGER_DRIFT_INTERVAL": "0"}
         cluster.apply(*workloads.manager(settings, default_mode=""))
@@ -102,9 +102,10 @@ def ready(cluster: Cluster, devices: object, figures: dict[str, list[float]], ev
         yield node
 
 
-def evicted(node: Bed) -> float:
+def evicted(node: Bed, phase_s: float) -> float:
     """Seconds from the components' labels being paused until their pods are gone, with nothing else going on."""
     left = set(node.wait_for_components().values())
+    time.sleep(phase_s)
     labels = [workloads.deploy_label(one) for one in workloads.KATA]
     began = time.monotonic()
     node.cluster.set_labels(dict.fromkeys(labels, PAUSED))
@@ -120,16 +121,21 @@ def evicted(node: Bed) -> float:
 
 def alternate(node: Bed, modes: tuple[str, ...], runs: int, figures: dict[str, list[float]]) -> None:
     """Each mode after the other, again and again."""
-    for _run in range(runs):
+    for run in range(runs):
         for mode in modes:
-            timed(node, mode, figures)
+            timed(node, mode, figures, run / runs)
 
 
-def timed(node: Bed, mode: str, figures: dict[str, list[float]]) -> None:
-    """A change, its seconds, and the most memory that the manager's cgroup had during it."""
+def timed(node: Bed, mode: str, figures: dict[str, list[float]], phase_s: float) -> None:
+    """A change, its seconds, and the most memory that the manager's cgroup had during it.
+
+    A kubelet looks at its containers once a second, and the components have just been seen running: how long they take
+    to go depends on when in that second they are told. So evictions and changes begin at phases spread over it.
+    """
     before = state(node.cluster.node())
     pod = node.manager()
     node.cluster.forget_memory_peak(pod)
+    time.sleep(phase_s)
     seconds = node.change(mode)
     figures.setdefault(f"{before} -> {mode}", []).append(seconds)
     figures.setdefault("cgroup peak", []).append(node.cluster.memory_peak_bytes(pod) / 2**20)
