@@ -117,7 +117,6 @@ class Controller:
         boot: str,
     ) -> None:
         self._settings = settings
-        self._boot = boot
         self._cluster = cluster
         self._runner = runner
         self._watch_pods = watch_pods
@@ -211,8 +210,8 @@ class Controller:
             if before is None:
                 self._failed(None, reason, "Reading")
             return
-        published = readings.published_modes(self.seen.node.annotations, self._boot) if self.seen.node else {}
-        reading = readings.read(message.result, self._boot).knowing(before.modes() if before else published)
+        published = readings.published_modes(self.seen.node.annotations, self.seen.boot) if self.seen.node else {}
+        reading = readings.read(message.result, self.seen.boot).knowing(before.modes() if before else published)
         if before is not None:
             reading = reading.after(before)
             self._note_drift(before, reading)

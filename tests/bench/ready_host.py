@@ -19,14 +19,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "gpu-admin-tools")]
+# The emulator, which tests.vm imports.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "gpu-admin-tools"))
 
-from tests.bench.limits import Limit, conclude  # noqa: E402
-from tests.vm.bench import image  # noqa: E402
-from tests.vm.bench.control import SITE, Run, site_variables, wheels  # noqa: E402
-from tests.vm.conftest import Vm, running  # noqa: E402
-from tools.needs import NotPossible  # noqa: E402
+from tests.bench.limits import Limit, conclude
+from tests.vm.bench import image
+from tests.vm.bench.control import SITE, Run, site_variables, wheels
+from tests.vm.conftest import Vm, running
+from tools.needs import NotPossible
 
 MOST_TASKS = 40
 LIMIT = 1.6
