@@ -89,11 +89,13 @@ class Kube:
         self.silence_s = silence_s
         self._lock = threading.Lock()
         self._idle: list[Channel] = []
+        self._keeps = True
         self._interruptible = False
 
     def close(self) -> None:
-        """Let go of idle connections."""
+        """Let go of idle connections, now and from now on."""
         with self._lock:
+            self._keeps = False
             idle, self._idle = self._idle, []
         for channel in idle:
             channel.close()
@@ -197,7 +199,7 @@ class Kube:
 
     def _give_back(self, channel: Channel, answered: bool) -> None:
         with self._lock:
-            if answered and channel.is_usable and len(self._idle) < IDLE_MAX:
+            if self._keeps and answered and channel.is_usable and len(self._idle) < IDLE_MAX:
                 self._idle.append(channel)
                 return
         channel.close()

@@ -100,7 +100,7 @@ class Process:
             self._settings,
             self._cluster,
             self._make_runner(self.inbox.put),
-            self._watch_pods,
+            self.watch_pods,
             readiness,
             self.metrics,
             time.monotonic,
@@ -168,7 +168,8 @@ class Process:
 
         return Watch(self._kube, self._cluster.this_node(), told, failed)
 
-    def _watch_pods(self, everywhere: bool) -> Kept:
+    def watch_pods(self, everywhere: bool) -> Kept:
+        """Begin to watch the pods on the node, of the components' namespace or of all: the inbox gets PodsSeen."""
         name = PODS_EVERYWHERE if everywhere else PODS
         namespace = None if everywhere else self._settings.operator_namespace
 
