@@ -22,12 +22,17 @@ LOOK_S = 0.05
 
 def below(pid: int) -> Iterator[int]:
     """The children of a process, their children, and so on."""
-    with contextlib.suppress(OSError):  # it is gone
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                for child in (task / "children").read_text().split():
-                    yield int(child)
-                    yield from below(int(child))
+    children: dict[int, list[int]] = {}
+    for one in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it is gone
+            # "4711 (a name, with any character) S 1 ...": the parent is the second field behind the name.
+            parent = (one / "stat").read_bytes().rpartition(b")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(one.name))
+    left = [pid]
+    while left:
+        found = children.pop(left.pop(), [])
+        yield from found
+        left += found
 
 
 def marked(mark: bytes) -> dict[int, int]:
@@ -67,10 +72,12 @@ def end(mark: bytes, over: threading.Event) -> None:
 class Orphans:
     """A container's first process inherits every process whose parent ended first, and has to bury it.
 
-    Whoever started a process waits for it; so nothing is taken from him as long as he is at it.
+    Whoever started a process waits for it; so nothing is taken from him as long as he is at it. ``gets_them``: this is
+    such a process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gets_them: bool) -> None:
+        self._gets_them = gets_them
         self._lock = threading.Lock()
         self._waiting = 0
 
@@ -84,7 +91,7 @@ class Orphans:
         finally:
             with self._lock:
                 self._waiting -= 1
-                if not self._waiting and os.getpid() == 1:
+                if not self._waiting and self._gets_them:
                     _bury()
 
 

@@ -64,7 +64,7 @@ class Runner:
         self._tell = tell
         self._folder = folder or tempfile.gettempdir()
         self._numbers = itertools.count(1)
-        self._orphans = processes.Orphans()
+        self._orphans = processes.Orphans(gets_them=os.getpid() == 1)
         _clear(Path(self._folder))
 
     def start(self, job: Job) -> PlaybookRun:

@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -395,7 +396,7 @@ def kubeconfig(folder: Path, user: dict[str, Any], **cluster: Any) -> str:
         "clusters": [{"name": "c", "cluster": {"server": "https://api:6443/", **cluster}}],
         "users": [{"name": "u", "user": user}],
     }
-    (folder / "config").write_text(yaml.safe_dump(content))
+    (folder / "config").write_text(yaml.safe_dump(content, allow_unicode=True))
     return str(folder / "config")
 
 
@@ -419,10 +420,94 @@ def test_kubeconfig_files(tmp_path: Path) -> None:
         assert file.startswith("/proc/self/fd/")  # so that nothing is left, however the process ends
 
 
-@pytest.mark.parametrize("user", [{"exec": {"command": "aws"}}, {"auth-provider": {}}])
-def test_kubeconfig_files_with_programs_are_refused(tmp_path: Path, user: dict[str, Any]) -> None:
-    with pytest.raises(NoConnection, match="the user has .*, which is not supported"):
-        connection.of_file(kubeconfig(tmp_path, user))
+UNSUPPORTED_OF_USERS = [
+    "exec",
+    "auth-provider",
+    "username",
+    "password",
+    "as",
+    "as-groups",
+    "as-uid",
+    "as-user-extra",
+    "new",
+]
+UNSUPPORTED_OF_CLUSTERS = ["proxy-url", "tls-server-name", "new"]
+
+
+@pytest.mark.parametrize("field", UNSUPPORTED_OF_USERS)
+def test_fields_of_users_that_are_not_supported_are_named(tmp_path: Path, field: str) -> None:
+    with pytest.raises(NoConnection, match=f"the user has {field}, which is not supported") as caught:
+        connection.of_file(kubeconfig(tmp_path, {"token": "t", field: {"secret": "s3cr3t"}}))
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", UNSUPPORTED_OF_CLUSTERS)
+def test_fields_of_clusters_that_are_not_supported_are_named(tmp_path: Path, field: str) -> None:
+    with pytest.raises(NoConnection, match=f"the cluster has {field}, which is not supported"):
+        connection.of_file(kubeconfig(tmp_path, {}, **{field: "x"}))
+
+
+@pytest.mark.parametrize(
+    "server", ["api:6443", "https://", "ftp://api", "https://u:s3cr3t@api", "https://api:port", ""]
+)
+def test_servers_that_are_none(tmp_path: Path, server: str) -> None:
+    with pytest.raises(NoConnection, match="cannot be used") as caught:
+        connection.of_file(kubeconfig(tmp_path, {}, server=server))
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_whether_the_servers_certificate_counts_is_true_or_false(tmp_path: Path) -> None:
+    with pytest.raises(NoConnection, match="insecure-skip-tls-verify is neither true nor false"):
+        connection.of_file(kubeconfig(tmp_path, {}, **{"insecure-skip-tls-verify": "false"}))
+
+
+NO_YAML = "users:\n- name: u\n  user:\n    token: s3cr3t\n   client-key-data: s3cr3t\n"
+NO_MAPPING = "contexts: s3cr3t\nclusters: s3cr3t\nusers: s3cr3t\ncurrent-context: s3cr3t\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(NO_YAML, "line 5, column"), (NO_MAPPING, "field"), ("\xff s3cr3t", "YAML")]
+)
+def test_a_kubeconfig_that_cannot_be_read_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    (tmp_path / "config").write_bytes(text.encode("latin-1"))
+    assert main(["--node-name", NODE, "--kubeconfig", str(tmp_path / "config")], {}) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "s3cr3t" not in said
+
+
+BAD_TOKENS = ["s3cr3t\nX-Other: 1", "s3cr3t\r", "s3 cr3t", "s3cr3t\u00e4", "s3cr3t\0"]
+
+
+@pytest.mark.parametrize("token", BAD_TOKENS)
+def test_a_token_that_is_none_is_not_shown(tmp_path: Path, token: str) -> None:
+    with pytest.raises(NoConnection, match="token") as caught:
+        connection.of_file(kubeconfig(tmp_path, {"token": token}))
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", [*BAD_TOKENS, "", None])
+def test_a_token_file_that_becomes_none_is_told_and_not_shown(
+    tmp_path: Path, server: ApiServer, store: Store, token: str | None
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("good")
+    kube = Kube(Connection(server.url, token=connection.FileToken(file)))
+    assert Cluster(kube, NODE).node().name == NODE
+    if token is None:
+        file.unlink()
+    else:
+        file.write_text(f"{token}x" if token else "")
+        os.utime(file, (1, 1))
+    with pytest.raises(ApiError, match="token") as caught:
+        Cluster(kube, NODE).node()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not any(part in shown for part in ("s3cr3t", "X-Other"))
+    file.write_text("good again".replace(" ", "-"))
+    assert Cluster(kube, NODE).node().name == NODE
+    kube.close()
 
 
 NO_BASE64 = yaml.safe_dump(

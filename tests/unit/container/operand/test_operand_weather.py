@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,11 +23,12 @@ from fake_api.daemon_sets import node as new_node
 from fake_api.server import ApiServer, serving
 from fake_api.store import Store
 from operand import settings
+from operand.alone import Alone
 from operand.cluster import Cluster
 from operand.connection import Connection
 from operand.health import STALE_S, Health
 from operand.kube import ApiError, Kube
-from operand.messages import Message, NodeSeen, PodsSeen
+from operand.messages import Message, NodeSeen, PodsSeen, RunEnded
 from operand.node import Node
 from operand.pod import Pod, Witness
 from operand.process import Process
@@ -511,6 +513,36 @@ class NoRuns:
     close_gate = kill = open_gate
 
 
+class OneGpu:
+    """A runner that reads one GPU, which is off."""
+
+    number = 1
+
+    def __init__(self, tell: Callable[[Message], None]) -> None:
+        self._tell = tell
+
+    def start(self, _job: Job) -> OneGpu:
+        entry = {
+            "address": "0000:17:00.0",
+            "kind": "gpu",
+            "name": "H100",
+            "supported_modes": ["off", "on"],
+            "mode": "off",
+            "pending_mode": "off",
+            "in_use": False,
+            "settings_unproven": False,
+            "problem": None,
+        }
+        host = {"tdx": {"value": "no"}, "sev_snp": {"value": "unknown"}}
+        self._tell(RunEnded(self.number, {"devices": [entry], "host": host}))
+        return self
+
+    def open_gate(self) -> None:
+        """Nothing."""
+
+    close_gate = kill = open_gate
+
+
 class DeadlyInbox(queue.SimpleQueue[Message]):
     """It ends the first thread that tells of the node."""
 
@@ -552,6 +584,41 @@ def test_the_process_begins_a_dead_watch_anew(kube: Kube, store: Store) -> None:
         assert restarts == 1
         silence = process.metrics.registry.get_sample_value("cc_manager_watch_silence_seconds", {"watch": "node"})
         assert silence is not None
+
+
+def test_where_no_lock_can_be_had_nothing_is_done_until_it_can(kube: Kube, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    alone = Alone(str(tmp_path / "state"), again_s=0.01)
+    process = Process(chosen(), kube, lambda _tell: NoRuns(), alone=alone)
+    with running(process):
+        time.sleep(0.2)
+        assert store.requests == []
+        assert not process.health.is_ready
+        assert process.health.is_alive
+        (tmp_path / "state").unlink()
+        eventually(lambda: store.requests)
+
+
+def test_a_stop_takes_the_readiness_file_away_at_once_and_for_good(
+    server: ApiServer, store: Store, tmp_path: Path
+) -> None:
+    """Although the main loop waits for an answer of the API."""
+    ready = tmp_path / "ready"
+    patient = Kube(Connection(server.url))
+    process = Process(chosen(CC_READINESS_FILE=str(ready)), patient, OneGpu)
+    with running(process):
+        eventually(ready.exists)
+        store.faults.send(faults.HANG, "patch", times=1)
+        store.faults.send(faults.HANG, "create", times=1)
+        ready.unlink()  # the loop writes it whenever it is at rest
+        label(store, **{"nvidia.com/cc.mode": "bogus"})
+        eventually(lambda: any(one.verb == "patch" for one in store.requests))
+        ready.touch()
+        process.stop()
+        assert not ready.exists()
+        store.faults.clear()
+    assert not ready.exists()
+    patient.close()
 
 
 @pytest.mark.parametrize("status", [401, 403])
