@@ -215,9 +215,9 @@ from typing import Any, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import fact
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request, checked_seconds
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
 
 
@@ -248,13 +248,13 @@ def main() -> None:
         change = ModeChange(_request(given), bus, given["admin_tools"], gate=gate)
         if fact_file:
             fact.can_be_kept(fact_file)
-    except GpuError as error:
+    except ExplainedError as error:
         _module.fail(module, error)
     try:
         change.run(only_plan=module.check_mode)
         known = _keep_fact(change, fact_file)
-    except GpuError as error:
-        with contextlib.suppress(GpuError):  # the first error is the one to tell
+    except ExplainedError as error:
+        with contextlib.suppress(ExplainedError):  # the first error is the one to tell
             _keep_fact(change, fact_file)
         _module.fail(module, error, changed=change.touched(), **change.result())
     module.exit_json(changed=change.is_change, fact=known, **change.result(only_plan=module.check_mode))

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from emulator.launch import launch
 
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError, Several
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError, Several
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 BOOT_TIMEOUT_S = 0.3
 # Devices with one peculiarity each.
@@ -60,10 +60,10 @@ class Site:
         run.run(only_plan)
         return {"changed": run.is_change, **run.result(only_plan)}
 
-    def refused(self, mode: str | None = None, **wish: Any) -> GpuError:
+    def refused(self, mode: str | None = None, **wish: Any) -> ExplainedError:
         """Ask for a mode that cannot be had; returns the error."""
         only_plan = wish.pop("only_plan", False)
-        with pytest.raises(GpuError) as caught:
+        with pytest.raises(ExplainedError) as caught:
             self.prepare(mode, **wish).run(only_plan)
         return caught.value
 
@@ -142,7 +142,7 @@ def peculiar(running: Callable[[str], Site]) -> Site:
 def told() -> Callable[..., None]:
     """Check that an error says in one sentence what was seen, in the next what to do, and about which device."""
 
-    def check(error: GpuError, kind: str, device: str | None, *words: str, **seen: Any) -> None:
+    def check(error: ExplainedError, kind: str, device: str | None, *words: str, **seen: Any) -> None:
         assert not isinstance(error, Several), str(error)
         assert type(error).__name__ == kind, str(error)
         for sentence in (error.cause, error.remedy):

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import vfio_user
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import Several
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock, poll
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import Several
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock, poll
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 H100 = "0000:17:00.0"
 B200 = "0000:3b:00.0"  # in the node "mixed"

@@ -19,8 +19,9 @@ import re
 import sys
 from typing import Any, NamedTuple, Optional
 
-from . import bus
+from .._pci import bus
 from .errors import ToolFailed, ToolMissing, ToolUnknown
+from .kind import is_gpu, is_nvswitch
 from .tool_errors import knob_words, translated
 
 MODULE = "nvidia_gpu_tools"
@@ -68,7 +69,7 @@ class AdminTools:
 
     def open(self, function: bus.Function) -> ToolDevice:
         """NVIDIA's view of an open function. Raises UnknownDevice, DeviceGone, Bar0Unreadable, ToolFailed."""
-        base = self._module.NvSwitch if function.is_nvswitch else self._module.Gpu
+        base = self._module.NvSwitch if is_nvswitch(function) else self._module.Gpu
         with translated(function.address):
             device = _over_bus(base, function)("/pci/" + function.address)
         # The tool hangs every device below a stand-in parent that lives as long as the process.
@@ -213,7 +214,7 @@ class ToolDevice:
     def __init__(self, device: Any, function: bus.Function) -> None:
         self._device = device
         self._address = function.address
-        self._is_gpu = function.is_gpu
+        self._is_gpu = is_gpu(function)
 
     @property
     def name(self) -> str:

@@ -12,13 +12,15 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Collection, Mapping, Sequence
 
+from .._core.errors import ExplainedError, VerifyMismatch, raise_all
+from .._core.parallel import each
+from .._core.wait import SYSTEM_CLOCK, Clock
+from .._pci.errors import ResetFailed
+from .._pci.sysfs import no_reset_method
 from .devices import Device
-from .errors import GpuError, KnobRefused, ResetFailed, VerifyMismatch, raise_all
-from .parallel import each
+from .errors import KnobRefused
 from .plan import DevicePlan, Plan, Write
-from .sysfs import no_reset_method
 from .unproven import Unproven
-from .wait import SYSTEM_CLOCK, Clock
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Change:
         outcomes = each(self._plans, self._refusals)
         raise_all([error for one in outcomes for error in ([one.error] if one.error is not None else one.answer or [])])
 
-    def _refusals(self, plan: DevicePlan) -> list[GpuError]:
+    def _refusals(self, plan: DevicePlan) -> list[ExplainedError]:
         device = self._devices[plan.address]
         refusals = [error for write in plan.writes for error in _refused_in_band(device, write)]
         if plan.reset and device.function.reset_method() is None:
@@ -130,7 +132,7 @@ class Change:
         try:
             took_effect = device.tool.reset()
         except ResetFailed:
-            with contextlib.suppress(GpuError):
+            with contextlib.suppress(ExplainedError):
                 done.mode = device.mode()
             raise
         done.was_reset = took_effect is not False
@@ -146,7 +148,7 @@ class Change:
         done.was_reset = True  # the mode changed, whatever the scratch register says
 
 
-def _refused_in_band(device: Device, write: Write) -> Sequence[GpuError]:
+def _refused_in_band(device: Device, write: Write) -> Sequence[ExplainedError]:
     if device.tool.read_knob(write.knob.allow_in_band) != 0:
         return []
     return [
@@ -160,7 +162,7 @@ def _refused_in_band(device: Device, write: Write) -> Sequence[GpuError]:
     ]
 
 
-def _no_effect(device: Device) -> GpuError:
+def _no_effect(device: Device) -> ExplainedError:
     """For a reset that only the scratch register can prove, because the mode is the same before and after."""
     return ResetFailed(
         "%s: the reset had no effect: a scratch register that every reset clears kept its value." % device.address,
@@ -169,7 +171,7 @@ def _no_effect(device: Device) -> GpuError:
     )
 
 
-def _mismatch(device: Device, wanted: str, seen: str) -> GpuError:
+def _mismatch(device: Device, wanted: str, seen: str) -> ExplainedError:
     register, value = device.tool.mode_register()
     return VerifyMismatch(
         "%s: the mode is %s after the reset, not %s (register 0x%x = 0x%x)."

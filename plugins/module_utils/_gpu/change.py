@@ -12,17 +12,22 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence
 
-from . import admin_tools, holders, lock
+from .._core import lock
+from .._core.errors import ExplainedError, InvalidRequest, raise_all
+from .._core.parallel import each
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
+from .._pci import holders
+from .._pci.bus import Bus, Function, parse_address
+from .._pci.errors import DeviceBusy
+from . import admin_tools
 from .apply import Change
-from .bus import Bus, Function, parse_address
 from .devices import Device, Found, none_found, opened, read_all
-from .errors import DeviceBusy, GpuError, InvalidRequest, PlanOutdated, raise_all
+from .errors import PlanOutdated
 from .gate import Gate
+from .kind import is_nvidia
 from .mode import MODES
-from .parallel import each
 from .plan import Plan, assign, check_fabric, make
 from .unproven import Unproven
-from .wait import SYSTEM_CLOCK, Clock, poll
 
 REFUSE = "refuse"
 WAIT = "wait"
@@ -101,7 +106,7 @@ class ModeChange:
     def run(self, only_plan: bool = False) -> None:
         """Bring the devices into the wanted modes, or only find out what that would take. Raises GpuErrors."""
         tools = admin_tools.load(self._tools_path)
-        present = self._bus.find()
+        present = self._bus.find(is_nvidia)
         self.present = [function.address for function in present]
         chosen = choose(present, self._request.devices, self._bus.name)
         wait_s = self._request.busy_timeout_s if self._request.busy == WAIT else 0
@@ -128,7 +133,7 @@ class ModeChange:
 
     def _wait_until_free(self, functions: Sequence[Function], wait_s: float) -> None:
         """Return when nobody uses the functions. Raises DeviceBusy after ``wait_s`` seconds."""
-        seen: list[GpuError] = []
+        seen: list[ExplainedError] = []
 
         def free() -> bool:
             seen[:] = self._busy(functions)
@@ -139,7 +144,7 @@ class ModeChange:
         except TimeoutError:
             raise_all(seen)
 
-    def _busy(self, functions: Sequence[Function]) -> list[GpuError]:
+    def _busy(self, functions: Sequence[Function]) -> list[ExplainedError]:
         held = holders.find(functions, self._root)
         if held:
             return [holders.busy(held)]

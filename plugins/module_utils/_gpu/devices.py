@@ -8,12 +8,15 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from typing import Iterator, Mapping, Optional, Sequence
 
-from . import bus
+from .._core.errors import ExplainedError
+from .._core.parallel import each
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
+from .._pci import bus
+from .._pci.errors import DeviceGone, NoDevices
 from .admin_tools import AdminTools, ToolDevice
-from .errors import BootFailed, DeviceGone, GpuError, InRecovery, InvalidKnob, NoDevices
+from .errors import BootFailed, InRecovery, InvalidKnob
+from .kind import is_nvidia, is_nvswitch
 from .mode import GPU, NVSWITCH, UNSUPPORTED, Knob, Traits, active, knobs_to_read, pending, supported
-from .parallel import each
-from .wait import SYSTEM_CLOCK, Clock, poll
 
 # PCI Power Management 5.6.1: 10 ms from D3hot to D0.
 WAKE_S = 0.01
@@ -40,16 +43,18 @@ class Found:
     knobs: Mapping[Knob, int] = field(default_factory=dict)
     firmware: str = "unknown"  # booted, booting, recovery, none (no firmware that can be asked)
     firmware_too_old: bool = False  # the family does PPCIe, this firmware does not
-    problem: Optional[GpuError] = None
+    problem: Optional[ExplainedError] = None
 
 
 class Device:
     """One open device."""
 
-    def __init__(self, function: bus.Function, tool: Optional[ToolDevice], problem: Optional[GpuError] = None) -> None:
+    def __init__(
+        self, function: bus.Function, tool: Optional[ToolDevice], problem: Optional[ExplainedError] = None
+    ) -> None:
         self.function = function
         self.address = function.address
-        self.kind = NVSWITCH if function.is_nvswitch else GPU
+        self.kind = NVSWITCH if is_nvswitch(function) else GPU
         self._tool = tool
         self.problem = problem
 
@@ -130,7 +135,7 @@ class Device:
             firmware="booted",
         )
 
-    def broken(self, problem: GpuError) -> Found:
+    def broken(self, problem: ExplainedError) -> Found:
         """What can still be said of a device that could not be read."""
         recovering = isinstance(problem, InRecovery)
         firmware = "recovery" if recovering else "booting" if isinstance(problem, BootFailed) else "unknown"
@@ -148,22 +153,22 @@ def opened(functions: Sequence[bus.Function], tools: AdminTools, clock: Clock = 
             undo.callback(function.close)
             if outcome.error is not None:
                 devices.append(Device(function, None, outcome.error))
-            elif _is_nvidia(function):
+            elif _may_be_nvidia(function):
                 devices.append(_device(function, tools, undo, clock))
         yield devices
 
 
-def _is_nvidia(function: bus.Function) -> bool:
+def _may_be_nvidia(function: bus.Function) -> bool:
     if function.vendor_id == 0xFFFF:  # nobody answers: what is there cannot be told, and must not be passed over
         return True
-    return function.vendor_id == bus.NVIDIA_VENDOR_ID and (function.is_gpu or function.is_nvswitch)
+    return is_nvidia(function)
 
 
 def _device(function: bus.Function, tools: AdminTools, undo: contextlib.ExitStack, clock: Clock) -> Device:
     try:
         _wake(function, undo, clock)
         return Device(function, tools.open(function))
-    except GpuError as error:
+    except ExplainedError as error:
         return Device(function, None, error)
 
 
@@ -196,7 +201,7 @@ def _wake(function: bus.Function, undo: contextlib.ExitStack, clock: Clock) -> N
 
 def _put_back(config: bus.Space, offset: int, before: int, mask: int) -> None:
     """Put the masked bits of a register back, if they differ; a device that is gone has nothing to put back."""
-    with contextlib.suppress(GpuError):
+    with contextlib.suppress(ExplainedError):
         now = config.read16(offset)
         if now != 0xFFFF and (now ^ before) & mask:
             config.write16(offset, now & ~mask | before & mask)
@@ -210,13 +215,13 @@ def read_all(devices: list[Device], boot_timeout_s: float, clock: Clock = SYSTEM
             return device.broken(device.problem)
         try:
             return device.read(boot_timeout_s, clock)
-        except GpuError as error:
+        except ExplainedError as error:
             return device.broken(error)
 
     return [outcome.answer for outcome in each(devices, read) if outcome.answer is not None]
 
 
-def none_found(where: str) -> GpuError:
+def none_found(where: str) -> ExplainedError:
     """The error for a bus without devices."""
     return NoDevices(
         "No NVIDIA GPU or NVSwitch was found on %s." % where,

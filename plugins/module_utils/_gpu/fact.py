@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Collection, Mapping, Optional, Sequence
 
-from .files import ensure_writable, read_json, replace_json
+from .._core.files import ensure_writable, read_json, replace_json
 
 SECTIONS = {"gpu": "gpus", "nvswitch": "nvswitches"}
 

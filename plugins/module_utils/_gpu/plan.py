@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence
 
+from .._core.errors import ExplainedError, InvalidRequest, raise_all
 from .devices import Found
-from .errors import FirmwareTooOld, GpuError, InvalidRequest, UnknownDevice, Unsupported, raise_all
+from .errors import FirmwareTooOld, UnknownDevice, Unsupported
 from .mode import MODES, NVSWITCH, OFF, ON, PPCIE, UNSEEN_IN_FORCE, Knob, staging
 
 
@@ -119,7 +120,7 @@ def assign(found: Sequence[Found], mode: Optional[str], modes: Mapping[str, str]
     return {one.address: wanted[one.address] for one in found if one.address in wanted}
 
 
-def _refusals(one: Found, wanted: Optional[str]) -> list[GpuError]:
+def _refusals(one: Found, wanted: Optional[str]) -> list[ExplainedError]:
     if one.problem is not None:
         return [one.problem]
     if wanted is None or wanted in one.supported:

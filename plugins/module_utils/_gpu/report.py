@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from typing import Any, Optional, Sequence
 
-from . import admin_tools, holders, host, lock
-from .bus import Bus, Function
+from .._core import lock
+from .._core.wait import SYSTEM_CLOCK, Clock
+from .._pci import holders
+from .._pci.bus import Bus, Function
+from .._pci.errors import DeviceBusy, NoDevices
+from . import admin_tools, host
 from .change import checked_seconds, choose, described
 from .devices import Found, opened, read_all
-from .errors import DeviceBusy, NoDevices
+from .kind import is_nvidia, is_nvswitch
 from .mode import GPU, NVSWITCH
 from .unproven import Unproven
-from .wait import SYSTEM_CLOCK, Clock
 
 
 def read(
@@ -35,7 +38,7 @@ def read(
     checked_seconds("boot_timeout", boot_timeout_s)
     tools = admin_tools.load(tools_path)
     try:
-        functions = choose(bus.find(), addresses, bus.name)
+        functions = choose(bus.find(is_nvidia), addresses, bus.name)
     except NoDevices:
         functions = []
     devices: list[dict[str, Any]] = []
@@ -62,7 +65,7 @@ def _read(
             mine = [holder for holder in held if holder.address == function.address]
             one = found.get(function.address)
             if one is None and mine:
-                kind = NVSWITCH if function.is_nvswitch else GPU
+                kind = NVSWITCH if is_nvswitch(function) else GPU
                 one = Found(function.address, kind, function.device_id, problem=holders.busy(mine))
             if one is not None:
                 entries.append(_entry(function, one, mine))

@@ -7,13 +7,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
+from .._core.errors import ExplainedError
+from .._core.wait import Clock
 from .._gpu import admin_tools, report
-from .._gpu.bus import Bus, Function
 from .._gpu.change import choose
-from .._gpu.errors import GpuError, NoDevices
-from .._gpu.holders import VFIO_DRIVERS
+from .._gpu.kind import is_nvidia
 from .._gpu.mode import NVSWITCH, OFF, PPCIE
-from .._gpu.wait import Clock
+from .._pci.bus import Bus, Function
+from .._pci.errors import NoDevices
+from .._pci.holders import VFIO_DRIVERS
 from .requirement import MISSING, OK, UNKNOWN, Requirement
 
 HOST_DRIVERS = ("nvidia", "nouveau")
@@ -39,9 +41,9 @@ class Gpus:
         self._root = root
         self._boot_timeout_s = boot_timeout_s
         self._clock = clock
-        self._problem: Optional[GpuError] = None
+        self._problem: Optional[ExplainedError] = None
         try:
-            self._functions: Sequence[Function] = choose(bus.find(), addresses, bus.name)
+            self._functions: Sequence[Function] = choose(bus.find(is_nvidia), addresses, bus.name)
         except NoDevices as error:
             self._functions = []
             self._problem = error
@@ -54,7 +56,7 @@ class Gpus:
     def _ask_tool(self) -> Requirement:
         try:
             tools = admin_tools.load(self._tools_path)
-        except GpuError as error:
+        except ExplainedError as error:
             return Requirement("gpu_admin_tools", MISSING, error.cause.rstrip("."), error.remedy)
         return Requirement("gpu_admin_tools", OK, tools.version)
 
@@ -113,7 +115,7 @@ class Gpus:
                 boot_timeout_s=self._boot_timeout_s,
                 clock=self._clock,
             )["devices"]
-        except GpuError as error:
+        except ExplainedError as error:
             return Requirement("modes", UNKNOWN, error.cause.rstrip("."), error.remedy)
         return judged(entries, wanted)
 

@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ContextManager, Optional, Sequence
 
-from .._gpu import holders, lock
-from .._gpu.errors import DeviceBusy, GpuError, InvalidRequest, NotPermitted, errno_words, raise_all
-from .._gpu.holders import VFIO_DRIVERS, Holder
-from .._gpu.sysfs import SysfsBus
-from .._gpu.wait import SYSTEM_CLOCK, Clock, poll
+from .._core import lock
+from .._core.errors import ExplainedError, InvalidRequest, NotPermitted, errno_words, raise_all
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
+from . import holders
 from . import kernel as running
-from .errors import BindRefused, DeviceAbsent, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
+from .errors import BindRefused, DeviceAbsent, DeviceBusy, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
 from .functions import HOST_NEEDS, Group, Match, PciFunction, choose, companions, find
+from .holders import VFIO_DRIVERS, Holder
 from .kernel import Kernel
 from .plan import BOUND, DEFAULT, OVERRIDE, STATES, UNBIND, DevicePlan, Plan, Seen, Step, make
+from .sysfs import SysfsBus
 
 REFUSE = "refuse"
 WAIT = "wait"
@@ -174,7 +175,7 @@ class Binding:
 
     def _wait_until_free(self, wait_s: float) -> None:
         """Return when nobody uses what is to be changed. Raises DeviceBusy after ``wait_s`` seconds."""
-        held: list[GpuError] = []
+        held: list[ExplainedError] = []
 
         def free() -> bool:
             try:
@@ -206,7 +207,7 @@ class Binding:
             raise self._not_loaded(words)
         self._loaded = True
 
-    def _bring(self, function: PciFunction) -> list[GpuError]:
+    def _bring(self, function: PciFunction) -> list[ExplainedError]:
         """Carry out one function's plan, made anew: a driver that was just loaded may have taken it. The errors."""
         plan = self._plan_of(function)
         done: list[Step] = []
@@ -216,14 +217,14 @@ class Binding:
             for step in plan.steps:
                 done.append(step)
                 self._do(function, step)
-        except GpuError as error:
+        except ExplainedError as error:
             if not function.path.exists():
                 return [self._gone(function)]
             error.state = self._put_back(function, plan, done)
             return [error]
         return []
 
-    def _lost(self, function: PciFunction) -> list[GpuError]:
+    def _lost(self, function: PciFunction) -> list[ExplainedError]:
         """What became of a function while the others were brought: it is told as it is at the end."""
         if not function.path.exists():
             return [self._gone(function)]
@@ -231,7 +232,7 @@ class Binding:
             return [self._not_bound(function, "was bound, but somebody took it away again")]
         return []
 
-    def _gone(self, function: PciFunction) -> GpuError:
+    def _gone(self, function: PciFunction) -> ExplainedError:
         return DeviceAbsent(
             "%s: the device has gone from the bus during this run." % function.address,
             "See the kernel's log for a removal or a dead link; look for it again with echo 1 > /sys/bus/pci/rescan.",
@@ -296,7 +297,7 @@ class Binding:
         except OSError as error:
             raise self._refused(function, path, error) from error
 
-    def _refused(self, function: PciFunction, path: Path, error: OSError) -> GpuError:
+    def _refused(self, function: PciFunction, path: Path, error: OSError) -> ExplainedError:
         words = errno_words(error)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return NotPermitted(
@@ -380,7 +381,7 @@ def seen(function: PciFunction) -> Seen:
     return Seen(function.driver(), function.driver_override())
 
 
-def _busy(held: Sequence[Holder], drivers: dict[str, Optional[str]]) -> GpuError:
+def _busy(held: Sequence[Holder], drivers: dict[str, Optional[str]]) -> ExplainedError:
     """The error that names who holds what; for a host's own GPU driver also how to get rid of it."""
     error = holders.busy(held)
     if not all(drivers[one.address] in HOST_DRIVERS and _through_driver(one) for one in held):

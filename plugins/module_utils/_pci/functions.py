@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Sequence
 
-from .._gpu.bus import parse_address
-from .._gpu.errors import InvalidRequest, NoDevices
-from .._gpu.sysfs import SysfsFunction
-from .errors import DeviceAbsent
+from .._core.errors import InvalidRequest
+from .bus import parse_address
+from .errors import DeviceAbsent, NoDevices
+from .sysfs import SysfsFunction
 
 DEVICES = "sys/bus/pci/devices"
 # PCI Code and ID Assignment: base class 06 is bridges. 0680, "other bridge", is what NVSwitches are: endpoints.

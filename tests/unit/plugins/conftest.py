@@ -20,10 +20,12 @@ import pytest
 from emulator.launch import launch
 from hypothesis import settings
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import bus, vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import kind
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import Boot
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError, InvalidKnob
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidKnob
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus, vfio_user
 
 # No deadline: other work on the machine is no failure. No database: nothing is left in the working directory.
 settings.register_profile("plain", deadline=None, database=None)
@@ -347,7 +349,7 @@ class FakeFunction(bus.Function):
 
     def __init__(self, address: str = ADDRESS, class_code: int = 0x030200, **config: Any) -> None:
         self.address = address
-        self.vendor_id = bus.NVIDIA_VENDOR_ID
+        self.vendor_id = kind.NVIDIA_VENDOR_ID
         self.device_id = 0x2331
         self.class_code = class_code
         self.memory = Memory(config_space(class_code=class_code, **config))
@@ -355,7 +357,7 @@ class FakeFunction(bus.Function):
         self.powers: list[str] = []
         self.method: str | None = "flr"
         self.is_open = False
-        self.open_error: GpuError | None = None
+        self.open_error: ExplainedError | None = None
         self.driver_name: str | None = None
         self.group: int | None = None
 
@@ -404,10 +406,10 @@ class FakeTool:
         self.stored.update(dict.fromkeys((1, 3, 5, 7, 9, 33, 44), 1))
         self.stored.update(knobs or {})
         self.active = dict(self.stored)
-        self.write_errors: dict[int, GpuError] = {}
+        self.write_errors: dict[int, ExplainedError] = {}
         self.write_loses: set[int] = set()
-        self.read_errors: dict[int, GpuError] = {}
-        self.reset_error: GpuError | None = None
+        self.read_errors: dict[int, ExplainedError] = {}
+        self.reset_error: ExplainedError | None = None
         self.latches = True
         self.booted = True
         self.boots_after_reset = True

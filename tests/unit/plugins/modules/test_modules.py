@@ -18,9 +18,9 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.confidential.gpu.plugins.doc_fragments import devices
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidRequest
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 from ansible_collections.confidential.gpu.plugins.modules import cc_mode, cc_mode_info
 
 GPU, B200, A100 = "0000:01:00.0", "0000:02:00.0", "0000:05:00.0"

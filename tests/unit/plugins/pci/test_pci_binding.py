@@ -14,23 +14,23 @@ from pathlib import Path
 import pytest
 from fake_pci_kernel import GPU, NVME, FakeKernel, Killed
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
-    DeviceBusy,
-    GpuError,
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import (
+    ExplainedError,
     InvalidRequest,
-    NoDevices,
     NotPermitted,
     RunInProgress,
     Several,
 )
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import (
     BindRefused,
     DeviceAbsent,
+    DeviceBusy,
     DriverNotLoaded,
     GroupShared,
     HostDriverInUse,
+    NoDevices,
     NoIommuGroup,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match
@@ -46,7 +46,9 @@ def bring(kernel: FakeKernel, clock: Clock, *devices: str, only_plan: bool = Fal
     return binding
 
 
-def fails(kernel: FakeKernel, clock: Clock, kind: type[GpuError], *devices: str, **options: object) -> GpuError:
+def fails(
+    kernel: FakeKernel, clock: Clock, kind: type[ExplainedError], *devices: str, **options: object
+) -> ExplainedError:
     with pytest.raises(kind) as caught:
         bring(kernel, clock, *devices, **options)
     assert type(caught.value) is kind
@@ -488,7 +490,9 @@ def test_a_disk_in_the_group_is_not_taken_along(kernel, clock):
 
 
 def test_another_run_keeps_this_one_away_but_not_its_plan(kernel, clock):
-    with (kernel.root / "run/confidential-gpu.lock").open("w") as file:
+    lock = kernel.root / "run/nvidia/cc-manager/confidential-gpu.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         fails(kernel, clock, RunInProgress, ONE)
         assert bring(kernel, clock, ONE, only_plan=True).is_change

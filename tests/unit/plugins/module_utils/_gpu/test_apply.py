@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import errors, plan
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import Several, VerifyMismatch
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import plan
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.apply import Change
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Device
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import BootFailed, RpcFailed, RpcTimeout
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone, ResetFailed
 
 A, B = "0000:17:00.0", "0000:3b:00.0"
 
@@ -92,7 +95,7 @@ def test_boot_is_waited_for_after_the_reset(fakes: Any, clock: Any) -> None:
 def test_refusals_of_all_devices_come_before_the_first_write(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"}, knobs={7: 0})
     bench.devices[B].function.method = None
-    with pytest.raises(errors.Several) as caught:
+    with pytest.raises(Several) as caught:
         bench.run()
     assert [type(error).__name__ for error in caught.value.errors] == ["KnobRefused", "KnobRefused", "ResetUnavailable"]
     assert caught.value.errors[0].cause == (
@@ -110,8 +113,8 @@ def test_a_permission_that_is_not_needed_does_not_matter(fakes: Any, clock: Any)
 
 def test_a_permission_that_cannot_be_read(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    bench.tool(A).read_errors[9] = errors.RpcTimeout("No answer.", "Run again.")
-    with pytest.raises(errors.RpcTimeout):
+    bench.tool(A).read_errors[9] = RpcTimeout("No answer.", "Run again.")
+    with pytest.raises(RpcTimeout):
         bench.run()
     assert bench.journal == []
 
@@ -122,8 +125,8 @@ def test_a_permission_that_cannot_be_read(fakes: Any, clock: Any) -> None:
 def test_a_failure_on_one_device_is_rolled_back_on_all(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
     before = {address: dict(bench.tool(address).stored) for address in (A, B)}
-    bench.tool(B).write_errors[8] = errors.RpcFailed("%s: refused (FSP error 0x2)." % B, "Update.", rpc_code=2)
-    with pytest.raises(errors.RpcFailed) as caught:
+    bench.tool(B).write_errors[8] = RpcFailed("%s: refused (FSP error 0x2)." % B, "Update.", rpc_code=2)
+    with pytest.raises(RpcFailed) as caught:
         bench.run()
     assert {address: bench.tool(address).stored for address in (A, B)} == before
     assert caught.value.cause == "%s: refused (FSP error 0x2)." % B
@@ -136,26 +139,26 @@ def test_a_failure_on_one_device_is_rolled_back_on_all(fakes: Any, clock: Any) -
 
 def test_a_write_whose_answer_was_lost_is_rolled_back_too(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    bench.tool(A).write_errors[8] = errors.RpcTimeout("No answer.", "Run again.")
+    bench.tool(A).write_errors[8] = RpcTimeout("No answer.", "Run again.")
     bench.tool(A).write_loses.add(8)
-    with pytest.raises(errors.RpcTimeout, match=r"Rolled back on 0000:17:00.0: CCM, BAR0_DECOUPLER\."):
+    with pytest.raises(RpcTimeout, match=r"Rolled back on 0000:17:00.0: CCM, BAR0_DECOUPLER\."):
         bench.run()
     assert (bench.tool(A).stored[8], bench.tool(A).stored[10]) == (0, 0)
 
 
 def test_nothing_staged_nothing_rolled_back(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    bench.tool(A).write_errors[10] = errors.RpcFailed("Refused.", "Update.")
-    with pytest.raises(errors.RpcFailed, match="Nothing had been staged"):
+    bench.tool(A).write_errors[10] = RpcFailed("Refused.", "Update.")
+    with pytest.raises(RpcFailed, match="Nothing had been staged"):
         bench.run()
 
 
 def test_a_rollback_that_fails_is_said(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
-    gone = errors.DeviceGone("%s: gone." % B, "Look.")
+    gone = DeviceGone("%s: gone." % B, "Look.")
     bench.tool(B).write_errors[8] = gone
     bench.tool(B).read_errors[8] = gone
-    with pytest.raises(errors.DeviceGone) as caught:
+    with pytest.raises(DeviceGone) as caught:
         bench.run()
     assert "Rolled back on %s: CCM, BAR0_DECOUPLER." % A in caught.value.state
     assert "The staged knobs of %s (%s: gone.) could not be put back" % (B, B) in caught.value.state
@@ -164,9 +167,9 @@ def test_a_rollback_that_fails_is_said(fakes: Any, clock: Any) -> None:
 
 def test_only_a_rollback_that_fails(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    gone = errors.DeviceGone("Gone.", "Look.")
+    gone = DeviceGone("Gone.", "Look.")
     bench.tool(A).write_errors[8] = bench.tool(A).read_errors[8] = gone
-    with pytest.raises(errors.DeviceGone) as caught:
+    with pytest.raises(DeviceGone) as caught:
         bench.run()
     assert "Rolled back" not in caught.value.state
     assert "could not be put back" in caught.value.state
@@ -175,8 +178,8 @@ def test_only_a_rollback_that_fails(fakes: Any, clock: Any) -> None:
 def test_two_devices_that_fail_are_both_named(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
     for address in (A, B):
-        bench.tool(address).write_errors[8] = errors.RpcFailed("%s: refused." % address, "Update.")
-    with pytest.raises(errors.Several) as caught:
+        bench.tool(address).write_errors[8] = RpcFailed("%s: refused." % address, "Update.")
+    with pytest.raises(Several) as caught:
         bench.run()
     assert caught.value.cause.count("refused.") == 2
     assert caught.value.state.count("Rolled back on") == 1
@@ -195,8 +198,8 @@ def test_rolling_back_by_request(fakes: Any, clock: Any) -> None:
 
 def test_one_reset_that_fails_does_not_stop_the_others(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
-    bench.tool(A).reset_error = errors.ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
-    with pytest.raises(errors.ResetFailed):
+    bench.tool(A).reset_error = ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
+    with pytest.raises(ResetFailed):
         bench.run()
     assert (bench.change.done[A].was_reset, bench.change.done[A].mode) == (False, "off"), "as read back"
     assert (bench.change.done[B].was_reset, bench.change.done[B].mode) == (True, "on")
@@ -206,7 +209,7 @@ def test_one_reset_that_fails_does_not_stop_the_others(fakes: Any, clock: Any) -
 def test_firmware_that_does_not_boot_after_the_reset(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
     bench.tool(A).boots_after_reset = False
-    with pytest.raises(errors.BootFailed):
+    with pytest.raises(BootFailed):
         bench.run()
     assert (bench.change.done[A].was_reset, bench.change.done[A].mode) == (True, "")
 
@@ -214,7 +217,7 @@ def test_firmware_that_does_not_boot_after_the_reset(fakes: Any, clock: Any) -> 
 def test_a_mode_that_is_not_the_wanted_one(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "devtools"})
     bench.tool(A).latches = False
-    with pytest.raises(errors.VerifyMismatch) as caught:
+    with pytest.raises(VerifyMismatch) as caught:
         bench.run()
     assert (
         caught.value.cause == "0000:17:00.0: the mode is off after the reset, not devtools (register 0x1182cc = 0x0)."
@@ -242,8 +245,8 @@ def test_what_no_register_shows_is_noted_until_the_reset(fakes: Any, clock: Any)
 
 def test_the_note_stays_when_the_reset_is_refused(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    bench.tool(A).reset_error = errors.ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
-    with pytest.raises(errors.ResetFailed):
+    bench.tool(A).reset_error = ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
+    with pytest.raises(ResetFailed):
         bench.run()
     assert bench.unproven.noted == {A: "off"}
 

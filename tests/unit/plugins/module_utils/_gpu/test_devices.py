@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import bus, devices
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import devices
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Device
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
     BootFailed,
-    DeviceGone,
-    GpuError,
     InRecovery,
-    NoDevices,
     RpcFailed,
     UnknownDevice,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import Knob
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone, NoDevices
 
 ADDRESS = "0000:17:00.0"
 PM_CONTROL = 0x44
@@ -28,7 +28,7 @@ PM_CONTROL = 0x44
 class Tools:
     """Opens every function as a tool device; remembers in which state it found it."""
 
-    def __init__(self, fakes: Any, error: GpuError | None = None) -> None:
+    def __init__(self, fakes: Any, error: ExplainedError | None = None) -> None:
         self.fakes = fakes
         self.error = error
         self.seen: list[tuple[int, str | None]] = []

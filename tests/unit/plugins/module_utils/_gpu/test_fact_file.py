@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import NotPermitted
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import NotPermitted
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.fact import fact, keep
 
 

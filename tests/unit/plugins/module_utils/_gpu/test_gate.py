@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import errors
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import NotPermitted
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GateClosed, PlanOutdated
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import anything
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceBusy
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 GPU = "0000:01:00.0"
 GROUP = "dev/vfio/7"
@@ -84,7 +87,7 @@ def test_the_plan_is_told_and_nothing_written_before_the_word(emulated: Any, kee
 def test_without_the_word_nothing_is_written(emulated: Any, keeper: Keeper) -> None:
     keeper.word = b""
     run = change(emulated, keeper)
-    with pytest.raises(errors.GateClosed, match="it was closed") as caught:
+    with pytest.raises(GateClosed, match="it was closed") as caught:
         run.run()
     assert caught.value.retryable
     assert knob_writes(emulated) == 0
@@ -94,7 +97,7 @@ def test_without_the_word_nothing_is_written(emulated: Any, keeper: Keeper) -> N
 def test_a_gate_that_is_not_there(emulated: Any, tmp_path: Path) -> None:
     request = Request(mode="on", devices=[GPU])
     run = ModeChange(request, VfioUserBus(str(emulated.sockets)), gate=Gate(str(tmp_path / "none"), SOON_S))
-    with pytest.raises(errors.GateClosed, match="ENOENT"):
+    with pytest.raises(GateClosed, match="ENOENT"):
         run.run()
     assert knob_writes(emulated) == 0
 
@@ -107,7 +110,7 @@ def test_with_nothing_to_write_nobody_is_asked(emulated: Any, keeper: Keeper) ->
 
 def test_a_mode_that_changed_while_it_waited(emulated: Any, keeper: Keeper) -> None:
     keeper.meanwhile = lambda: emulated.control.set(GPU, mode="devtools")
-    with pytest.raises(errors.PlanOutdated, match="was off when the plan was made, and now it is devtools"):
+    with pytest.raises(PlanOutdated, match="was off when the plan was made, and now it is devtools"):
         change(emulated, keeper).run()
     assert knob_writes(emulated) == 0
 
@@ -115,8 +118,8 @@ def test_a_mode_that_changed_while_it_waited(emulated: Any, keeper: Keeper) -> N
 class SocketsAndHost(VfioUserBus):
     """Emulated devices that the kernel knows of too, at vfio-pci, so that holders are looked for."""
 
-    def find(self) -> Any:
-        functions = super().find()
+    def find(self, takes: Any = anything) -> Any:
+        functions = super().find(takes)
         for function in functions:
             function.iommu_group = lambda: 7  # type: ignore[method-assign]
             function.driver = lambda: "vfio-pci"  # type: ignore[method-assign]
@@ -131,7 +134,7 @@ def change_at_vfio(emulated: Any, keeper: Keeper, host: Any) -> ModeChange:
 
 def test_a_guest_that_came_while_it_waited(emulated: Any, keeper: Keeper, host: Any) -> None:
     keeper.meanwhile = lambda: host.process(4711, "qemu-system-x86", "/dev/vfio/7")
-    with pytest.raises(errors.DeviceBusy, match="process 4711"):
+    with pytest.raises(DeviceBusy, match="process 4711"):
         change_at_vfio(emulated, keeper, host).run()
     assert knob_writes(emulated) == 0
 
@@ -156,6 +159,6 @@ def test_groups_are_claimed_again_before_the_first_write(emulated: Any, keeper: 
         (host.root / GROUP).mkdir()
 
     keeper.meanwhile = made_anew
-    with pytest.raises(errors.NotPermitted, match="vfio group 7 cannot be opened"):
+    with pytest.raises(NotPermitted, match="vfio group 7 cannot be opened"):
         change_at_vfio(emulated, keeper, host).run()
     assert knob_writes(emulated) == 0

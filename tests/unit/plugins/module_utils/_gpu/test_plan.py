@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import errors, plan
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest, Several
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import plan
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Found
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InRecovery, Unsupported
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import (
     INVALID,
     Knob,
@@ -235,7 +237,7 @@ def test_one_mode_for_all_and_switches_beside_gpus() -> None:
 def test_switches_alone_are_taken_by_their_word() -> None:
     devices = [found(address="s", traits=LS10)]
     assert plan.assign(devices, "ppcie", {}) == {"s": "ppcie"}
-    with pytest.raises(errors.Unsupported, match=r"cannot do the mode on; it supports off, ppcie"):
+    with pytest.raises(Unsupported, match=r"cannot do the mode on; it supports off, ppcie"):
         plan.assign(devices, "on", {})
 
 
@@ -245,12 +247,12 @@ def test_modes_by_address_concern_those_alone() -> None:
 
 
 def test_a_mode_that_is_none(tmp_path: Any) -> None:
-    with pytest.raises(errors.InvalidRequest, match=r"a: 'fast' is not a mode. Use one of off, on, devtools, ppcie"):
+    with pytest.raises(InvalidRequest, match=r"a: 'fast' is not a mode. Use one of off, on, devtools, ppcie"):
         plan.assign([found(address="a")], None, {"a": "fast"})
 
 
 def test_everything_that_stands_in_the_way_is_said_at_once() -> None:
-    recovery = errors.InRecovery("r: in recovery.", "Power-cycle.", device="r")
+    recovery = InRecovery("r: in recovery.", "Power-cycle.", device="r")
     devices = [
         found(address="x", traits=A100, mode="unsupported", name="A100"),
         found(address="b", traits=B200, name="B200"),
@@ -258,7 +260,7 @@ def test_everything_that_stands_in_the_way_is_said_at_once() -> None:
         found(address="r", problem=recovery, mode=None),
         found(address="fine"),
     ]
-    with pytest.raises(errors.Several) as caught:
+    with pytest.raises(Several) as caught:
         plan.assign(devices, "ppcie", {})
     kinds = [type(error).__name__ for error in caught.value.errors]
     assert kinds == ["Unsupported", "Unsupported", "FirmwareTooOld", "InRecovery"]
@@ -285,7 +287,7 @@ def test_a_whole_fabric_may_change() -> None:
 
 def test_a_part_of_a_fabric_may_not() -> None:
     devices = fabric("off", "off")
-    with pytest.raises(errors.InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         plan.check_fabric(plan.make(devices, {"gpu0": "ppcie"}), devices)
     assert caught.value.cause == (
         "ppcie is a mode of the whole NVLink fabric, but gpu0 would be in it and gpu1, switch would not."
@@ -295,7 +297,7 @@ def test_a_part_of_a_fabric_may_not() -> None:
 
 def test_nor_may_a_part_leave() -> None:
     devices = fabric("ppcie", "ppcie")
-    with pytest.raises(errors.InvalidRequest, match="gpu1, switch would be in it and gpu0 would not"):
+    with pytest.raises(InvalidRequest, match="gpu1, switch would be in it and gpu0 would not"):
         plan.check_fabric(plan.make(devices, {"gpu0": "on"}), devices)
 
 

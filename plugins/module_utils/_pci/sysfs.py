@@ -10,12 +10,17 @@ import os
 from pathlib import Path
 from typing import Optional, Sequence
 
+from .._core.errors import ExplainedError, NotPermitted, errno_words
 from . import bus
-from .errors import Bar0Unreadable, DeviceGone, GpuError, NotPermitted, ResetFailed, ResetUnavailable, errno_words
+from .errors import Bar0Unreadable, DeviceGone, ResetFailed, ResetUnavailable
 
 # include/linux/ioport.h, as printed in the third column of a ``resource`` file
 IORESOURCE_MEM = 0x200
 IORESOURCE_MEM_64 = 0x100000
+
+# For the lock and what is kept beside it: below /run, which is emptied at boot and where only root may create files. A
+# pod of the GPU Operator sees this folder of the host and no other, so all programs on a host meet here.
+STATE_FOLDER = "/run/nvidia/cc-manager"
 
 
 class SysfsBus(bus.Bus):
@@ -23,25 +28,18 @@ class SysfsBus(bus.Bus):
 
     name = "sysfs"
 
-    def __init__(self, root: str = "/", state_folder: str = "/run") -> None:
+    def __init__(self, root: str = "/", state_folder: str = STATE_FOLDER) -> None:
         self.root = Path(root)
         self._state_folder = state_folder
 
-    def find(self) -> list[bus.Function]:
-        """Every NVIDIA GPU and NVSwitch that the kernel lists, by address."""
+    def find(self, takes: bus.Takes = bus.anything) -> list[bus.Function]:
+        """Every function that the kernel lists and ``takes`` accepts, by address."""
         folder = self.root / "sys/bus/pci/devices"
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        functions = []
-        for name in names:
-            if _number(folder / name / "vendor") != bus.NVIDIA_VENDOR_ID:
-                continue
-            function = SysfsFunction(folder / name, self.root)
-            if function.is_gpu or function.is_nvswitch:
-                functions.append(function)
-        return list(functions)
+        return [function for function in (SysfsFunction(folder / name, self.root) for name in names) if takes(function)]
 
     def lock_path(self) -> str:
-        """In /run, which is emptied at boot and where only root may create files, or the folder given instead."""
+        """In STATE_FOLDER, or the folder given instead."""
         return str(self.root / self._state_folder.lstrip("/") / "confidential-gpu.lock")
 
 
@@ -173,13 +171,18 @@ class SysfsFunction(bus.Function):
         link = self.path / "driver"
         return os.path.basename(os.readlink(link)) if link.is_symlink() else None
 
+    @property
+    def is_virtual(self) -> bool:
+        """True for a virtual function: the kernel links its physical one."""
+        return (self.path / "physfn").is_symlink()
+
     def iommu_group(self) -> Optional[int]:
         """The group's number; None when the IOMMU is off."""
         link = self.path / "iommu_group"
         return int(os.path.basename(os.readlink(link))) if link.is_symlink() else None
 
 
-def no_reset_method(address: str) -> GpuError:
+def no_reset_method(address: str) -> ExplainedError:
     """The error for a device that nothing can reset."""
     return ResetUnavailable(
         "%s: there is no way to reset the device (no reset method, no function-level reset)." % address,
@@ -189,7 +192,7 @@ def no_reset_method(address: str) -> GpuError:
     )
 
 
-def reset_refused(address: str, error: OSError, driver: Optional[str]) -> GpuError:
+def reset_refused(address: str, error: OSError, driver: Optional[str]) -> ExplainedError:
     """The error for a reset that was refused with an errno."""
     return ResetFailed(
         "%s: the reset was refused with %s; bound driver: %s." % (address, errno_words(error), driver or "none"),

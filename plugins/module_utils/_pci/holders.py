@@ -14,8 +14,9 @@ import os
 from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple, Optional
 
+from .._core.errors import ExplainedError, NotPermitted, errno_words
 from .bus import Function
-from .errors import DeviceBusy, GpuError, NotPermitted, errno_words
+from .errors import DeviceBusy
 
 VFIO_DRIVERS = ("vfio-pci", "nvgrace_gpu_vfio_pci", "nvgrace-gpu-vfio-pci")
 
@@ -133,7 +134,7 @@ def _command(process: Path) -> str:
         return "?"
 
 
-def busy(holders: Iterable[Holder]) -> GpuError:
+def busy(holders: Iterable[Holder]) -> ExplainedError:
     """The error that names who holds what."""
     listed = list(holders)
     return DeviceBusy(

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import bus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidRequest
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.kind import is_gpu, is_nvswitch
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus
 
 numbers = st.tuples(st.integers(0, 0xFFFFFFFF), st.integers(0, 255), st.integers(0, 255), st.integers(0, 7))
 
@@ -108,7 +109,7 @@ def test_a_function_knows_what_it_is() -> None:
         (0x020000, False, False),
     ):
         function.class_code = code
-        assert (function.is_gpu, function.is_nvswitch) == (gpu, switch)
+        assert (is_gpu(function), is_nvswitch(function)) == (gpu, switch)
 
 
 def test_a_function_without_a_kernel_has_no_power_control_driver_or_group() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import holders
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import DeviceBusy, NotPermitted
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.holders import Holder
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import NotPermitted
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import holders
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceBusy
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.holders import Holder
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
 
 ADDRESS = "0000:17:00.0"
 

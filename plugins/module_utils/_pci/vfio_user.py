@@ -19,10 +19,11 @@ import time
 from hashlib import sha256
 from typing import Optional, Sequence
 
+from .._core.errors import ExplainedError, InvalidRequest, NotPermitted, errno_words
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from . import bus
-from .errors import Bar0Unreadable, DeviceBusy, DeviceGone, GpuError, InvalidRequest, NotPermitted, errno_words
+from .errors import Bar0Unreadable, DeviceBusy, DeviceGone
 from .sysfs import no_reset_method, reset_refused
-from .wait import SYSTEM_CLOCK, Clock, poll
 
 VERSION = 1
 DEVICE_GET_INFO = 4
@@ -68,8 +69,8 @@ class VfioUserBus(bus.Bus):
         self.name = "vfio-user:%s" % folder
         self._clock = clock
 
-    def find(self) -> list[bus.Function]:
-        """Every function with a socket, by address. Which of them are NVIDIA's is known once they are open."""
+    def find(self, takes: bus.Takes = bus.anything) -> list[bus.Function]:
+        """Every function with a socket, by address, whatever ``takes`` says: what they are is known once open."""
         try:
             names = sorted(os.listdir(self.folder))
         except OSError as error:
@@ -376,7 +377,7 @@ def _region_size(connection: Connection, index: int) -> int:
     return size
 
 
-def _silent_after_reset(address: str) -> GpuError:
+def _silent_after_reset(address: str) -> ExplainedError:
     return DeviceGone(
         "%s: config space did not answer within %g s after a reset." % (address, RESET_TIMEOUT_S),
         "Power-cycle the device.",
@@ -384,7 +385,7 @@ def _silent_after_reset(address: str) -> GpuError:
     )
 
 
-def _held(address: str) -> GpuError:
+def _held(address: str) -> ExplainedError:
     return DeviceBusy(
         "%s: the device's server does not greet: it serves another client (a virtual machine, another tool), or hangs."
         % address,
@@ -393,7 +394,7 @@ def _held(address: str) -> GpuError:
     )
 
 
-def _garbled(address: str, what: str) -> GpuError:
+def _garbled(address: str, what: str) -> ExplainedError:
     return DeviceGone(
         "%s: the device's server breaks the vfio-user protocol: %s." % (address, what),
         "Check that the socket belongs to a vfio-user device server of protocol 0.x.",
@@ -401,7 +402,7 @@ def _garbled(address: str, what: str) -> GpuError:
     )
 
 
-def _refused(address: str, verb: str, region: int, offset: int, error: OSError) -> GpuError:
+def _refused(address: str, verb: str, region: int, offset: int, error: OSError) -> ExplainedError:
     place = "config space" if region == REGION_CONFIG else "BAR0" if region == 0 else "region %d" % region
     if isinstance(error, socket.timeout):
         return DeviceGone(

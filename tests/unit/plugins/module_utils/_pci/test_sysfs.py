@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import BarSpan
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import NotPermitted
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.kind import is_nvidia, is_nvswitch
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import BarSpan
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import (
     Bar0Unreadable,
     DeviceGone,
-    NotPermitted,
     ResetFailed,
     ResetUnavailable,
 )
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
 
 ADDRESS = "0000:17:00.0"
 
@@ -57,9 +58,9 @@ def test_gpus_and_switches_of_nvidia_are_found_by_address(host: Any) -> None:
     host.device("0000:17:00.1", class_code=0x040300)
     host.device("0000:03:00.0", vendor=0x8086)
     (host.root / "sys/bus/pci/devices/0000:ff:00.0").mkdir()  # being removed: the folder is empty
-    functions = SysfsBus(str(host.root)).find()
+    functions = SysfsBus(str(host.root)).find(is_nvidia)
     assert [function.address for function in functions] == ["0000:07:00.0", "0000:17:00.0", "0000:3b:00.0"]
-    assert [function.is_nvswitch for function in functions] == [True, False, False]
+    assert [is_nvswitch(function) for function in functions] == [True, False, False]
     assert functions[0].device_id == 0x22A3
 
 
@@ -68,7 +69,7 @@ def test_a_host_without_pci_has_none(tmp_path: Path) -> None:
 
 
 def test_the_lock_is_in_run(host: Any) -> None:
-    assert SysfsBus(str(host.root)).lock_path() == str(host.root / "run/confidential-gpu.lock")
+    assert SysfsBus(str(host.root)).lock_path() == str(host.root / "run/nvidia/cc-manager/confidential-gpu.lock")
 
 
 def test_config_space_is_read_and_written_where_it_was_meant(host: Any) -> None:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a PCI function is to the rest, whatever lies behind it, and how PCI addresses are written.
 
-A bus finds NVIDIA's functions; a function gives its config space, its BARs, a reset and its power control.
+A bus finds functions; a function gives its config space, its BARs, a reset and its power control.
 ``sysfs`` and ``vfio_user`` are the two buses.
 """
 
@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple, Optional, Sequence
+from typing import Callable, NamedTuple, Optional, Sequence
 
-from .errors import InvalidRequest
-
-NVIDIA_VENDOR_ID = 0x10DE
-GPU_CLASSES = (0x030000, 0x030200)
-NVSWITCH_CLASS = 0x068000
+from .._core.errors import InvalidRequest
 
 # PCI Express Base: config space registers that are needed before any driver or tool is.
 VENDOR_ID = 0x00
@@ -104,7 +100,7 @@ class Space:
 
 
 class Function:
-    """One PCI function of NVIDIA's. Whoever opens it closes it."""
+    """One PCI function. Whoever opens it closes it."""
 
     address = ""
     vendor_id = 0
@@ -112,7 +108,7 @@ class Function:
     class_code = 0
 
     def open(self) -> None:
-        """Make config space and BARs reachable; raises a GpuError that says why not."""
+        """Make config space and BARs reachable; raises an ExplainedError that says why not."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -160,14 +156,17 @@ class Function:
         return None
 
     @property
-    def is_gpu(self) -> bool:
-        """True for a GPU."""
-        return self.class_code in GPU_CLASSES
+    def is_virtual(self) -> bool:
+        """True for a virtual function (SR-IOV): a part of its physical function, reset with it."""
+        return False
 
-    @property
-    def is_nvswitch(self) -> bool:
-        """True for an NVSwitch."""
-        return self.class_code == NVSWITCH_CLASS
+
+Takes = Callable[[Function], bool]
+
+
+def anything(_function: Function) -> bool:
+    """Accepts every function."""
+    return True
 
 
 class Bus:
@@ -175,8 +174,11 @@ class Bus:
 
     name = ""
 
-    def find(self) -> list[Function]:
-        """Every NVIDIA GPU and NVSwitch, by address, not yet open."""
+    def find(self, takes: Takes = anything) -> list[Function]:
+        """Every function that ``takes`` accepts, by address, not yet open.
+
+        A bus that learns what a function is only when it is opened gives all.
+        """
         raise NotImplementedError
 
     def lock_path(self) -> str:

@@ -16,18 +16,17 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import vfio_user
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import BarSpan
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest, NotPermitted
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import BarSpan
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import (
     Bar0Unreadable,
     DeviceBusy,
     DeviceGone,
-    InvalidRequest,
-    NotPermitted,
     ResetFailed,
     ResetUnavailable,
 )
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 ADDRESS = "0000:17:00.0"
 HEADER = struct.Struct("<HHIII")
