@@ -12,11 +12,12 @@ from .._core.errors import ExplainedError
 from .._core.parallel import each
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from .._pci import bus
-from .._pci.errors import DeviceGone, NoDevices
+from .._pci.errors import Bar0Unreadable, DeviceGone, NoDevices
 from .admin_tools import AdminTools, ToolDevice
 from .errors import BootFailed, InRecovery, InvalidKnob
+from .families import Family, supported
 from .kind import is_nvidia, is_nvswitch
-from .mode import GPU, NVSWITCH, UNSUPPORTED, Knob, Traits, active, knobs_to_read, pending, supported
+from .mode import GPU, NVSWITCH, UNSUPPORTED, Knob, active, pending
 
 # PCI Power Management 5.6.1: 10 ms from D3hot to D0.
 WAKE_S = 0.01
@@ -28,7 +29,10 @@ USUAL_BOOT_S = 5.0
 
 @dataclass(frozen=True)
 class Found:
-    """What was read from one device. ``mode`` is None when it could not be read, then ``problem`` says why."""
+    """What was read from one device.
+
+    ``mode`` is None when it could not be read; ``problem`` says why, or why the knobs could not be read.
+    """
 
     address: str
     kind: str
@@ -36,14 +40,19 @@ class Found:
     name: str = ""
     chip: str = ""
     module_id: Optional[str] = None
-    traits: Optional[Traits] = None
-    supported: tuple[str, ...] = ()
+    family: Optional[Family] = None
+    supported: tuple[str, ...] = ()  # none while the knobs are not known
     mode: Optional[str] = None
     pending: Optional[str] = None
     knobs: Mapping[Knob, int] = field(default_factory=dict)
+    unknown_knobs: tuple[Knob, ...] = ()  # of the family's, those that this firmware does not know
     firmware: str = "unknown"  # booted, booting, recovery, none (no firmware that can be asked)
-    firmware_too_old: bool = False  # the family does PPCIe, this firmware does not
     problem: Optional[ExplainedError] = None
+
+    @property
+    def firmware_too_old(self) -> bool:
+        """The family does PPCIe, this firmware does not."""
+        return Knob.PPCIE in self.unknown_knobs
 
 
 class Device:
@@ -67,7 +76,7 @@ class Device:
 
     def wait_for_boot(self, timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> None:
         """Return when the firmware has booted. Raises InRecovery, BootFailed with what the registers say."""
-        if not self.tool.has_fsp:
+        if not self.tool.has_modes:
             return
         deadline = clock.now() + timeout_s
         with contextlib.suppress(TimeoutError):
@@ -76,6 +85,7 @@ class Device:
         try:
             poll(lambda: self.tool.boot().done, deadline - clock.now(), BOOT_POLL_S, clock)
         except TimeoutError as error:
+            self.tool.check_answers()
             boot = self.tool.boot()
             raise BootFailed(
                 "%s: the firmware has not booted after %g s: register 0x%x = 0x%x, not 0xff."
@@ -84,56 +94,70 @@ class Device:
                 device=self.address,
                 register=boot.register,
                 value=boot.value,
-                registers=self.tool.diagnostics(),
+                registers=self._diagnostics(),
             ) from error
 
     def _check_recovery(self) -> None:
         if self.tool.in_recovery():
+            registers = self._diagnostics()
             raise InRecovery(
                 "%s: the firmware is in recovery mode (%s)."
-                % (self.address, ", ".join("%s = %s" % pair for pair in self.tool.diagnostics().items())),
+                % (self.address, ", ".join("%s = %s" % pair for pair in registers.items()) or "no further register"),
                 "A device in recovery cannot be configured: update its firmware, then power-cycle the host.",
                 device=self.address,
-                registers=self.tool.diagnostics(),
+                registers=registers,
             )
+
+    def _diagnostics(self) -> dict[str, str]:
+        """What the registers say beside a finding; they cannot hide it."""
+        with contextlib.suppress(ExplainedError):
+            return self.tool.diagnostics()
+        return {}
 
     def mode(self) -> str:
         """The active mode of a booted device, from its registers."""
-        cc = self.tool.cc_mode() if self.tool.has_cc else None
-        return active(cc, self.tool.has_ppcie and self.tool.ppcie_is_on())
+        family = self.tool.family
+        cc = self.tool.cc_mode() if family.cc_register is not None else None
+        return active(cc, family.ppcie_register is not None and self.tool.ppcie_is_on())
 
-    def knobs(self) -> dict[Knob, int]:
-        """The stored value of each knob that the device's modes depend on and that its firmware knows."""
-        values = {}
-        for knob in knobs_to_read(self._family_traits()):
-            with contextlib.suppress(InvalidKnob):
+    def knobs(self) -> tuple[dict[Knob, int], tuple[Knob, ...]]:
+        """The stored value of each knob that the modes depend on, and the knobs that the firmware does not know."""
+        values, unknown = {}, []
+        for knob in self.tool.family.knobs:
+            try:
                 values[knob] = self.tool.read_knob(knob)
-        return values
-
-    def _family_traits(self) -> Traits:
-        return Traits(self.kind, self.tool.family, self.tool.has_cc, self.tool.has_ppcie)
+            except InvalidKnob:
+                unknown.append(knob)
+        return values, tuple(unknown)
 
     def read(self, boot_timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> Found:
-        """Everything that a plan needs to know. Raises the errors of each step."""
+        """Everything that a plan needs to know. Raises the errors of each step, except where only knobs are missing."""
         tool = self.tool
-        self.wait_for_boot(boot_timeout_s, clock)
-        traits = self._family_traits()
-        about = Found(self.address, self.kind, self.function.device_id, tool.name, tool.chip, traits=traits)
-        if not tool.has_fsp:
+        about = Found(self.address, self.kind, self.function.device_id, tool.name, tool.chip)
+        if not tool.has_modes:
             return replace(about, mode=UNSUPPORTED, firmware="none")
-        knobs = self.knobs()
-        if traits.has_ppcie and Knob.PPCIE not in knobs:
-            traits = traits._replace(has_ppcie=False)
-            about = replace(about, traits=traits, firmware_too_old=True)
+        family = tool.family
+        self.wait_for_boot(boot_timeout_s, clock)
+        about = replace(about, family=family, mode=self.mode(), firmware="booted")
+        try:
+            knobs, unknown = self.knobs()
+        except (DeviceGone, Bar0Unreadable):
+            raise  # the mode is not known any more, either
+        except ExplainedError as error:
+            return replace(about, problem=error)
         return replace(
             about,
-            module_id=tool.module_id,
-            supported=supported(traits),
-            mode=self.mode(),
+            module_id=self._module_id(),
+            supported=supported(family, unknown),
             pending=pending(knobs),
             knobs=knobs,
-            firmware="booted",
+            unknown_knobs=unknown,
         )
+
+    def _module_id(self) -> Optional[str]:
+        with contextlib.suppress(ExplainedError):
+            return self.tool.module_id
+        return None
 
     def broken(self, problem: ExplainedError) -> Found:
         """What can still be said of a device that could not be read."""

@@ -49,7 +49,7 @@ def read(
             for device in devices:
                 noted = unproven.get(device["address"])
                 device["settings_unproven"] = noted is not None and noted == device["mode"]
-    return {"devices": devices, "host": host.facts(root), "tool_version": tools.version}
+    return {"devices": devices, "host": host.facts(root), "tool_version": tools.version, "tool_tested": tools.is_tested}
 
 
 def _read(
@@ -84,6 +84,7 @@ def _entry(function: Function, found: Found, held: Sequence[holders.Holder]) -> 
         "knobs": {knob.name: value for knob, value in found.knobs.items()},
         "firmware": found.firmware,
         "firmware_too_old_for_ppcie": found.firmware_too_old,
+        "unknown_knobs": [knob.name for knob in found.unknown_knobs],
         "driver": function.driver(),
         "iommu_group": function.iommu_group(),
         "holders": [holder._asdict() for holder in held],

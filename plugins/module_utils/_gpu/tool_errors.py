@@ -11,7 +11,7 @@ import contextlib
 from typing import Iterator
 
 from .._core.errors import ExplainedError
-from .._pci.errors import Bar0Unreadable, DeviceGone
+from .._pci.errors import Bar0Unreadable
 from .errors import InvalidKnob, RpcFailed, RpcGarbled, RpcTimeout, ToolFailed, UnknownDevice
 from .mode import Knob
 
@@ -107,9 +107,9 @@ def _ours(where: str, address: str, error: BaseException) -> ExplainedError:
             device=address,
         )
     if kind in ("GpuError", "GpuPollTimeout"):
-        return DeviceGone(
+        return Bar0Unreadable(
             "%s: a register cannot be read: %s." % (where, text.rstrip(".")),
-            "Check that the device is still on the bus; power-cycle it.",
+            "Run again; power-cycle the device if it stays.",
             device=address,
         )
     return ToolFailed(

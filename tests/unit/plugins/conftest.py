@@ -25,6 +25,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import kind
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import Boot
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidKnob
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families import HOPPER
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus, vfio_user
 
 # No deadline: other work on the machine is no failure. No database: nothing is left in the working directory.
@@ -399,8 +400,8 @@ class FakeTool:
     def __init__(self, address: str, journal: list[tuple[Any, ...]], knobs: dict[int, int] | None = None) -> None:
         self.address = address
         self.journal = journal
-        self.name, self.chip, self.family = "H100", "GH100", "hopper"
-        self.has_fsp = self.has_cc = self.has_ppcie = True
+        self.name, self.chip, self.family = "H100", "GH100", HOPPER
+        self.has_modes = True
         self.module_id = "SXM_1"
         self.stored = dict.fromkeys((2, 4, 6, 8, 10, 34, 45), 0)
         self.stored.update(dict.fromkeys((1, 3, 5, 7, 9, 33, 44), 1))
@@ -412,6 +413,7 @@ class FakeTool:
         self.reset_error: ExplainedError | None = None
         self.latches = True
         self.booted = True
+        self.silent: ExplainedError | None = None
         self.boots_after_reset = True
         self.recovering = False
 
@@ -420,6 +422,10 @@ class FakeTool:
 
     def in_recovery(self) -> bool:
         return self.recovering
+
+    def check_answers(self) -> None:
+        if self.silent is not None:
+            raise self.silent
 
     def diagnostics(self) -> dict[str, str]:
         return {"0x20120": "0x40000000" if self.recovering else "0x0"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +17,23 @@ import pytest
 
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import admin_tools
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import opened
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import opened, read_all
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
     InvalidKnob,
     ToolFailed,
     ToolMissing,
     ToolUnknown,
     UnknownDevice,
+    Unsupported,
 )
-from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families import (
+    BLACKWELL_1XX,
+    BLACKWELL_2XX,
+    HOPPER,
+    LAGUNA,
+)
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus, guard
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import Bar0Unreadable, DeviceGone
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 ADDRESS = "0000:17:00.0"
@@ -167,19 +176,25 @@ def device(emulated: Any, address: str) -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("0000:01:00.0", ("H100", "GH100", "hopper", "SXM_1", True, True, True)),
-        ("0000:02:00.0", ("B200", "GB100", "blackwell", None, True, True, False)),
-        ("0000:03:00.0", ("RTX-PRO-6000", "GB202", "blackwell", None, True, True, False)),
-        ("0000:04:00.0", ("NVSwitch_gen3", "LS10", "laguna", None, True, False, True)),
-        ("0000:05:00.0", ("A100", "A100", "ampere", None, False, False, False)),
-        ("0000:06:00.0", ("Generic-GH100", "GH100", "hopper", None, True, True, True)),
+        ("0000:01:00.0", ("H100", "GH100", "hopper", HOPPER, "SXM_1")),
+        ("0000:02:00.0", ("B200", "GB100", "blackwell", BLACKWELL_1XX, None)),
+        ("0000:03:00.0", ("RTX-PRO-6000", "GB202", "blackwell", BLACKWELL_2XX, None)),
+        ("0000:04:00.0", ("NVSwitch_gen3", "LS10", "laguna", LAGUNA, None)),
+        ("0000:06:00.0", ("Generic-GH100", "GH100", "hopper", HOPPER, None)),
     ],
 )
 def test_identity(emulated: Any, address: str, expected: tuple[Any, ...]) -> None:
     with device(emulated, address) as one:
         tool = one.tool
-        seen = (tool.name, tool.chip, tool.family, tool.module_id, tool.has_fsp, tool.has_cc, tool.has_ppcie)
-        assert seen == expected
+        assert (tool.name, tool.chip, tool.architecture, tool.family, tool.module_id) == expected
+        assert tool.has_modes
+
+
+def test_an_architecture_without_modes(emulated: Any) -> None:
+    with device(emulated, "0000:05:00.0") as one:
+        assert (one.tool.name, one.tool.chip, one.tool.architecture) == ("A100", "A100", "ampere")
+        assert not one.tool.has_modes
+        assert one.tool.module_id is None
 
 
 @pytest.mark.parametrize("address", ["0000:01:00.0", "0000:02:00.0", "0000:03:00.0", "0000:04:00.0"])
@@ -226,7 +241,7 @@ def test_two_chips_at_once_keep_their_registers_apart(emulated: Any) -> None:
     functions = VfioUserBus(str(emulated.sockets)).find()
     with opened(functions, admin_tools.load()) as devices:
         registers = {
-            one.address: one.tool.boot().register for one in devices if one.problem is None and one.tool.has_fsp
+            one.address: one.tool.boot().register for one in devices if one.problem is None and one.tool.has_modes
         }
     assert registers["0000:01:00.0"] == 0x200BC
     assert registers["0000:03:00.0"] == 0xAD00BC
@@ -237,6 +252,149 @@ def test_a_device_that_the_tool_does_not_know(emulated: Any) -> None:
     with device(emulated, "0000:07:00.0") as one:
         assert isinstance(one.problem, UnknownDevice)
         assert one.problem.seen["device"] == "0000:07:00.0"
+
+
+def newer(folder: Path, **replacements: tuple[str, str]) -> str:
+    """A copy of the installed tool that calls itself newer, with some of its text replaced."""
+    installed = Path(admin_tools.load().folder)
+    folder.mkdir()
+    for name in admin_tools.PACKAGES:
+        source = installed / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(installed / (name + ".py"), folder)
+    replacements["cli/main.py"] = ("v2025.11.21", "v2031.01.02")
+    for name, (before, after) in replacements.items():
+        text = (folder / name).read_text()
+        assert before in text
+        (folder / name).write_text(text.replace(before, after))
+    return str(folder)
+
+
+@pytest.mark.parametrize("writes_at_once", [False, True])
+def test_a_family_that_only_a_newer_tool_knows_is_left_alone(
+    emulated: Any, tmp_path: Path, writes_at_once: bool
+) -> None:
+    """Whatever that tool does with it."""
+    path = newer(
+        tmp_path / "newer",
+        **{
+            "gpu/devid_chips.py": ("GPU_DEVID_CHIPS = [", "GPU_DEVID_CHIPS = [(0x3F00, 0x3FFF, 'rubin', 'gr100'),"),
+            "nvidia_gpu_tools.py": ('"hopper", "blackwell"]', '"hopper", "blackwell", "rubin"]'),
+        },
+    )
+    shutil.copytree(Path(path, "gpu/regs/gb100"), Path(path, "gpu/regs/gr100"))
+    if writes_at_once:
+        file = Path(path, "nvidia_gpu_tools.py")
+        file.write_text(file.read_text().replace("        if not self.is_blackwell_plus:\n", "        if True:\n"))
+    address = "0000:07:00.0"
+    emulated.control.fault(device=address, event="write", region="bar0", action="fall_off")
+    tools = admin_tools.load(path)
+    assert not tools.is_tested
+    functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == address]
+    with opened(functions, tools) as devices:
+        (found,) = read_all(devices, 1)
+        assert isinstance(found.problem, Unsupported)
+        assert "no table of the registers and knobs of GR100 (rubin)" in found.problem.cause
+        assert (found.mode, found.supported, found.family) == (None, (), None)
+        assert devices[0].function.config.read16(0) == 0x10DE, "nothing was written"
+
+
+def test_a_newer_tool_reads_what_is_known(emulated: Any, tmp_path: Path) -> None:
+    tools = admin_tools.load(newer(tmp_path / "newer"))
+    assert (tools.version, tools.is_tested) == ("v2031.01.02o", False)
+    functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == "0000:01:00.0"]
+    with opened(functions, tools) as devices:
+        assert [one.mode for one in read_all(devices, 1)] == ["off"]
+
+
+# --- devices that go while they are read ------------------------------------------------------------------------------
+
+FALL_OFF = [
+    ("0000:01:00.0", "config", 0x34),  # the list of capabilities has an end no more
+    ("0000:01:00.0", "config", 0x100),
+    ("0000:01:00.0", "bar0", 0x0),
+    ("0000:01:00.0", "bar0", 0x200BC),
+    ("0000:01:00.0", "bar0", 0x20120),
+    ("0000:01:00.0", "bar0", 0x1182CC),
+    ("0000:01:00.0", "bar0", 0x8F2C14),
+    ("0000:01:00.0", "bar0", 0x8F2C94),
+    ("0000:01:00.0", "bar0", 0x8F2AD4),
+    ("0000:02:00.0", "bar0", 0x590),
+    ("0000:02:00.0", "bar0", 0x8AA128),
+    ("0000:02:00.0", "bar0", 0x8F1F04),
+    ("0000:02:00.0", "bar0", 0x8F1F84),
+    ("0000:04:00.0", "bar0", 0x660BC),
+    ("0000:04:00.0", "bar0", 0x66120),
+    ("0000:04:00.0", "bar0", 0x28C50),
+]
+
+
+@pytest.mark.parametrize(("address", "region", "offset"), FALL_OFF)
+def test_a_device_that_goes_is_gone_whatever_was_being_read(
+    emulated: Any, address: str, region: str, offset: int
+) -> None:
+    """All ones are neither recovery nor a mode nor a protocol that is broken, and nobody waits for them to change."""
+    emulated.control.fault(device=address, event="read", region=region, offset=offset, action="fall_off")
+    functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == address]
+    with opened(functions, admin_tools.load()) as devices:
+        (found,) = read_all(devices, 1)
+    assert isinstance(found.problem, DeviceGone)
+    assert "fallen off the bus" in found.problem.cause
+    assert found.mode is None
+
+
+class Silent(bus.Space):
+    """Registers of which some answer with all ones, while config space answers."""
+
+    def __init__(self, space: bus.Space, *offsets: int) -> None:
+        self._space = space
+        self._offsets = offsets
+        self.size = space.size
+
+    def read(self, offset: int, size: int) -> int:
+        if offset in self._offsets or not self._offsets:
+            return (1 << 8 * size) - 1
+        return self._space.read(offset, size)
+
+    def write(self, offset: int, data: int, size: int) -> None:
+        self._space.write(offset, data, size)
+
+
+@contextlib.contextmanager
+def silent(emulated: Any, address: str, *offsets: int) -> Iterator[Any]:
+    """A device whose registers, or these of them, fall silent after it was opened."""
+    (function,) = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == address]
+    with opened([function], admin_tools.load()) as (one,):
+        one.tool._device.bar0 = guard.Guarded(one.tool._guard, Silent(function.map_bar(0), *offsets))
+        yield one
+
+
+@pytest.mark.parametrize("address", ["0000:01:00.0", "0000:02:00.0", "0000:04:00.0"])
+def test_registers_that_do_not_answer_are_neither_recovery_nor_a_time_out(emulated: Any, address: str) -> None:
+    with silent(emulated, address) as one:
+        for question in (one.tool.in_recovery, one.tool.check_answers):
+            with pytest.raises(Bar0Unreadable, match="registers do not answer: 0x0 reads 0xffffffff"):
+                question()
+        assert not one.tool.boot().done
+
+
+@pytest.mark.parametrize(
+    ("address", "register"), [("0000:01:00.0", 0x1182CC), ("0000:02:00.0", 0x590), ("0000:04:00.0", 0x28C50)]
+)
+def test_all_ones_are_no_mode(emulated: Any, address: str, register: int) -> None:
+    with silent(emulated, address, register) as one, pytest.raises(Bar0Unreadable, match="0x%x reads" % register):
+        one.mode()
+
+
+def test_an_answer_without_end_ends(emulated: Any) -> None:
+    emulated.control.fault(device="0000:01:00.0", event="knob_read", action="rpc_huge")
+    with device(emulated, "0000:01:00.0") as one:
+        (found,) = read_all([one], 1)
+    assert isinstance(found.problem, DeviceGone)
+    assert "register accesses" in found.problem.cause
+    assert found.problem.seen["accesses"] >= guard.OPERATION_LIMIT_ACCESSES
 
 
 def test_nothing_of_a_device_is_kept_by_the_process(emulated: Any) -> None:
@@ -287,7 +445,7 @@ def nvidias(name: str, *arguments: Any) -> BaseException:
         ("GpuRpcTimeout", ("Timed out.",), "RpcTimeout", "did not answer: Timed out.", {}),
         ("GpuRpcTimeout", (), "RpcTimeout", "did not answer: time-out.", {}),
         ("GpuPollTimeout", ("FSP-MNOC port 0 credits",), "RpcTimeout", "did not answer", {}),
-        ("GpuPollTimeout", ("something else",), "DeviceGone", "something else", {}),
+        ("GpuPollTimeout", ("something else",), "Bar0Unreadable", "something else", {}),
         ("UnknownGpuError", ("GPU 0x1f0000a1",), "UnknownDevice", "does not know this device: GPU 0x1f0000a1", {}),
         ("BrokenGpuError", (), "Bar0Unreadable", "BAR0 does not answer", {"register": 0}),
         ("BrokenGpuErrorWithInfo", ("why",), "Bar0Unreadable", ": why.", {"register": 0}),
@@ -300,7 +458,7 @@ def nvidias(name: str, *arguments: Any) -> BaseException:
         ),
         ("GpuError", ("response too short [1, 2]",), "RpcGarbled", "breaks the protocol: response too short", {}),
         ("GpuError", ("wrong nvdm_type",), "RpcGarbled", "breaks the protocol", {}),
-        ("GpuError", ("read 0x0 = 0xbadf5040",), "DeviceGone", "a register cannot be read", {}),
+        ("GpuError", ("read 0x0 = 0xbadf5040",), "Bar0Unreadable", "a register cannot be read", {}),
     ],
 )
 def test_its_exceptions_become_ours(

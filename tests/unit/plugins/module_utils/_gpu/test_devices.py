@@ -15,11 +15,15 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors impor
     BootFailed,
     InRecovery,
     RpcFailed,
+    RpcGarbled,
+    RpcTimeout,
+    ToolFailed,
     UnknownDevice,
 )
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families import LAGUNA
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import Knob
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus
-from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone, NoDevices
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import Bar0Unreadable, DeviceGone, NoDevices
 
 ADDRESS = "0000:17:00.0"
 PM_CONTROL = 0x44
@@ -143,7 +147,7 @@ def test_boot_is_waited_for(device: Device, clock: Any) -> None:
 
 
 def test_a_device_without_a_security_processor_has_nothing_to_boot(device: Device, clock: Any) -> None:
-    device.tool.has_fsp = device.tool.booted = False
+    device.tool.has_modes = device.tool.booted = False
     device.wait_for_boot(5, clock)
     assert clock.sleeps == []
 
@@ -190,16 +194,76 @@ def test_firmware_before_ppcie(device: Device, clock: Any) -> None:
     assert Knob.PPCIE not in found.knobs
 
 
+@pytest.mark.parametrize("kind", [RpcFailed, RpcTimeout, RpcGarbled, ToolFailed])
+def test_what_is_known_stands_when_only_knobs_cannot_be_read(
+    device: Device, clock: Any, kind: type[ExplainedError]
+) -> None:
+    device.tool.active[8] = 1
+    device.tool.read_errors[6] = kind("%s: refused." % ADDRESS, "Update.", device=ADDRESS)
+    found = device.read(5, clock)
+    assert (found.mode, found.firmware, found.name, found.chip) == ("on", "booted", "H100", "GH100")
+    assert found.problem is device.tool.read_errors[6]
+    assert (found.pending, found.supported, found.knobs) == (None, (), {})
+
+
+@pytest.mark.parametrize("kind", [DeviceGone, Bar0Unreadable])
+def test_the_mode_of_a_device_that_goes_is_not_known(device: Device, clock: Any, kind: type[ExplainedError]) -> None:
+    device.tool.read_errors[6] = kind("%s: gone." % ADDRESS, "Look.", device=ADDRESS)
+    with pytest.raises(kind):
+        device.read(5, clock)
+
+
+def test_a_place_on_the_board_that_cannot_be_told_changes_nothing(fakes: Any, clock: Any) -> None:
+    class Unplaced(fakes.Tool):  # type: ignore[misc]
+        @property
+        def module_id(self) -> str:
+            raise ToolFailed("%s: asserts." % ADDRESS, "Report this.")
+
+        @module_id.setter
+        def module_id(self, _value: str) -> None:
+            pass
+
+    found = Device(fakes.Function(), Unplaced(ADDRESS, [])).read(5, clock)
+    assert (found.mode, found.module_id, found.problem) == ("off", None, None)
+    assert found.supported == ("off", "on", "devtools", "ppcie")
+
+
+def test_knobs_that_the_firmware_does_not_know(device: Device, clock: Any) -> None:
+    del device.tool.stored[34], device.tool.stored[45]
+    found = device.read(5, clock)
+    assert found.unknown_knobs == (Knob.PPCIE, Knob.OPTION_34)
+    assert found.supported == ("off",)
+
+
+def test_firmware_that_does_not_boot_on_a_device_that_does_not_answer(device: Device, clock: Any) -> None:
+    device.tool.booted = False
+    device.tool.silent = DeviceGone("%s: gone." % ADDRESS, "Look.")
+    with pytest.raises(DeviceGone):
+        device.wait_for_boot(5, clock)
+
+
+def test_what_cannot_be_read_beside_a_finding_does_not_hide_it(fakes: Any, clock: Any) -> None:
+    class Mute(fakes.Tool):  # type: ignore[misc]
+        def diagnostics(self) -> dict[str, str]:
+            raise ToolFailed("%s: asserts." % ADDRESS, "Report this.")
+
+    device = Device(fakes.Function(), Mute(ADDRESS, []))
+    device.tool.recovering = True
+    with pytest.raises(InRecovery) as caught:
+        device.wait_for_boot(5, clock)
+    assert caught.value.seen["registers"] == {}
+
+
 def test_a_switch(fakes: Any, clock: Any) -> None:
     device = Device(fakes.Function(class_code=0x068000), fakes.Tool(ADDRESS, []))
-    device.tool.family, device.tool.has_cc = "laguna", False
+    device.tool.family = LAGUNA
     device.tool.active[45] = 1
     found = device.read(5, clock)
     assert (found.kind, found.mode, found.supported) == ("nvswitch", "ppcie", ("off", "ppcie"))
 
 
 def test_a_device_that_cannot_be_asked(device: Device, clock: Any) -> None:
-    device.tool.has_fsp = device.tool.has_cc = device.tool.has_ppcie = False
+    device.tool.has_modes = False
     found = device.read(5, clock)
     assert (found.mode, found.firmware, found.supported, found.pending) == ("unsupported", "none", (), None)
 
@@ -213,7 +277,7 @@ def test_all_are_read_and_problems_stay_with_their_device(fakes: Any, clock: Any
     fine = Device(fakes.Function("d"), fakes.Tool("d", journal))
     unopened = Device(fakes.Function("e"), None, DeviceGone("e: gone.", "Look."))
     found = devices.read_all([*sick, fine, unopened], 0, clock)
-    assert [one.firmware for one in found] == ["recovery", "booting", "unknown", "booted", "unknown"]
+    assert [one.firmware for one in found] == ["recovery", "booting", "booted", "booted", "unknown"]
     assert [type(one.problem).__name__ for one in found] == [
         "InRecovery",
         "BootFailed",
@@ -221,7 +285,7 @@ def test_all_are_read_and_problems_stay_with_their_device(fakes: Any, clock: Any
         "NoneType",
         "DeviceGone",
     ]
-    assert [one.mode for one in found] == [None, None, None, "off", None]
+    assert [one.mode for one in found] == [None, None, "off", "off", None]
     assert [one.name for one in found] == ["H100", "H100", "H100", "H100", ""]
 
 
