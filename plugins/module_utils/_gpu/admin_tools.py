@@ -224,7 +224,8 @@ def _over_bus(base: Any, function: bus.Function, guard: Guard) -> Any:
             return Guarded(guard, function.config)
 
         def _init_bars(self) -> None:
-            self.bars = [tuple(span) for span in function.bars()]
+            function.map_bar(0)  # the tool takes the first BAR that has an address for BAR0
+            self.bars = [tuple(span[:3]) for span in function.bars()]
             self.bars += [(0, 0, False)] * (2 - len(self.bars))  # the tool names BAR1, but never needs it
 
         def _map_bar(self, bar_num: int, bar_size: Optional[int] = None) -> bus.Space:

@@ -51,11 +51,15 @@ def parse_address(text: str) -> str:
 
 
 class BarSpan(NamedTuple):
-    """One memory BAR: address in bytes as the host programmed it, size in bytes, 64-bit or not."""
+    """One memory BAR: address in bytes as the host programmed it, size in bytes, 64-bit or not, number of its register.
+
+    A 64-bit BAR takes two registers, so BAR0 may be followed by BAR2.
+    """
 
     start: int
     size: int
     is_64bit: bool
+    number: int
 
 
 class Space:
@@ -121,11 +125,11 @@ class Function:
         raise NotImplementedError
 
     def bars(self) -> Sequence[BarSpan]:
-        """The memory BARs in order."""
+        """The memory BARs that have an address, in order."""
         raise NotImplementedError
 
-    def map_bar(self, index: int) -> Space:
-        """The registers behind the index-th memory BAR."""
+    def map_bar(self, number: int) -> Space:
+        """The registers behind the BAR of that number. Raises Bar0Unreadable, also for one without an address."""
         raise NotImplementedError
 
     def reset_method(self) -> Optional[str]:

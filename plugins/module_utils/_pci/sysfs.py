@@ -17,6 +17,7 @@ from .errors import Bar0Unreadable, DeviceGone, ResetFailed, ResetUnavailable
 # include/linux/ioport.h, as printed in the third column of a ``resource`` file
 IORESOURCE_MEM = 0x200
 IORESOURCE_MEM_64 = 0x100000
+IORESOURCE_UNSET = 0x20000000  # no address has been given to it
 
 # For the lock and what is kept beside it: below /run, which is emptied at boot and where only root may create files. A
 # pod of the GPU Operator sees this folder of the host and no other, so all programs on a host meet here.
@@ -87,25 +88,29 @@ class SysfsFunction(bus.Function):
         return self._config
 
     def bars(self) -> Sequence[bus.BarSpan]:
-        """The memory BARs in order, as the kernel's ``resource`` file lists them."""
-        return [span for _index, span in self._resources()]
+        """The memory BARs that have an address, as the kernel's ``resource`` file lists them."""
+        lines = _text(self.path / "resource").splitlines()[:6]
+        spans = [_span(number, line) for number, line in enumerate(lines)]
+        return [span for span in spans if span is not None]
 
-    def map_bar(self, index: int) -> bus.Space:
-        """The index-th memory BAR, mapped. Raises Bar0Unreadable."""
-        if index not in self._bars:
-            self._bars[index] = self._map(index)
-        return self._bars[index]
+    def map_bar(self, number: int) -> bus.Space:
+        """The BAR of that number, mapped. Raises Bar0Unreadable."""
+        if number not in self._bars:
+            self._bars[number] = self._map(number)
+        return self._bars[number]
 
-    def _map(self, index: int) -> _BarMap:
-        resource, span = self._resources()[index]
+    def _map(self, number: int) -> _BarMap:
+        span = next((span for span in self.bars() if span.number == number), None)
+        if span is None:
+            raise no_bar(self.address, number)
         try:
-            return _BarMap(self.path / ("resource%d" % resource), min(span.size, 32 << 20))
+            return _BarMap(self.path / ("resource%d" % number), min(span.size, 32 << 20))
         except OSError as error:
             lockdown = _text(self.root / "sys/kernel/security/lockdown")
             locked = bool(lockdown) and "[none]" not in lockdown
             raise Bar0Unreadable(
                 "%s: BAR%d cannot be mapped: %s%s."
-                % (self.address, index, errno_words(error), ", kernel lockdown is %s" % lockdown if locked else ""),
+                % (self.address, number, errno_words(error), ", kernel lockdown is %s" % lockdown if locked else ""),
                 "Kernel lockdown (Secure Boot) forbids access to device registers: boot without it to change modes."
                 if locked
                 else "Run as root, in a container with /sys writable and no security profile that forbids it.",
@@ -113,14 +118,6 @@ class SysfsFunction(bus.Function):
                 errno=error.errno,
                 lockdown=lockdown,
             ) from error
-
-    def _resources(self) -> list[tuple[int, bus.BarSpan]]:
-        found = []
-        for index, line in enumerate(_text(self.path / "resource").splitlines()[:6]):
-            start, end, flags = (int(word, 16) for word in line.split()[:3])
-            if flags & IORESOURCE_MEM and end:
-                found.append((index, bus.BarSpan(start, end - start + 1, bool(flags & IORESOURCE_MEM_64))))
-        return found
 
     def reset_method(self) -> Optional[str]:
         """The kernel's list of methods ('flr bus'); 'unnamed' from kernels that have no such list.
@@ -182,6 +179,18 @@ class SysfsFunction(bus.Function):
         return int(os.path.basename(os.readlink(link))) if link.is_symlink() else None
 
 
+def no_bar(address: str, number: int) -> ExplainedError:
+    """The error for a device whose registers have no place in the host's memory."""
+    return Bar0Unreadable(
+        "%s: BAR%d has no address: the host found no room for it, so the device's registers cannot be reached."
+        % (address, number),
+        "Switch on decoding above 4 GiB in the firmware's set-up, or boot with pci=realloc; the kernel's log has the "
+        "reason (dmesg, BAR %d)." % number,
+        device=address,
+        bar=number,
+    )
+
+
 def no_reset_method(address: str) -> ExplainedError:
     """The error for a device that nothing can reset."""
     return ResetUnavailable(
@@ -238,7 +247,13 @@ class _ConfigFile(bus.Space):
             os.pwrite(self._descriptor, data.to_bytes(size, "little"), offset)
         except OSError as error:
             if error.errno != errno.EPERM:
-                raise
+                raise DeviceGone(
+                    "%s: config space cannot be written at 0x%x: %s." % (self._name, offset, errno_words(error)),
+                    "Look for PCIe errors in the kernel's log; power-cycle the host.",
+                    device=self._name,
+                    register=offset,
+                    errno=error.errno,
+                ) from error
             raise NotPermitted(
                 "%s: config space cannot be written at 0x%x: %s." % (self._name, offset, errno_words(error)),
                 "Kernel lockdown (Secure Boot) forbids it: boot without lockdown to change modes.",
@@ -273,6 +288,16 @@ class _BarMap(bus.Space):
             view.release()
         self._views.clear()
         self._map.close()
+
+
+def _span(number: int, line: str) -> Optional[bus.BarSpan]:
+    try:
+        start, end, flags = (int(word, 16) for word in line.split()[:3])
+    except ValueError:
+        return None
+    if not flags & IORESOURCE_MEM or flags & IORESOURCE_UNSET or not start:
+        return None
+    return bus.BarSpan(start, end - start + 1, bool(flags & IORESOURCE_MEM_64), number)
 
 
 def _text(path: Path) -> str:

@@ -23,7 +23,7 @@ from .._core.errors import ExplainedError, InvalidRequest, NotPermitted, errno_w
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from . import bus
 from .errors import Bar0Unreadable, DeviceBusy, DeviceGone
-from .sysfs import no_reset_method, reset_refused
+from .sysfs import no_bar, no_reset_method, reset_refused
 
 VERSION = 1
 DEVICE_GET_INFO = 4
@@ -148,20 +148,24 @@ class VfioUserFunction(bus.Function):
         return self._config
 
     def bars(self) -> Sequence[bus.BarSpan]:
-        """The memory BARs in order, with the addresses that config space holds."""
-        spans = []
-        for index, size in self._bars:
-            register = BAR_REGISTERS + 4 * index
-            low = self.config.read32(register)
-            is_64bit = low & BAR_TYPE == BAR_IS_64BIT
-            high = self.config.read32(register + 4) if is_64bit and index < REGION_COUNT_OF_BARS - 1 else 0
-            spans.append(bus.BarSpan(high << 32 | low & ~0xF, size, is_64bit))
-        return spans
+        """The memory BARs that have an address, as config space tells."""
+        spans = [self._span(number, size) for number, size in self._bars]
+        return [span for span in spans if span.start]
 
-    def map_bar(self, index: int) -> bus.Space:
-        """The index-th memory BAR."""
-        region, size = self._bars[index]
-        return _Region(self._connected(), region, size)
+    def _span(self, number: int, size: int) -> bus.BarSpan:
+        register = BAR_REGISTERS + 4 * number
+        low = self.config.read32(register)
+        is_64bit = low & BAR_TYPE == BAR_IS_64BIT
+        high = self.config.read32(register + 4) if is_64bit and number < REGION_COUNT_OF_BARS - 1 else 0
+        return bus.BarSpan(high << 32 | low & ~0xF, size, is_64bit, number)
+
+    def map_bar(self, number: int) -> bus.Space:
+        """The BAR of that number. Raises Bar0Unreadable."""
+        connection = self._connected()
+        for span in self.bars():
+            if span.number == number:
+                return _Region(connection, number, span.size)
+        raise no_bar(self.address, number)
 
     def _connected(self) -> Connection:
         if self._connection is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator.launch import launch
 
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import admin_tools
@@ -307,6 +308,20 @@ def test_a_newer_tool_reads_what_is_known(emulated: Any, tmp_path: Path) -> None
     functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == "0000:01:00.0"]
     with opened(functions, tools) as devices:
         assert [one.mode for one in read_all(devices, 1)] == ["off"]
+
+
+def test_bar1_is_not_taken_for_a_bar0_without_an_address() -> None:
+    """NVIDIA's tool takes the first memory BAR that has an address for BAR0."""
+    node = {"devices": [{"address": ADDRESS, "model": "h100-sxm", "unassigned_bars": [0]}]}
+    with launch(node) as running, opened(VfioUserBus(str(running.sockets)).find(), admin_tools.load()) as (one,):
+        assert isinstance(one.problem, Bar0Unreadable)
+        assert "%s: BAR0 has no address" % ADDRESS in one.problem.cause
+
+
+def test_bar1_is_not_needed() -> None:
+    node = {"devices": [{"address": ADDRESS, "model": "h100-sxm", "unassigned_bars": [1]}]}
+    with launch(node) as running, opened(VfioUserBus(str(running.sockets)).find(), admin_tools.load()) as devices:
+        assert [found.mode for found in read_all(devices, 1)] == ["off"]
 
 
 # --- devices that go while they are read ------------------------------------------------------------------------------

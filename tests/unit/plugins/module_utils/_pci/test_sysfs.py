@@ -124,7 +124,7 @@ def test_another_failure_to_write_config_space_is_not_hidden(host: Any) -> None:
     folder = host.device()
     (folder / "config").unlink()
     os.symlink("/dev/full", folder / "config")
-    with opened(host) as function, pytest.raises(OSError, match="No space left"):
+    with opened(host) as function, pytest.raises(DeviceGone, match="cannot be written at 0x4: ENOSPC"):
         function.config.write16(0x04, 0x6)
 
 
@@ -154,7 +154,7 @@ def test_a_device_that_is_gone(host: Any) -> None:
 def test_memory_bars_are_listed_and_io_is_passed_over(host: Any) -> None:
     host.device(bar0_bytes=8192)
     with opened(host) as function:
-        assert function.bars() == [BarSpan(0x2000000000, 8192, True), BarSpan(0x2010000000, 0x10000000, True)]
+        assert function.bars() == [BarSpan(0x2000000000, 8192, True, 0), BarSpan(0x2010000000, 0x10000000, True, 2)]
 
 
 def test_registers_behind_bar0_are_read_and_written(host: Any) -> None:
@@ -168,14 +168,37 @@ def test_registers_behind_bar0_are_read_and_written(host: Any) -> None:
     assert (folder / "resource0").read_bytes()[0x100:0x104] == b"\xa1\x00\x00\x18"
 
 
-def test_the_second_memory_bar_has_the_kernels_number(host: Any) -> None:
+def test_a_bar_has_the_kernels_number(host: Any) -> None:
     folder = host.device()
     (folder / "resource2").write_bytes(b"")
     os.truncate(folder / "resource2", 0x10000000)
     with opened(host) as function:
-        function.map_bar(1).write32(4, 7)
+        function.map_bar(2).write32(4, 7)
     with (folder / "resource2").open("rb") as file:
         assert file.read(8) == b"\x00\x00\x00\x00\x07\x00\x00\x00"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0x0000000000000000 0x0000000000000000 0x0000000000000000",
+        "0x0000000000000000 0x0000000000ffffff 0x000000002014220c",  # the kernel found no room for it
+        "0x0000002000000000 0x0000002000ffffff 0x000000002014220c",
+        "0x000000000000e000 0x000000000000e07f 0x0000000000040101",  # input and output
+        "nothing that could be read",
+    ],
+)
+def test_bar0_without_an_address_is_told_and_no_other_taken_for_it(host: Any, line: str) -> None:
+    folder = host.device()
+    others = (folder / "resource").read_text().splitlines()[1:]
+    (folder / "resource").write_text("\n".join([line, *others]) + "\n")
+    with opened(host) as function:
+        assert [span.number for span in function.bars()] == [2]
+        with pytest.raises(Bar0Unreadable) as caught:
+            function.map_bar(0)
+    assert "0000:17:00.0: BAR0 has no address" in caught.value.cause
+    assert "above 4 GiB" in caught.value.remedy
+    assert caught.value.seen == {"device": "0000:17:00.0", "bar": 0}
 
 
 @pytest.mark.parametrize(
