@@ -25,6 +25,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors impor
     UnknownDevice,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.use import Claims
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 ADDRESS = "0000:17:00.0"
@@ -160,7 +161,7 @@ def test_the_tools_log_lines_go_nowhere(capfd: pytest.CaptureFixture[str], monke
 @contextlib.contextmanager
 def device(emulated: Any, address: str) -> Iterator[Any]:
     functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == address]
-    with opened(functions, admin_tools.load()) as (one,):
+    with opened(functions, admin_tools.load(), Claims()) as (one,):
         yield one
 
 
@@ -224,7 +225,7 @@ def test_blackwells_firewall_means_that_it_boots(emulated: Any, address: str) ->
 
 def test_two_chips_at_once_keep_their_registers_apart(emulated: Any) -> None:
     functions = VfioUserBus(str(emulated.sockets)).find()
-    with opened(functions, admin_tools.load()) as devices:
+    with opened(functions, admin_tools.load(), Claims()) as devices:
         registers = {
             one.address: one.tool.boot().register for one in devices if one.problem is None and one.tool.has_fsp
         }

@@ -20,6 +20,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors impor
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import Knob
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone, NoDevices
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.use import Claims
 
 ADDRESS = "0000:17:00.0"
 PM_CONTROL = 0x44
@@ -51,7 +52,7 @@ def device(fakes: Any) -> Device:
 
 def test_a_device_that_is_awake_is_left_alone(fakes: Any, clock: Any) -> None:
     function = fakes.Function()
-    with devices.opened([function], Tools(fakes), clock) as (one,):
+    with devices.opened([function], Tools(fakes), Claims(), clock) as (one,):
         assert function.is_open
         assert (one.address, one.kind, one.problem) == (ADDRESS, "gpu", None)
     assert not function.is_open
@@ -63,7 +64,7 @@ def test_a_sleeping_device_is_woken_and_sleeps_again(fakes: Any, clock: Any) -> 
     function = fakes.Function(pm_state=0x0103)
     function.power = "auto"
     tools = Tools(fakes)
-    with devices.opened([function], tools, clock):
+    with devices.opened([function], tools, Claims(), clock):
         assert tools.seen == [(0, "on")]
         assert clock.sleeps == [devices.WAKE_S]
         function.memory.data[PM_CONTROL] |= 0x80  # something else in the register changed meanwhile
@@ -74,14 +75,14 @@ def test_a_sleeping_device_is_woken_and_sleeps_again(fakes: Any, clock: Any) -> 
 def test_memory_decoding_is_put_back_and_nothing_beside_it(fakes: Any) -> None:
     function = fakes.Function()
     function.memory.data[4] = 0x00
-    with devices.opened([function], Tools(fakes)):
+    with devices.opened([function], Tools(fakes), Claims()):
         function.memory.data[4] = 0x06  # whoever maps BAR0 switches it on
     assert function.memory.data[4] == 0x04
 
 
 def test_nothing_is_put_back_to_a_device_that_died(fakes: Any) -> None:
     function = fakes.Function(pm_state=0x0003)
-    with devices.opened([function], Tools(fakes)):
+    with devices.opened([function], Tools(fakes), Claims()):
         function.memory.data[:] = b"\xff" * 4096
         function.memory.written.clear()
     assert function.memory.written == []
@@ -90,7 +91,7 @@ def test_nothing_is_put_back_to_a_device_that_died(fakes: Any) -> None:
 def test_a_function_without_power_management(fakes: Any) -> None:
     function = fakes.Function()
     function.memory.data[0x34] = 0
-    with devices.opened([function], Tools(fakes)) as (one,):
+    with devices.opened([function], Tools(fakes), Claims()) as (one,):
         assert one.problem is None
 
 
@@ -98,7 +99,7 @@ def test_a_device_that_fell_off_the_bus(fakes: Any) -> None:
     function = fakes.Function()
     function.power = "auto"
     function.memory.data[:] = b"\xff" * 4096
-    with devices.opened([function], Tools(fakes)) as (one,):
+    with devices.opened([function], Tools(fakes), Claims()) as (one,):
         assert isinstance(one.problem, DeviceGone)
         assert "fallen off the bus: config space at 0xf0 reads 0xffff" in one.problem.cause
         assert one.problem.seen == {"device": ADDRESS, "register": 0xF0, "value": 0xFFFF}
@@ -111,14 +112,14 @@ def test_a_device_that_fell_off_the_bus(fakes: Any) -> None:
 def test_a_device_that_cannot_be_opened_does_not_stop_the_others(fakes: Any) -> None:
     gone, fine = fakes.Function("0000:17:00.0"), fakes.Function("0000:3b:00.0")
     gone.open_error = DeviceGone("Gone.", "Look.")
-    with devices.opened([gone, fine], Tools(fakes)) as both:
+    with devices.opened([gone, fine], Tools(fakes), Claims()) as both:
         assert [one.problem for one in both] == [gone.open_error, None]
 
 
 def test_a_device_that_the_tool_does_not_know(fakes: Any) -> None:
     function = fakes.Function()
     error = UnknownDevice("Unknown.", "Leave it out.")
-    with devices.opened([function], Tools(fakes, error)) as (one,):
+    with devices.opened([function], Tools(fakes, error), Claims()) as (one,):
         assert one.problem is error
 
 
@@ -127,7 +128,7 @@ def test_functions_of_other_makers_are_passed_over_but_not_silent_ones(fakes: An
     other.vendor_id = 0x8086
     silent.vendor_id, silent.class_code = 0xFFFF, 0xFFFFFF
     silent.memory.data[:] = b"\xff" * 4096
-    with devices.opened([other, audio, silent], Tools(fakes)) as found:
+    with devices.opened([other, audio, silent], Tools(fakes), Claims()) as found:
         assert [one.address for one in found] == ["c"]
         assert isinstance(found[0].problem, DeviceGone)
 
@@ -245,7 +246,7 @@ def test_putting_back_survives_a_device_that_cannot_be_reached(fakes: Any) -> No
 
     function = fakes.Function()
     function.memory = Dead(function.memory.data)
-    with devices.opened([function], Tools(fakes)) as (one,):
+    with devices.opened([function], Tools(fakes), Claims()) as (one,):
         assert one.problem is None
         function.memory.alive = False
     assert not function.is_open
