@@ -27,7 +27,7 @@ from .._core.errors import ExplainedError, NotPermitted, errno_words, raise_all
 from . import driver_use, vfio
 from .bus import Function
 from .errors import DeviceBusy
-from .processes import Processes, Wanted, device_number, look
+from .processes import Processes, Wanted, look
 
 VFIO_DRIVERS = vfio.DRIVERS
 
@@ -190,7 +190,9 @@ class Claims:
                     holders.append(Holder(function.address, 0, "", "vfio group %s is open" % group.name))
                     return
                 refusal = error
-        if blind or _enable_count(function) is None:
+        # Not claimed, but free where everybody who could hold it was seen and the kernel counts nobody.
+        seen_all = not blind and (group is not None or _character_devices(function))
+        if not seen_all or _enable_count(function) is None:
             doubts.append(_unseen(function, group, refusal, blind))
 
 
@@ -205,8 +207,8 @@ def _processes_with(functions: Sequence[Function], root: Path) -> Processes:
 
 def _add_files(function: Function, root: Path, wanted: Wanted) -> None:
     """The files through which a process can hold a function."""
-    number = function.iommu_group()
-    group = vfio.group(root, number) if number is not None else None
+    iommu_group = function.iommu_group()
+    group = vfio.group(root, iommu_group) if iommu_group is not None else None
     if group is not None:
         key = function.address, "/dev/vfio/%s" % group.name
         wanted.add_file(group.path, key)
@@ -218,12 +220,8 @@ def _add_files(function: Function, root: Path, wanted: Wanted) -> None:
     real = Path(os.path.realpath(device))
     for name in ("config", *("resource%d%s" % (number, kind) for number in range(6) for kind in ("", "_wc"))):
         wanted.add_file(real / name, (function.address, "/" + os.path.relpath(real / name, os.path.realpath(root))))
-    for node in sorted((real / "vfio-dev").glob("*")):
-        key = function.address, "/dev/vfio/devices/%s" % node.name
-        wanted.add_file(root / "dev/vfio/devices" / node.name, key)
-        own = device_number(node / "dev")
-        if own is not None:
-            wanted.add_device(own, key)
+    for name, number in vfio.character_devices(real).items():
+        wanted.add_device(number, (function.address, "/dev/vfio/devices/%s" % name))
     if function.driver() not in (None, *VFIO_DRIVERS):
         driver_use.add_files(function, root, wanted)
 
@@ -245,6 +243,11 @@ def _enable_count(function: Function) -> Optional[int]:
         return None
 
 
+def _character_devices(function: Function) -> dict[str, int]:
+    path = function.sysfs_path()
+    return vfio.character_devices(path) if path is not None else {}
+
+
 def _device_open(function: Function) -> list[Holder]:
     count = _enable_count(function)
     return [Holder(function.address, 0, "", "its vfio device is open")] if count else []
@@ -264,7 +267,7 @@ def _enabled_without_driver(function: Function) -> list[Doubt]:
 
 def _unseen(function: Function, group: Optional[vfio.Group], refusal: Optional[OSError], blind: str) -> Doubt:
     if group is None:
-        why = "the kernel shows no vfio group of it that could be opened"
+        why = "no vfio group of it that could be opened is known"
     else:
         why = "the vfio group %s cannot be opened%s" % (group.name, ": %s" % errno_words(refusal) if refusal else "")
     return Doubt(

@@ -43,6 +43,12 @@ def group(root: Path, iommu_group: int) -> Optional[Group]:
     return None
 
 
+def character_devices(device: Path) -> dict[str, int]:
+    """The device's own files in /dev/vfio/devices, name to number; none on kernels that have groups only."""
+    numbers = {node.name: device_number(node / "dev") for node in sorted((device / "vfio-dev").glob("*"))}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
 class Opener:
     """Opens groups. Both return a descriptor; raise OSError: EBUSY when another process has it."""
 

@@ -30,6 +30,8 @@ from ansible_collections.confidential.gpu.plugins.module_utils._pci.processes im
 
 # No deadline: other work on the machine is no failure. No database: nothing is left in the working directory.
 settings.register_profile("plain", deadline=None, database=None)
+# For a long look: pytest --hypothesis-profile=long
+settings.register_profile("long", deadline=None, database=None, max_examples=100_000)
 settings.load_profile("plain")
 
 ADDRESS = "0000:17:00.0"

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError, NotPermitted
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import devices
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Device
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
@@ -20,7 +21,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors impor
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import Knob
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone, NoDevices
-from ansible_collections.confidential.gpu.plugins.module_utils._pci.use import Claims
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.use import Claims, Holder, Use
 
 ADDRESS = "0000:17:00.0"
 PM_CONTROL = 0x44
@@ -86,6 +87,45 @@ def test_nothing_is_put_back_to_a_device_that_died(fakes: Any) -> None:
         function.memory.data[:] = b"\xff" * 4096
         function.memory.written.clear()
     assert function.memory.written == []
+
+
+class Guests(Claims):
+    """Somebody uses the devices by the time that all is put back."""
+
+    def take(self, functions: Any) -> dict[str, Use]:
+        holder = Holder(ADDRESS, 4711, "qemu-system-x86", "/dev/vfio/27")
+        return {function.address: Use(function.address, (holder,)) for function in functions}
+
+
+def test_nothing_is_put_back_to_a_device_that_somebody_took(fakes: Any) -> None:
+    function = fakes.Function(pm_state=0x0003)
+    function.power = "auto"
+    function.memory.data[4] = 0x00
+    with devices.opened([function], Tools(fakes), Guests()):
+        function.memory.data[4] = 0x06
+        function.memory.written.clear()
+    assert function.memory.written == []
+    assert function.powers == ["on"]
+    assert not function.is_open
+
+
+@pytest.mark.parametrize("error", [None, DeviceGone("Gone.", "Look.")])
+def test_what_cannot_be_put_back_changes_nothing_else(fakes: Any, error: ExplainedError | None) -> None:
+    """It hides no error, fails no run that succeeded, and keeps nothing else from being put back."""
+    function, other = fakes.Function(pm_state=0x0003), fakes.Function("0000:3b:00.0")
+    function.power = other.power = "auto"
+    expected = pytest.raises(DeviceGone, match="Gone") if error else contextlib.nullcontext()
+    with expected, devices.opened([function, other], Tools(fakes), Claims()):
+        function.set_power_control = refuse
+        if error:
+            raise error
+    assert function.memory.read16(PM_CONTROL) & 3 == 3
+    assert other.power == "auto"
+    assert not other.is_open
+
+
+def refuse(_setting: str) -> None:
+    raise NotPermitted("No.", "Be root.")
 
 
 def test_a_function_without_power_management(fakes: Any) -> None:

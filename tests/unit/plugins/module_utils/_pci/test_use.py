@@ -111,13 +111,11 @@ def test_a_group_is_held_for_every_device_in_it(host: Any) -> None:
     assert [holder.address for holder in holders(host)] == [ADDRESS, SOUND]
 
 
-@pytest.mark.parametrize("by_number", [False, True])
-def test_a_virtual_machine_has_the_character_device_open(host: Any, by_number: bool) -> None:
+def test_a_virtual_machine_has_the_character_device_open(host: Any) -> None:
     folder = host.device(driver="vfio-pci", group=27)
     (folder / "vfio-dev/vfio3").mkdir(parents=True)
-    host.write("dev/vfio/devices/vfio3", "")
     (folder / "vfio-dev/vfio3/dev").write_text(NULL_NUMBER)
-    host.process(4711, "qemu-system-x86", "/dev/null" if by_number else "/dev/vfio/devices/vfio3")
+    host.process(4711, "qemu-system-x86", "/dev/null")
     assert [holder.file for holder in holders(host)] == ["/dev/vfio/devices/vfio3"]
 
 
@@ -287,8 +285,19 @@ def test_a_group_that_may_not_be_opened(host: Any) -> None:
     assert "the vfio group 27 cannot be opened: EISDIR" in str(found.error())
 
 
+def test_a_kernel_without_groups(host: Any) -> None:
+    folder = host.device(driver="vfio-pci", group=27, group_file=False)
+    assert use(host).state == UNKNOWN, "nothing to look for"
+    (folder / "vfio-dev/vfio3").mkdir(parents=True)
+    (folder / "vfio-dev/vfio3/dev").write_text(NULL_NUMBER)
+    assert use(host).state == FREE
+    host.process(4711, "qemu-system-x86", "/dev/null")
+    assert use(host).state == USED
+
+
 def test_where_every_process_is_seen_that_and_the_kernels_count_are_enough(host: Any) -> None:
     host.device(driver="vfio-pci", group=27, group_file=False)
+    in_class(host, 27)
     assert use(host, Kernel(errno.EPERM)).state == FREE
     host.device(OTHER, driver="vfio-pci", group=28, group_file=False, enable=None)
     in_class(host, 28)
