@@ -118,8 +118,14 @@ devices:
       type: list
       elements: dict
       sample: [{address: "0000:17:00.0", pid: 4711, command: qemu-system-x86, file: /dev/vfio/27}]
+    use:
+      description:
+        - V(free), V(used), or V(unknown) when it cannot be told from here whether somebody uses the device; then it is
+          not touched either, and RV(devices[].problem) says what would tell.
+      type: str
+      sample: free
     in_use:
-      description: Whether somebody uses the device.
+      description: Whether somebody is known to use the device.
       type: bool
       sample: false
     problem:

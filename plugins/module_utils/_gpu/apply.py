@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Collection, Mapping, Sequence
+from typing import Callable, Collection, Mapping, Sequence
 
 from .._core.errors import ExplainedError, VerifyMismatch, raise_all
 from .._core.parallel import each
@@ -36,7 +36,10 @@ class Done:
 
 
 class Change:
-    """One plan and the open devices that it is for."""
+    """One plan and the open devices that it is for.
+
+    ``taken`` tells which devices are no longer free: asked before anything is put back, because these are others'.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,9 @@ class Change:
         unproven: Unproven,
         boot_timeout_s: float,
         clock: Clock = SYSTEM_CLOCK,
+        taken: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        self._taken = taken
         self._plans = [device for device in plan.devices if device.is_change]
         self._devices = devices
         self._unproven = unproven
@@ -91,8 +96,9 @@ class Change:
             tool.write_knob(write.knob, write.after)
         done.seconds["stage"] = self._clock.now() - start
 
-    def roll_back(self, in_use: Collection[str] = ()) -> str:
-        """Put every staged knob back, newest first, and say so in a sentence; devices in use are left alone."""
+    def roll_back(self) -> str:
+        """Put every staged knob back, newest first, and say so in a sentence; devices that are taken are left alone."""
+        in_use = self._taken()
         touched = [plan for plan in self._plans if self._written[plan.address]]
         outcomes = each([plan for plan in touched if plan.address not in in_use], self._roll_back)
         back = ["%s: %s" % (o.item.address, ", ".join(o.answer)) for o in outcomes if o.answer]

@@ -8,7 +8,6 @@ in-band permission and the way to reset, of all devices.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence
 
@@ -16,9 +15,9 @@ from .._core import lock
 from .._core.errors import ExplainedError, InvalidRequest, raise_all
 from .._core.parallel import each
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
-from .._pci import holders
 from .._pci.bus import Bus, Function, parse_address
 from .._pci.errors import DeviceBusy
+from .._pci.use import FREE, Claims, refuse_unless_free
 from . import admin_tools
 from .apply import Change
 from .devices import Device, Found, none_found, opened, read_all
@@ -111,32 +110,66 @@ class ModeChange:
         chosen = choose(present, self._request.devices, self._bus.name)
         wait_s = self._request.busy_timeout_s if self._request.busy == WAIT else 0
         deadline = self._clock.now() + wait_s
-        with lock.held(self._bus.lock_path(), wait_s, self._clock), contextlib.ExitStack() as undo:
-            for function in present:
-                undo.callback(function.close)  # some are opened only to see whether they are free
-            self._wait_until_free(chosen, deadline - self._clock.now())
-            claim = undo.enter_context(contextlib.ExitStack())
-            claim.enter_context(holders.claim(chosen, self._root))
-            with opened(chosen, tools, self._clock) as devices:
-                self._check_kind(devices)
-                plan = self._make_plan(devices)
-                self._check_fabric(plan, [one for one in present if one not in chosen], tools)
-                by_address = {device.address: device for device in devices}
-                change = Change(plan, by_address, self._unproven, self._request.boot_timeout_s, self._clock)
-                change.check()
-                self._change = change
-                if plan.is_change and not only_plan:
-                    self._pass_gate(plan, chosen, by_address, claim)
-                    change.stage()
-                    self._still_free(change, chosen)
-                    change.reset()
+        with lock.held(self._bus.lock_path(), wait_s, self._clock), Claims(self._root) as claims:
+            try:
+                self._wait_until_free(claims, chosen, deadline - self._clock.now())
+                self._change_devices(claims, tools, present, chosen, only_plan)
+            finally:
+                for function in present:
+                    function.close()  # some are opened only to see whether they are free
 
-    def _wait_until_free(self, functions: Sequence[Function], wait_s: float) -> None:
-        """Return when nobody uses the functions. Raises DeviceBusy after ``wait_s`` seconds."""
+    def _change_devices(
+        self,
+        claims: Claims,
+        tools: admin_tools.AdminTools,
+        present: Sequence[Function],
+        chosen: Sequence[Function],
+        only_plan: bool,
+    ) -> None:
+        with opened(chosen, tools, claims, self._clock) as devices:
+            self._check_kind(devices)
+            plan = self._make_plan(devices)
+            self._check_fabric(claims, plan, [one for one in present if one not in chosen], tools)
+            self._prepare(plan, devices, claims).check()
+            if only_plan or not plan.is_change:
+                return
+            if self._gate is None:
+                self._carry_out(claims, chosen)
+                return
+        self._pass_gate(self._gate, plan, claims, chosen)
+        with opened(chosen, tools, claims, self._clock) as devices:
+            outcomes = each(devices, lambda device: _unchanged(device, self._found_of(device.address)))
+            raise_all([outcome.error for outcome in outcomes if outcome.error is not None])
+            self._prepare(plan, devices, claims)
+            self._carry_out(claims, chosen)
+
+    def _prepare(self, plan: Plan, devices: Sequence[Device], claims: Claims) -> Change:
+        def taken() -> list[str]:
+            uses = claims.take([device.function for device in devices])
+            return [address for address, use in uses.items() if use.state != FREE]
+
+        by_address = {device.address: device for device in devices}
+        self._change = Change(plan, by_address, self._unproven, self._request.boot_timeout_s, self._clock, taken)
+        return self._change
+
+    def _carry_out(self, claims: Claims, functions: Sequence[Function]) -> None:
+        change = self._change
+        if change is None:
+            raise RuntimeError("there is nothing to carry out")
+        change.stage()
+        try:  # a virtual machine may have started while knobs were staged
+            refuse_unless_free(claims.take(functions))
+        except ExplainedError as error:
+            error.state = change.roll_back()
+            raise
+        change.reset()
+
+    def _wait_until_free(self, claims: Claims, functions: Sequence[Function], wait_s: float) -> None:
+        """Return when nobody uses the functions. Raises DeviceBusy after ``wait_s`` seconds; NotPermitted."""
         seen: list[ExplainedError] = []
 
         def free() -> bool:
-            seen[:] = self._busy(functions)
+            seen[:] = self._busy(claims, functions)
             return not seen
 
         try:
@@ -144,10 +177,12 @@ class ModeChange:
         except TimeoutError:
             raise_all(seen)
 
-    def _busy(self, functions: Sequence[Function]) -> list[ExplainedError]:
-        held = holders.find(functions, self._root)
-        if held:
-            return [holders.busy(held)]
+    def _busy(self, claims: Claims, functions: Sequence[Function]) -> list[ExplainedError]:
+        """Who uses them. Raises NotPermitted where it is not known: waiting would not tell."""
+        try:
+            refuse_unless_free(claims.take(functions))
+        except DeviceBusy as error:
+            return [error]
         outcomes = each(functions, lambda function: function.open())
         return [outcome.error for outcome in outcomes if isinstance(outcome.error, DeviceBusy)]
 
@@ -169,45 +204,29 @@ class ModeChange:
         self._plan = make(self._found, wanted, self._request.reset, self._unproven.modes())
         return self._plan
 
-    def _check_fabric(self, plan: Plan, others: Sequence[Function], tools: admin_tools.AdminTools) -> None:
+    def _check_fabric(
+        self, claims: Claims, plan: Plan, others: Sequence[Function], tools: admin_tools.AdminTools
+    ) -> None:
         """A change of ppcie concerns the devices that were not chosen, too: they are read, if nobody uses them."""
         if not plan.moves_ppcie:
             return
-        raise_all(self._busy(others))
-        with opened(others, tools, self._clock) as devices:
+        raise_all(self._busy(claims, others))
+        with opened(others, tools, claims, self._clock) as devices:
             found = read_all(devices, self._request.boot_timeout_s, self._clock)
             check_fabric(plan, [*self._found, *found])
 
-    def _pass_gate(
-        self,
-        plan: Plan,
-        functions: Sequence[Function],
-        devices: Mapping[str, Device],
-        claim: contextlib.ExitStack,
-    ) -> None:
-        """Wait until the first write is allowed, then look again: time has passed since holders and modes were read.
+    def _pass_gate(self, gate: Gate, plan: Plan, claims: Claims, functions: Sequence[Function]) -> None:
+        """Wait until the first write is allowed, then ask again who uses the devices: time has passed.
 
-        Nothing is claimed meanwhile: whoever is asked to let go of the devices may have to unbind them, and a group
-        that was taken apart and made anew is another one.
+        Nothing is open or claimed meanwhile: whoever is asked to let go of the devices may have to unbind them, and a
+        group that was taken apart and made anew is another one.
         """
-        if self._gate is None:
-            return
-        claim.close()
-        self._gate.wait({"devices": [described(found) for found in self._found], "plan": plan.steps()})
-        claim.enter_context(holders.claim(functions, self._root))
-        held = holders.find(functions, self._root)
-        if held:
-            raise holders.busy(held)
-        outcomes = each(plan.devices, lambda one: _unchanged(devices[one.address], one.found))
-        raise_all([outcome.error for outcome in outcomes if outcome.error is not None])
+        claims.release()
+        gate.wait({"devices": [described(found) for found in self._found], "plan": plan.steps()})
+        refuse_unless_free(claims.take(functions))
 
-    def _still_free(self, change: Change, functions: Sequence[Function]) -> None:
-        """Look again right before the reset: a virtual machine may have started while knobs were staged."""
-        held = holders.find(functions, self._root)
-        if held:
-            error = holders.busy(held)
-            error.state = change.roll_back(in_use={holder.address for holder in held})
-            raise error
+    def _found_of(self, address: str) -> Optional[str]:
+        return next((found.mode for found in self._found if found.address == address), None)
 
     @property
     def is_change(self) -> bool:
@@ -246,7 +265,9 @@ class ModeChange:
         }
 
 
-def _unchanged(device: Device, mode: str) -> None:
+def _unchanged(device: Device, mode: Optional[str]) -> None:
+    if device.problem is not None:
+        raise device.problem
     now = device.mode()
     if now != mode:
         raise PlanOutdated(

@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass, field, replace
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Callable, Iterator, Mapping, Optional, Sequence
 
 from .._core.errors import ExplainedError
 from .._core.parallel import each
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from .._pci import bus
 from .._pci.errors import Bar0Unreadable, DeviceGone, NoDevices
+from .._pci.use import FREE, Claims
 from .admin_tools import AdminTools, ToolDevice
 from .errors import BootFailed, InRecovery, InvalidKnob
 from .families import Family, supported
@@ -168,18 +170,37 @@ class Device:
 
 
 @contextlib.contextmanager
-def opened(functions: Sequence[bus.Function], tools: AdminTools, clock: Clock = SYSTEM_CLOCK) -> Iterator[list[Device]]:
-    """Open the NVIDIA functions among these, put all back at the end; one that fails is a Device with its problem."""
-    with contextlib.ExitStack() as undo:
+def opened(
+    functions: Sequence[bus.Function], tools: AdminTools, claims: Claims, clock: Clock = SYSTEM_CLOCK
+) -> Iterator[list[Device]]:
+    """Open the NVIDIA functions among these, put all back at the end; one that fails is a Device with its problem.
+
+    A function that somebody else uses by then is theirs, and left as it is.
+    """
+    undo: dict[str, list[Callable[[], None]]] = {}
+    try:
         devices = []
         for outcome in each(functions, lambda function: function.open()):
             function = outcome.item
-            undo.callback(function.close)
             if outcome.error is not None:
                 devices.append(Device(function, None, outcome.error))
             elif _may_be_nvidia(function):
-                devices.append(_device(function, tools, undo, clock))
+                devices.append(_device(function, tools, undo.setdefault(function.address, []), clock))
         yield devices
+    finally:
+        _undo(functions, undo, claims)
+
+
+def _undo(functions: Sequence[bus.Function], undo: Mapping[str, Sequence[Callable[[], None]]], claims: Claims) -> None:
+    """Put back what was changed, newest first, and close. What fails has no say over what was done or went wrong."""
+    changed = [function for function in functions if undo.get(function.address)]
+    uses = claims.take(changed) if changed else {}
+    for function in functions:
+        steps = undo.get(function.address, ()) if function in changed and uses[function.address].state == FREE else ()
+        for step in reversed(steps):
+            with contextlib.suppress(ExplainedError, OSError):
+                step()
+        function.close()
 
 
 def _may_be_nvidia(function: bus.Function) -> bool:
@@ -188,7 +209,7 @@ def _may_be_nvidia(function: bus.Function) -> bool:
     return is_nvidia(function)
 
 
-def _device(function: bus.Function, tools: AdminTools, undo: contextlib.ExitStack, clock: Clock) -> Device:
+def _device(function: bus.Function, tools: AdminTools, undo: list[Callable[[], None]], clock: Clock) -> Device:
     try:
         _wake(function, undo, clock)
         return Device(function, tools.open(function))
@@ -196,12 +217,12 @@ def _device(function: bus.Function, tools: AdminTools, undo: contextlib.ExitStac
         return Device(function, None, error)
 
 
-def _wake(function: bus.Function, undo: contextlib.ExitStack, clock: Clock) -> None:
+def _wake(function: bus.Function, undo: list[Callable[[], None]], clock: Clock) -> None:
     """Bring the function to D0 with memory decoding on, and undo exactly what was changed for that."""
     control = function.power_control()
     if control is not None and control != "on":
         function.set_power_control("on")
-        undo.callback(function.set_power_control, control)
+        undo.append(functools.partial(function.set_power_control, control))
     config = function.config
     if config.read16(bus.SANITY_OFFSET) == 0xFFFF:
         raise DeviceGone(
@@ -217,18 +238,18 @@ def _wake(function: bus.Function, undo: contextlib.ExitStack, clock: Clock) -> N
     if pm is not None and state:
         awake = config.read16(pm + bus.PM_CONTROL) & ~bus.PM_STATE_MASK
         config.write16(pm + bus.PM_CONTROL, awake)
-        undo.callback(_put_back, config, pm + bus.PM_CONTROL, awake | state, bus.PM_STATE_MASK)
+        undo.append(functools.partial(_put_back, config, pm + bus.PM_CONTROL, awake | state, bus.PM_STATE_MASK))
         clock.sleep(WAKE_S)
     command = config.read16(bus.COMMAND)
-    undo.callback(_put_back, config, bus.COMMAND, command, bus.COMMAND_MEMORY)
+    if not command & bus.COMMAND_MEMORY:  # the tool switches it on
+        undo.append(functools.partial(_put_back, config, bus.COMMAND, command, bus.COMMAND_MEMORY))
 
 
 def _put_back(config: bus.Space, offset: int, before: int, mask: int) -> None:
     """Put the masked bits of a register back, if they differ; a device that is gone has nothing to put back."""
-    with contextlib.suppress(ExplainedError):
-        now = config.read16(offset)
-        if now != 0xFFFF and (now ^ before) & mask:
-            config.write16(offset, now & ~mask | before & mask)
+    now = config.read16(offset)
+    if now != 0xFFFF and (now ^ before) & mask:
+        config.write16(offset, now & ~mask | before & mask)
 
 
 def read_all(devices: list[Device], boot_timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> list[Found]:

@@ -11,9 +11,9 @@ from typing import Any, Optional, Sequence
 
 from .._core import lock
 from .._core.wait import SYSTEM_CLOCK, Clock
-from .._pci import holders
 from .._pci.bus import Bus, Function
 from .._pci.errors import DeviceBusy, NoDevices
+from .._pci.use import FREE, USED, Claims, Use
 from . import admin_tools, host
 from .change import checked_seconds, choose, described
 from .devices import Found, opened, read_all
@@ -55,25 +55,27 @@ def read(
 def _read(
     functions: Sequence[Function], tools: admin_tools.AdminTools, root: str, boot_timeout_s: float, clock: Clock
 ) -> list[dict[str, Any]]:
-    held = holders.find(functions, root)
-    in_use = {holder.address for holder in held}
-    free = [function for function in functions if function.address not in in_use]
-    with opened(free, tools, clock) as devices:
-        found = {device.address: one for device, one in zip(devices, read_all(devices, boot_timeout_s, clock))}
-        entries = []
-        for function in functions:
-            mine = [holder for holder in held if holder.address == function.address]
-            one = found.get(function.address)
-            if one is None and mine:
-                kind = NVSWITCH if is_nvswitch(function) else GPU
-                one = Found(function.address, kind, function.device_id, problem=holders.busy(mine))
-            if one is not None:
-                entries.append(_entry(function, one, mine))
-        return entries
+    with Claims(root) as claims:
+        uses = claims.take(functions)
+        free = [function for function in functions if uses[function.address].state == FREE]
+        with opened(free, tools, claims, clock) as devices:
+            found = {device.address: one for device, one in zip(devices, read_all(devices, boot_timeout_s, clock))}
+            entries = []
+            for function in functions:
+                use = uses[function.address]
+                one = found.get(function.address)
+                problem = use.error()
+                if one is None and problem is not None:
+                    kind = NVSWITCH if is_nvswitch(function) else GPU
+                    one = Found(function.address, kind, function.device_id, problem=problem)
+                if one is not None:
+                    entries.append(_entry(function, one, use))
+            return entries
 
 
-def _entry(function: Function, found: Found, held: Sequence[holders.Holder]) -> dict[str, Any]:
+def _entry(function: Function, found: Found, use: Use) -> dict[str, Any]:
     problem = found.problem
+    state = USED if isinstance(problem, DeviceBusy) else use.state
     return {
         **described(found),
         "device_id": "0x%04x" % found.device_id,
@@ -87,7 +89,8 @@ def _entry(function: Function, found: Found, held: Sequence[holders.Holder]) -> 
         "unknown_knobs": [knob.name for knob in found.unknown_knobs],
         "driver": function.driver(),
         "iommu_group": function.iommu_group(),
-        "holders": [holder._asdict() for holder in held],
-        "in_use": bool(held) or isinstance(problem, DeviceBusy),
+        "holders": [holder._asdict() for holder in use.holders],
+        "use": state,
+        "in_use": state == USED,
         "problem": problem.as_dict() if problem is not None else None,
     }

@@ -15,7 +15,7 @@ from .._gpu.kind import is_nvidia
 from .._gpu.mode import NVSWITCH, OFF, PPCIE
 from .._pci.bus import Bus, Function
 from .._pci.errors import NoDevices
-from .._pci.holders import VFIO_DRIVERS
+from .._pci.use import VFIO_DRIVERS
 from .requirement import MISSING, OK, UNKNOWN, Requirement
 
 HOST_DRIVERS = ("nvidia", "nouveau")

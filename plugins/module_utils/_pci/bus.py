@@ -144,6 +144,14 @@ class Function:
         """The kernel's folder of the function; None for one that this host's kernel does not know."""
         return None
 
+    def virtual_functions(self) -> Sequence[Function]:
+        """The virtual functions that the function has: they go and come with it."""
+        return ()
+
+    def siblings(self) -> Sequence[Function]:
+        """The other functions of the same slot, bridges apart: a reset of the slot takes them along."""
+        return ()
+
     def power_control(self) -> Optional[str]:
         """The kernel's runtime power setting, 'on' or 'auto'; None where there is no kernel to ask."""
         return None

@@ -16,9 +16,6 @@ from .errors import DeviceAbsent, NoDevices
 from .sysfs import SysfsFunction
 
 DEVICES = "sys/bus/pci/devices"
-# PCI Code and ID Assignment: base class 06 is bridges. 0680, "other bridge", is what NVSwitches are: endpoints.
-BRIDGES = 0x06
-OTHER_BRIDGE = 0x0680
 # What a host seldom can do without: mass storage and network controllers.
 HOST_NEEDS = {0x01: "mass storage", 0x02: "network"}
 
@@ -36,11 +33,6 @@ class PciFunction(SysfsFunction):
         except OSError:
             return None
         return text if text not in ("", "(null)") else None
-
-    @property
-    def is_bridge(self) -> bool:
-        """True for what joins buses: it stays with its driver, and vfio does not mind it in a group."""
-        return self.class_code >> 16 == BRIDGES and self.class_code >> 8 != OTHER_BRIDGE
 
     @property
     def id(self) -> str:

@@ -18,6 +18,9 @@ from .errors import Bar0Unreadable, DeviceGone, ResetFailed, ResetUnavailable
 IORESOURCE_MEM = 0x200
 IORESOURCE_MEM_64 = 0x100000
 IORESOURCE_UNSET = 0x20000000  # no address has been given to it
+# PCI Code and ID Assignment: base class 06 is bridges. 0680, "other bridge", is what NVSwitches are: endpoints.
+BRIDGES = 0x06
+OTHER_BRIDGE = 0x0680
 
 # For the lock and what is kept beside it: below /run, which is emptied at boot and where only root may create files. A
 # pod of the GPU Operator sees this folder of the host and no other, so all programs on a host meet here.
@@ -147,6 +150,23 @@ class SysfsFunction(bus.Function):
         """Its folder below /sys/bus/pci/devices."""
         return self.path
 
+    def virtual_functions(self) -> Sequence[bus.Function]:
+        """By the kernel's links ``virtfn0``, ``virtfn1``, ..."""
+        names = sorted(filter(None, (_linked(link) for link in self.path.glob("virtfn*"))))
+        return [SysfsFunction(self.path.parent / name, self.root) for name in names]
+
+    def siblings(self) -> Sequence[bus.Function]:
+        """By the addresses of the same slot."""
+        slot = self.address.rpartition(".")[0]
+        names = sorted(name for name in os.listdir(self.path.parent) if name.rpartition(".")[0] == slot)
+        others = [SysfsFunction(self.path.parent / name, self.root) for name in names if name != self.address]
+        return [one for one in others if not one.is_bridge and not one.is_virtual]
+
+    @property
+    def is_bridge(self) -> bool:
+        """True for what joins buses: it stays with its driver, and vfio does not mind it in a group."""
+        return self.class_code >> 16 == BRIDGES and self.class_code >> 8 != OTHER_BRIDGE
+
     def power_control(self) -> Optional[str]:
         """'on' or 'auto'; None where the kernel has no runtime power management for it."""
         return _text(self.path / "power/control") or None
@@ -165,8 +185,7 @@ class SysfsFunction(bus.Function):
 
     def driver(self) -> Optional[str]:
         """The driver's name."""
-        link = self.path / "driver"
-        return os.path.basename(os.readlink(link)) if link.is_symlink() else None
+        return _linked(self.path / "driver")
 
     @property
     def is_virtual(self) -> bool:
@@ -175,8 +194,8 @@ class SysfsFunction(bus.Function):
 
     def iommu_group(self) -> Optional[int]:
         """The group's number; None when the IOMMU is off."""
-        link = self.path / "iommu_group"
-        return int(os.path.basename(os.readlink(link))) if link.is_symlink() else None
+        name = _linked(self.path / "iommu_group")
+        return int(name) if name is not None and name.isdigit() else None
 
 
 def no_bar(address: str, number: int) -> ExplainedError:
@@ -305,6 +324,14 @@ def _text(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def _linked(link: Path) -> Optional[str]:
+    """The name of what a link of sysfs names; None for no link, also one that goes at this moment."""
+    try:
+        return os.path.basename(os.readlink(link))
+    except OSError:
+        return None
 
 
 def _number(path: Path) -> int:

@@ -27,9 +27,12 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools 
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidKnob
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families import HOPPER
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus, vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.processes import FIRST_PID_NAMESPACE
 
 # No deadline: other work on the machine is no failure. No database: nothing is left in the working directory.
 settings.register_profile("plain", deadline=None, database=None)
+# For a long look: pytest --hypothesis-profile=long
+settings.register_profile("long", deadline=None, database=None, max_examples=100_000)
 settings.load_profile("plain")
 
 ADDRESS = "0000:17:00.0"
@@ -134,6 +137,15 @@ class HostTree:
             "run",
         ):
             (root / folder).mkdir(parents=True, exist_ok=True)
+        self.pid_namespace(FIRST_PID_NAMESPACE)
+        (root / "proc/1/fd").mkdir(parents=True)
+
+    def pid_namespace(self, name: str) -> None:
+        """In which process namespace this process is."""
+        link = self.root / "proc/self/ns/pid"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        os.symlink(name, link)
 
     def write(self, path: str, content: str | bytes) -> Path:
         """A file of the tree."""
@@ -155,8 +167,10 @@ class HostTree:
         reset_method: str | None = "flr bus",
         power: str | None = "on",
         bar0_bytes: int = 4096,
+        enable: int | None = 0,
+        group_file: bool = True,
     ) -> Path:
-        """A PCI device; returns its real folder."""
+        """A PCI device; returns its real folder. At vfio its group has a file in /dev, if ``group_file``."""
         name = "sys/devices/pci0000:00/%s" % address
         folder = self.root / name
         files: dict[str, str | bytes | None] = {
@@ -174,6 +188,7 @@ class HostTree:
             "reset": "" if reset else None,
             "reset_method": reset_method + "\n" if reset_method else None,
             "power/control": power + "\n" if power else None,
+            "enable": "%d\n" % enable if enable is not None else None,
         }
         for file, content in files.items():
             if content is not None:
@@ -185,15 +200,18 @@ class HostTree:
         if group is not None:
             (self.root / "sys/kernel/iommu_groups" / str(group)).mkdir(parents=True, exist_ok=True)
             os.symlink("../../../kernel/iommu_groups/%d" % group, folder / "iommu_group")
+            if driver == "vfio-pci" and group_file:
+                self.write("dev/vfio/%d" % group, "")
         return folder
 
     def process(self, pid: int, command: str, *files: str) -> None:
-        """A process with files open."""
+        """A process with files open; those that are in this tree are the tree's."""
         self.write("proc/%d/comm" % pid, command + "\n")
         descriptors = self.root / "proc" / str(pid) / "fd"
-        descriptors.mkdir()
+        descriptors.mkdir(exist_ok=True)
         for number, file in enumerate(files):
-            os.symlink(file, descriptors / str(number))
+            mine = self.root / file.lstrip("/")
+            os.symlink(str(mine) if file.startswith("/") and mine.exists() else file, descriptors / str(number))
 
 
 @pytest.fixture

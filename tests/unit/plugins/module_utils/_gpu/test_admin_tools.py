@@ -35,6 +35,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families imp
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus, guard
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import Bar0Unreadable, DeviceGone
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.use import Claims
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 ADDRESS = "0000:17:00.0"
@@ -170,7 +171,7 @@ def test_the_tools_log_lines_go_nowhere(capfd: pytest.CaptureFixture[str], monke
 @contextlib.contextmanager
 def device(emulated: Any, address: str) -> Iterator[Any]:
     functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == address]
-    with opened(functions, admin_tools.load()) as (one,):
+    with opened(functions, admin_tools.load(), Claims()) as (one,):
         yield one
 
 
@@ -240,7 +241,7 @@ def test_blackwells_firewall_means_that_it_boots(emulated: Any, address: str) ->
 
 def test_two_chips_at_once_keep_their_registers_apart(emulated: Any) -> None:
     functions = VfioUserBus(str(emulated.sockets)).find()
-    with opened(functions, admin_tools.load()) as devices:
+    with opened(functions, admin_tools.load(), Claims()) as devices:
         registers = {
             one.address: one.tool.boot().register for one in devices if one.problem is None and one.tool.has_modes
         }
@@ -294,7 +295,7 @@ def test_a_family_that_only_a_newer_tool_knows_is_left_alone(
     tools = admin_tools.load(path)
     assert not tools.is_tested
     functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == address]
-    with opened(functions, tools) as devices:
+    with opened(functions, tools, Claims()) as devices:
         (found,) = read_all(devices, 1)
         assert isinstance(found.problem, Unsupported)
         assert "no table of the registers and knobs of GR100 (rubin)" in found.problem.cause
@@ -306,21 +307,27 @@ def test_a_newer_tool_reads_what_is_known(emulated: Any, tmp_path: Path) -> None
     tools = admin_tools.load(newer(tmp_path / "newer"))
     assert (tools.version, tools.is_tested) == ("v2031.01.02o", False)
     functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == "0000:01:00.0"]
-    with opened(functions, tools) as devices:
+    with opened(functions, tools, Claims()) as devices:
         assert [one.mode for one in read_all(devices, 1)] == ["off"]
 
 
 def test_bar1_is_not_taken_for_a_bar0_without_an_address() -> None:
     """NVIDIA's tool takes the first memory BAR that has an address for BAR0."""
     node = {"devices": [{"address": ADDRESS, "model": "h100-sxm", "unassigned_bars": [0]}]}
-    with launch(node) as running, opened(VfioUserBus(str(running.sockets)).find(), admin_tools.load()) as (one,):
+    with (
+        launch(node) as running,
+        opened(VfioUserBus(str(running.sockets)).find(), admin_tools.load(), Claims()) as (one,),
+    ):
         assert isinstance(one.problem, Bar0Unreadable)
         assert "%s: BAR0 has no address" % ADDRESS in one.problem.cause
 
 
 def test_bar1_is_not_needed() -> None:
     node = {"devices": [{"address": ADDRESS, "model": "h100-sxm", "unassigned_bars": [1]}]}
-    with launch(node) as running, opened(VfioUserBus(str(running.sockets)).find(), admin_tools.load()) as devices:
+    with (
+        launch(node) as running,
+        opened(VfioUserBus(str(running.sockets)).find(), admin_tools.load(), Claims()) as devices,
+    ):
         assert [found.mode for found in read_all(devices, 1)] == ["off"]
 
 
@@ -353,7 +360,7 @@ def test_a_device_that_goes_is_gone_whatever_was_being_read(
     """All ones are neither recovery nor a mode nor a protocol that is broken, and nobody waits for them to change."""
     emulated.control.fault(device=address, event="read", region=region, offset=offset, action="fall_off")
     functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == address]
-    with opened(functions, admin_tools.load()) as devices:
+    with opened(functions, admin_tools.load(), Claims()) as devices:
         (found,) = read_all(devices, 1)
     assert isinstance(found.problem, DeviceGone)
     assert "fallen off the bus" in found.problem.cause
@@ -381,7 +388,7 @@ class Silent(bus.Space):
 def silent(emulated: Any, address: str, *offsets: int) -> Iterator[Any]:
     """A device whose registers, or these of them, fall silent after it was opened."""
     (function,) = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == address]
-    with opened([function], admin_tools.load()) as (one,):
+    with opened([function], admin_tools.load(), Claims()) as (one,):
         one.tool._device.bar0 = guard.Guarded(one.tool._guard, Silent(function.map_bar(0), *offsets))
         yield one
 

@@ -47,7 +47,8 @@ class Bench:
         found = [device.read(1, clock) for device in self.devices.values()]
         self.plan = plan.make(found, wanted)
         self.unproven = Noted()
-        self.change = Change(self.plan, self.devices, self.unproven, 1, clock)
+        self.taken: set[str] = set()
+        self.change = Change(self.plan, self.devices, self.unproven, 1, clock, lambda: self.taken)
 
     def tool(self, address: str) -> Any:
         return self.devices[address].tool
@@ -254,7 +255,8 @@ def test_the_note_stays_when_the_reset_is_refused(fakes: Any, clock: Any) -> Non
 def test_a_device_in_use_is_not_rolled_back(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
     bench.change.stage()
-    said = bench.change.roll_back(in_use={A})
+    bench.taken = {A}
+    said = bench.change.roll_back()
     assert "Rolled back on %s" % B in said
     assert "%s (in use)" % A in said
     assert bench.tool(A).stored[8] == 1

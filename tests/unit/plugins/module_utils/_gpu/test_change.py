@@ -97,6 +97,7 @@ class SocketsAndHost(VfioUserBus):
 
 
 def test_a_device_that_is_held_is_not_touched(emulated: Any, host: Any, clock: Any) -> None:
+    host.write("dev/vfio/0", "")
     host.process(4711, "qemu-system-x86", "/dev/vfio/0")
     run = ModeChange(
         Request(mode="on", devices=[GPU]), SocketsAndHost(str(emulated.sockets)), root=str(host.root), clock=clock
@@ -110,6 +111,7 @@ def test_a_device_that_is_held_is_not_touched(emulated: Any, host: Any, clock: A
 
 
 def test_a_device_that_is_held_is_waited_for(emulated: Any, host: Any, clock: Any) -> None:
+    host.write("dev/vfio/0", "")
     host.process(4711, "qemu-system-x86", "/dev/vfio/0")
     clock.at(3, lambda: os.unlink(host.root / "proc/4711/fd/0"))
     request = Request(mode="on", devices=[GPU], busy="wait", busy_timeout_s=10)
@@ -120,6 +122,7 @@ def test_a_device_that_is_held_is_waited_for(emulated: Any, host: Any, clock: An
 
 
 def test_waiting_ends(emulated: Any, host: Any, clock: Any) -> None:
+    host.write("dev/vfio/0", "")
     host.process(4711, "qemu-system-x86", "/dev/vfio/0")
     request = Request(mode="on", devices=[GPU], busy="wait", busy_timeout_s=10)
     run = ModeChange(request, SocketsAndHost(str(emulated.sockets)), root=str(host.root), clock=clock)
@@ -130,6 +133,8 @@ def test_waiting_ends(emulated: Any, host: Any, clock: Any) -> None:
 
 def test_a_virtual_machine_that_starts_while_knobs_are_staged(emulated: Any, host: Any) -> None:
     """It is seen before the reset, and from then on the device is left alone."""
+
+    host.write("dev/vfio/0", "")
 
     def group_of_a_device_that_is_taken_once_it_is_staged() -> int:
         if emulated.control.state(GPU)["knobs"]["CCM"] and not (host.root / "proc/4711").exists():

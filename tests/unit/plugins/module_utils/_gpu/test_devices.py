@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError, NotPermitted
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import devices
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Device
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
@@ -24,6 +25,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families imp
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import Knob
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import Bar0Unreadable, DeviceGone, NoDevices
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.use import Claims, Holder, Use
 
 ADDRESS = "0000:17:00.0"
 PM_CONTROL = 0x44
@@ -55,7 +57,7 @@ def device(fakes: Any) -> Device:
 
 def test_a_device_that_is_awake_is_left_alone(fakes: Any, clock: Any) -> None:
     function = fakes.Function()
-    with devices.opened([function], Tools(fakes), clock) as (one,):
+    with devices.opened([function], Tools(fakes), Claims(), clock) as (one,):
         assert function.is_open
         assert (one.address, one.kind, one.problem) == (ADDRESS, "gpu", None)
     assert not function.is_open
@@ -67,7 +69,7 @@ def test_a_sleeping_device_is_woken_and_sleeps_again(fakes: Any, clock: Any) -> 
     function = fakes.Function(pm_state=0x0103)
     function.power = "auto"
     tools = Tools(fakes)
-    with devices.opened([function], tools, clock):
+    with devices.opened([function], tools, Claims(), clock):
         assert tools.seen == [(0, "on")]
         assert clock.sleeps == [devices.WAKE_S]
         function.memory.data[PM_CONTROL] |= 0x80  # something else in the register changed meanwhile
@@ -78,23 +80,62 @@ def test_a_sleeping_device_is_woken_and_sleeps_again(fakes: Any, clock: Any) -> 
 def test_memory_decoding_is_put_back_and_nothing_beside_it(fakes: Any) -> None:
     function = fakes.Function()
     function.memory.data[4] = 0x00
-    with devices.opened([function], Tools(fakes)):
+    with devices.opened([function], Tools(fakes), Claims()):
         function.memory.data[4] = 0x06  # whoever maps BAR0 switches it on
     assert function.memory.data[4] == 0x04
 
 
 def test_nothing_is_put_back_to_a_device_that_died(fakes: Any) -> None:
     function = fakes.Function(pm_state=0x0003)
-    with devices.opened([function], Tools(fakes)):
+    with devices.opened([function], Tools(fakes), Claims()):
         function.memory.data[:] = b"\xff" * 4096
         function.memory.written.clear()
     assert function.memory.written == []
 
 
+class Guests(Claims):
+    """Somebody uses the devices by the time that all is put back."""
+
+    def take(self, functions: Any) -> dict[str, Use]:
+        holder = Holder(ADDRESS, 4711, "qemu-system-x86", "/dev/vfio/27")
+        return {function.address: Use(function.address, (holder,)) for function in functions}
+
+
+def test_nothing_is_put_back_to_a_device_that_somebody_took(fakes: Any) -> None:
+    function = fakes.Function(pm_state=0x0003)
+    function.power = "auto"
+    function.memory.data[4] = 0x00
+    with devices.opened([function], Tools(fakes), Guests()):
+        function.memory.data[4] = 0x06
+        function.memory.written.clear()
+    assert function.memory.written == []
+    assert function.powers == ["on"]
+    assert not function.is_open
+
+
+@pytest.mark.parametrize("error", [None, DeviceGone("Gone.", "Look.")])
+def test_what_cannot_be_put_back_changes_nothing_else(fakes: Any, error: ExplainedError | None) -> None:
+    """It hides no error, fails no run that succeeded, and keeps nothing else from being put back."""
+    function, other = fakes.Function(pm_state=0x0003), fakes.Function("0000:3b:00.0")
+    function.power = other.power = "auto"
+    expected = pytest.raises(DeviceGone, match="Gone") if error else contextlib.nullcontext()
+    with expected, devices.opened([function, other], Tools(fakes), Claims()):
+        function.set_power_control = refuse
+        if error:
+            raise error
+    assert function.memory.read16(PM_CONTROL) & 3 == 3
+    assert other.power == "auto"
+    assert not other.is_open
+
+
+def refuse(_setting: str) -> None:
+    raise NotPermitted("No.", "Be root.")
+
+
 def test_a_function_without_power_management(fakes: Any) -> None:
     function = fakes.Function()
     function.memory.data[0x34] = 0
-    with devices.opened([function], Tools(fakes)) as (one,):
+    with devices.opened([function], Tools(fakes), Claims()) as (one,):
         assert one.problem is None
 
 
@@ -102,7 +143,7 @@ def test_a_device_that_fell_off_the_bus(fakes: Any) -> None:
     function = fakes.Function()
     function.power = "auto"
     function.memory.data[:] = b"\xff" * 4096
-    with devices.opened([function], Tools(fakes)) as (one,):
+    with devices.opened([function], Tools(fakes), Claims()) as (one,):
         assert isinstance(one.problem, DeviceGone)
         assert "fallen off the bus: config space at 0xf0 reads 0xffff" in one.problem.cause
         assert one.problem.seen == {"device": ADDRESS, "register": 0xF0, "value": 0xFFFF}
@@ -115,14 +156,14 @@ def test_a_device_that_fell_off_the_bus(fakes: Any) -> None:
 def test_a_device_that_cannot_be_opened_does_not_stop_the_others(fakes: Any) -> None:
     gone, fine = fakes.Function("0000:17:00.0"), fakes.Function("0000:3b:00.0")
     gone.open_error = DeviceGone("Gone.", "Look.")
-    with devices.opened([gone, fine], Tools(fakes)) as both:
+    with devices.opened([gone, fine], Tools(fakes), Claims()) as both:
         assert [one.problem for one in both] == [gone.open_error, None]
 
 
 def test_a_device_that_the_tool_does_not_know(fakes: Any) -> None:
     function = fakes.Function()
     error = UnknownDevice("Unknown.", "Leave it out.")
-    with devices.opened([function], Tools(fakes, error)) as (one,):
+    with devices.opened([function], Tools(fakes, error), Claims()) as (one,):
         assert one.problem is error
 
 
@@ -131,7 +172,7 @@ def test_functions_of_other_makers_are_passed_over_but_not_silent_ones(fakes: An
     other.vendor_id = 0x8086
     silent.vendor_id, silent.class_code = 0xFFFF, 0xFFFFFF
     silent.memory.data[:] = b"\xff" * 4096
-    with devices.opened([other, audio, silent], Tools(fakes)) as found:
+    with devices.opened([other, audio, silent], Tools(fakes), Claims()) as found:
         assert [one.address for one in found] == ["c"]
         assert isinstance(found[0].problem, DeviceGone)
 
@@ -309,7 +350,7 @@ def test_putting_back_survives_a_device_that_cannot_be_reached(fakes: Any) -> No
 
     function = fakes.Function()
     function.memory = Dead(function.memory.data)
-    with devices.opened([function], Tools(fakes)) as (one,):
+    with devices.opened([function], Tools(fakes), Claims()) as (one,):
         assert one.problem is None
         function.memory.alive = False
     assert not function.is_open

@@ -162,3 +162,38 @@ def test_groups_are_claimed_again_before_the_first_write(emulated: Any, keeper: 
     with pytest.raises(NotPermitted, match="vfio group 7 cannot be opened"):
         change_at_vfio(emulated, keeper, host).run()
     assert knob_writes(emulated) == 0
+
+
+def test_nothing_is_open_while_it_waits(emulated: Any, keeper: Keeper) -> None:
+    """Whoever makes the devices free may unbind them, and a file that was opened before is then that of nothing."""
+    read: list[int] = []
+
+    def another_client() -> None:
+        (function,) = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == GPU]
+        function.open()
+        read.append(function.vendor_id)
+        function.close()
+
+    keeper.meanwhile = another_client
+    change(emulated, keeper).run()
+    assert read == [0x10DE]
+    assert emulated.control.state(GPU)["mode"] == "on"
+
+
+def test_a_guest_that_nobody_sees_came_while_it_waited(emulated: Any, keeper: Keeper, host: Any) -> None:
+    """Only the kernel's count tells: the group's file was closed, the device is still open."""
+    folder = host.device(GPU, driver="vfio-pci", group=7)
+
+    class WithCount(SocketsAndHost):
+        def find(self, takes: Any = anything) -> Any:
+            functions = super().find(takes)
+            for function in functions:
+                function.sysfs_path = lambda: folder
+            return functions
+
+    keeper.meanwhile = lambda: (folder / "enable").write_text("1\n")
+    bus = WithCount(str(emulated.sockets))
+    run = ModeChange(Request(mode="on", devices=[GPU]), bus, root=str(host.root), gate=Gate(keeper.path, SOON_S))
+    with pytest.raises(DeviceBusy, match="its vfio device is open"):
+        run.run()
+    assert knob_writes(emulated) == 0

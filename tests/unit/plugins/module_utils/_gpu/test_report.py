@@ -96,3 +96,16 @@ def test_a_change_at_work_is_waited_for(emulated: Any, clock: Any) -> None:
     with lock.held(bus.lock_path(), 0), pytest.raises(RunInProgress):
         report.read(bus, lock_timeout_s=2, clock=clock)
     assert clock.now() >= 2
+
+
+@pytest.mark.parametrize(
+    ("seen", "use", "kind"), [("counted", "used", "DeviceBusy"), ("hidden", "unknown", "NotPermitted")]
+)
+def test_a_device_that_nobody_is_seen_to_hold_is_not_touched_either(host: Any, seen: str, use: str, kind: str) -> None:
+    """By the kernel's count, or because a container sees its own processes only and the group cannot be opened."""
+    folder = host.device(driver="vfio-pci", group=27, group_file=False, enable=1 if seen == "counted" else 0)
+    host.pid_namespace("pid:[4026532999]")
+    (folder / "config").unlink()  # opening it would fail with another error
+    (device,) = report.read(SysfsBus(str(host.root)), root=str(host.root))["devices"]
+    assert (device["mode"], device["use"], device["in_use"]) == (None, use, use == "used")
+    assert device["problem"]["kind"] == kind
