@@ -25,7 +25,7 @@ from .._pci import bus
 from .._pci.errors import Bar0Unreadable, DeviceGone
 from .._pci.guard import ALL_ONES, Guard, Guarded
 from . import families
-from .errors import ToolFailed, ToolMissing, ToolUnknown, Unsupported
+from .errors import ToolFailed, ToolMissing, ToolUnknown, Unsupported, VirtualFunction
 from .families import Family
 from .kind import is_gpu, is_nvswitch
 from .tool_errors import NV_PMC_BOOT_0, knob_words, translated
@@ -42,6 +42,9 @@ NEEDED = {
 }
 
 BOOT_DONE = 0xFF
+# NV_PMC_BOOT_1_VGPU, bits 17:16: what kind of function it is. NVIDIA's open kernel modules, dev_boot.h.
+NV_PMC_BOOT_1 = 0x4
+BOOT_1_VIRTUAL = 2
 # Where the four FSP status words are, in every family.
 FSP_STATUS = (0x8F0320, 0x8F0324, 0x8F0328, 0x8F032C)
 # The tool sleeps 10 ms between looks at the message queue; an answer takes 2 ms.
@@ -72,7 +75,7 @@ class AdminTools:
     def open(self, function: bus.Function) -> ToolDevice:
         """NVIDIA's view of an open function.
 
-        Raises UnknownDevice, Unsupported, DeviceGone, Bar0Unreadable, ToolFailed.
+        Raises UnknownDevice, Unsupported, VirtualFunction, DeviceGone, Bar0Unreadable, ToolFailed.
         """
         base = self._module.NvSwitch if is_nvswitch(function) else self._module.Gpu
         guard = Guard(function)
@@ -231,7 +234,15 @@ def _over_bus(base: Any, function: bus.Function, guard: Guard) -> Any:
         def _map_bar(self, bar_num: int, bar_size: Optional[int] = None) -> bus.Space:
             if bar_num != 0:
                 return bus.Space()
-            return _Registers(guard, function.map_bar(0), self, function.address)
+            registers = _Registers(guard, function.map_bar(0), self, function.address)
+            if registers.read32(NV_PMC_BOOT_1) >> 16 & 0x3 == BOOT_1_VIRTUAL and is_gpu(function):
+                raise VirtualFunction(
+                    "%s: it is a virtual function (NV_PMC_BOOT_1, 0x4)." % function.address,
+                    "Name the physical function.",
+                    device=function.address,
+                    register=NV_PMC_BOOT_1,
+                )
+            return registers
 
         def sysfs_power_control_get(self) -> str:
             return "on"  # whoever opened the function has woken it, and puts it back

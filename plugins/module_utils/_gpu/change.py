@@ -20,12 +20,12 @@ from .._pci.errors import DeviceBusy
 from .._pci.use import FREE, Claims, refuse_unless_free
 from . import admin_tools
 from .apply import Change
-from .devices import Device, Found, none_found, opened, read_all
+from .devices import Device, Found, opened, read_all
 from .errors import PlanOutdated
 from .gate import Gate
-from .kind import is_nvidia
 from .mode import MODES
 from .plan import Plan, assign, check_fabric, make
+from .roster import Lost, Roster, check_named, none_found
 from .unproven import Unproven
 
 REFUSE = "refuse"
@@ -98,6 +98,7 @@ class ModeChange:
         self._clock = clock
         self._found: list[Found] = []
         self._unproven = Unproven(bus.lock_path())
+        self._lost: list[Lost] = []
         self.present: list[str] = []
         self._plan: Optional[Plan] = None
         self._change: Optional[Change] = None
@@ -105,12 +106,17 @@ class ModeChange:
     def run(self, only_plan: bool = False) -> None:
         """Bring the devices into the wanted modes, or only find out what that would take. Raises GpuErrors."""
         tools = admin_tools.load(self._tools_path)
-        present = self._bus.find(is_nvidia)
+        roster = Roster(self._bus, self._root)
+        present = roster.present
         self.present = [function.address for function in present]
-        chosen = choose(present, self._request.devices, self._bus.name)
+        chosen = roster.chosen(self._request.devices)
         wait_s = self._request.busy_timeout_s if self._request.busy == WAIT else 0
         deadline = self._clock.now() + wait_s
         with lock.held(self._bus.lock_path(), wait_s, self._clock), Claims(self._root) as claims:
+            roster.note()
+            self._lost = roster.lost()
+            if not self._request.devices:
+                raise_all([lost.problem for lost in self._lost])
             try:
                 self._wait_until_free(claims, chosen, deadline - self._clock.now())
                 self._change_devices(claims, tools, present, chosen, only_plan)
@@ -188,13 +194,7 @@ class ModeChange:
 
     def _check_kind(self, devices: list[Device]) -> None:
         """What a socket serves is known only now: refuse what was named and is not NVIDIA's."""
-        strangers = sorted(set(self._request.devices) - {device.address for device in devices})
-        if strangers:
-            raise InvalidRequest(
-                "There is no NVIDIA GPU or NVSwitch at %s." % ", ".join(strangers),
-                "Leave it out of devices and modes.",
-                missing=strangers,
-            )
+        check_named(self._request.devices, [device.address for device in devices])
         if not devices:
             raise none_found(self._bus.name)
 
@@ -213,7 +213,8 @@ class ModeChange:
         raise_all(self._busy(claims, others))
         with opened(others, tools, claims, self._clock) as devices:
             found = read_all(devices, self._request.boot_timeout_s, self._clock)
-            check_fabric(plan, [*self._found, *found])
+            lost = [Found(one.address, one.kind, 0, problem=one.problem) for one in self._lost]
+            check_fabric(plan, [*self._found, *found, *lost])
 
     def _pass_gate(self, gate: Gate, plan: Plan, claims: Claims, functions: Sequence[Function]) -> None:
         """Wait until the first write is allowed, then ask again who uses the devices: time has passed.
@@ -288,24 +289,6 @@ def described(found: Found) -> dict[str, Any]:
         "chip": found.chip,
         "supported_modes": list(found.supported),
     }
-
-
-def choose(present: Sequence[Function], addresses: Sequence[str], where: str) -> list[Function]:
-    """The functions with these addresses, or all. Raises NoDevices, or InvalidRequest naming what is not there."""
-    if not present:
-        raise none_found(where)
-    if not addresses:
-        return list(present)
-    by_address = {function.address: function for function in present}
-    missing = [address for address in addresses if address not in by_address]
-    if missing:
-        raise InvalidRequest(
-            "There is no NVIDIA GPU or NVSwitch at %s." % ", ".join(missing),
-            "Present on %s: %s." % (where, ", ".join(sorted(by_address))),
-            missing=missing,
-            present=sorted(by_address),
-        )
-    return [by_address[address] for address in dict.fromkeys(addresses)]
 
 
 def checked_seconds(name: str, seconds: float) -> float:

@@ -13,12 +13,13 @@ from .._core.errors import ExplainedError
 from .._core.parallel import each
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from .._pci import bus
-from .._pci.errors import Bar0Unreadable, DeviceGone, NoDevices
+from .._pci.errors import Bar0Unreadable, DeviceGone
+from .._pci.guard import check_there
 from .._pci.use import FREE, Claims
 from .admin_tools import AdminTools, ToolDevice
-from .errors import BootFailed, InRecovery, InvalidKnob
+from .errors import BootFailed, InRecovery, InvalidKnob, VirtualFunction
 from .families import Family, supported
-from .kind import is_nvidia, is_nvswitch
+from .kind import is_identified, is_nvswitch, may_be_nvidia
 from .mode import GPU, NVSWITCH, UNSUPPORTED, Knob, active, pending
 
 # PCI Power Management 5.6.1: 10 ms from D3hot to D0.
@@ -184,8 +185,10 @@ def opened(
             function = outcome.item
             if outcome.error is not None:
                 devices.append(Device(function, None, outcome.error))
-            elif _may_be_nvidia(function):
-                devices.append(_device(function, tools, undo.setdefault(function.address, []), clock))
+            elif may_be_nvidia(function):
+                device = _device(function, tools, undo.setdefault(function.address, []), clock)
+                if not isinstance(device.problem, VirtualFunction):
+                    devices.append(device)
         yield devices
     finally:
         _undo(functions, undo, claims)
@@ -203,18 +206,24 @@ def _undo(functions: Sequence[bus.Function], undo: Mapping[str, Sequence[Callabl
         function.close()
 
 
-def _may_be_nvidia(function: bus.Function) -> bool:
-    if function.vendor_id == 0xFFFF:  # nobody answers: what is there cannot be told, and must not be passed over
-        return True
-    return is_nvidia(function)
-
-
 def _device(function: bus.Function, tools: AdminTools, undo: list[Callable[[], None]], clock: Clock) -> Device:
     try:
+        _check_identity(function)
         _wake(function, undo, clock)
         return Device(function, tools.open(function))
     except ExplainedError as error:
         return Device(function, None, error)
+
+
+def _check_identity(function: bus.Function) -> None:
+    check_there(function)
+    if not is_identified(function):
+        raise DeviceGone(
+            "%s: it cannot be told what the device is (vendor 0x%04x, class 0x%06x)."
+            % (function.address, function.vendor_id, function.class_code),
+            "Run again; rescan the bus or power-cycle the host if it stays.",
+            device=function.address,
+        )
 
 
 def _wake(function: bus.Function, undo: list[Callable[[], None]], clock: Clock) -> None:
@@ -224,15 +233,6 @@ def _wake(function: bus.Function, undo: list[Callable[[], None]], clock: Clock) 
         function.set_power_control("on")
         undo.append(functools.partial(function.set_power_control, control))
     config = function.config
-    if config.read16(bus.SANITY_OFFSET) == 0xFFFF:
-        raise DeviceGone(
-            "%s: the device has fallen off the bus: config space at 0x%x reads 0xffff."
-            % (function.address, bus.SANITY_OFFSET),
-            "Look for PCIe errors in the kernel's log; power-cycle the host.",
-            device=function.address,
-            register=bus.SANITY_OFFSET,
-            value=0xFFFF,
-        )
     pm = bus.capability(config, bus.CAPABILITY_PM)
     state = config.read16(pm + bus.PM_CONTROL) & bus.PM_STATE_MASK if pm is not None else 0
     if pm is not None and state:
@@ -265,11 +265,3 @@ def read_all(devices: list[Device], boot_timeout_s: float, clock: Clock = SYSTEM
 
     return [outcome.answer for outcome in each(devices, read) if outcome.answer is not None]
 
-
-def none_found(where: str) -> ExplainedError:
-    """The error for a bus without devices."""
-    return NoDevices(
-        "No NVIDIA GPU or NVSwitch was found on %s." % where,
-        "Check with lspci -d 10de: that the host has one; in a container, that /sys is the host's.",
-        bus=where,
-    )

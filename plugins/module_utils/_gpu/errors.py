@@ -19,6 +19,10 @@ class FirmwareTooOld(Unsupported):
     """The family can do the mode, this device's firmware cannot."""
 
 
+class VirtualFunction(Unsupported):
+    """The device is a part of another one (SR-IOV)."""
+
+
 class ToolMissing(ExplainedError):
     """NVIDIA's gpu-admin-tools is not where it was looked for."""
 

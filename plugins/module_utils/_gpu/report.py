@@ -13,12 +13,13 @@ from .._core import lock
 from .._core.wait import SYSTEM_CLOCK, Clock
 from .._pci.bus import Bus, Function
 from .._pci.errors import DeviceBusy, NoDevices
-from .._pci.use import FREE, USED, Claims, Use
+from .._pci.use import FREE, UNKNOWN, USED, Claims, Use
 from . import admin_tools, host
-from .change import checked_seconds, choose, described
+from .change import checked_seconds, described
 from .devices import Found, opened, read_all
-from .kind import is_nvidia, is_nvswitch
+from .kind import is_nvswitch
 from .mode import GPU, NVSWITCH
+from .roster import Lost, Roster, check_named
 from .unproven import Unproven
 
 
@@ -37,19 +38,23 @@ def read(
     """
     checked_seconds("boot_timeout", boot_timeout_s)
     tools = admin_tools.load(tools_path)
+    answer = {"host": host.facts(root), "tool_version": tools.version, "tool_tested": tools.is_tested}
+    roster = Roster(bus, root)
     try:
-        functions = choose(bus.find(is_nvidia), addresses, bus.name)
+        functions = roster.chosen(addresses)
     except NoDevices:
-        functions = []
-    devices: list[dict[str, Any]] = []
-    if functions:
-        with lock.held(bus.lock_path(), lock_timeout_s, clock):
-            unproven = Unproven(bus.lock_path()).modes()
-            devices = _read(functions, tools, root, boot_timeout_s, clock)
-            for device in devices:
-                noted = unproven.get(device["address"])
-                device["settings_unproven"] = noted is not None and noted == device["mode"]
-    return {"devices": devices, "host": host.facts(root), "tool_version": tools.version, "tool_tested": tools.is_tested}
+        return {**answer, "devices": []}
+    with lock.held(bus.lock_path(), lock_timeout_s, clock):
+        roster.note()
+        unproven = Unproven(bus.lock_path()).modes()
+        devices = _read(functions, tools, root, boot_timeout_s, clock)
+        check_named(addresses, [device["address"] for device in devices])
+        if not addresses:
+            devices += [_lost(one) for one in roster.lost()]
+        for device in devices:
+            noted = unproven.get(device["address"])
+            device["settings_unproven"] = noted is not None and noted == device["mode"]
+    return {**answer, "devices": devices}
 
 
 def _read(
@@ -71,6 +76,13 @@ def _read(
                 if one is not None:
                     entries.append(_entry(function, one, use))
             return entries
+
+
+def _lost(lost: Lost) -> dict[str, Any]:
+    function = Function()
+    function.address = lost.address
+    found = Found(lost.address, lost.kind, 0, problem=lost.problem)
+    return {**_entry(function, found, Use(lost.address)), "use": UNKNOWN}
 
 
 def _entry(function: Function, found: Found, use: Use) -> dict[str, Any]:

@@ -7,14 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
-from .._core.errors import ExplainedError
+from .._core.errors import ExplainedError, InvalidRequest, raise_all
 from .._core.wait import Clock
 from .._gpu import admin_tools, report
-from .._gpu.change import choose
-from .._gpu.kind import is_nvidia
 from .._gpu.mode import NVSWITCH, OFF, PPCIE
+from .._gpu.roster import Roster
 from .._pci.bus import Bus, Function
-from .._pci.errors import NoDevices
 from .._pci.use import VFIO_DRIVERS
 from .requirement import MISSING, OK, UNKNOWN, Requirement
 
@@ -37,15 +35,20 @@ class Gpus:
         clock: Clock,
     ) -> None:
         self._bus = bus
+        self._addresses = addresses
         self._tools_path = tools_path
         self._root = root
         self._boot_timeout_s = boot_timeout_s
         self._clock = clock
         self._problem: Optional[ExplainedError] = None
+        self._functions: Sequence[Function] = []
+        roster = Roster(bus, root)
         try:
-            self._functions: Sequence[Function] = choose(bus.find(is_nvidia), addresses, bus.name)
-        except NoDevices as error:
-            self._functions = []
+            self._functions = roster.chosen(addresses)
+            raise_all([] if addresses else [lost.problem for lost in roster.lost()])
+        except InvalidRequest:
+            raise
+        except ExplainedError as error:
             self._problem = error
         self._tool = self._ask_tool()
 
@@ -61,7 +64,7 @@ class Gpus:
         return Requirement("gpu_admin_tools", OK, tools.version)
 
     def devices(self) -> Requirement:
-        """At least one."""
+        """At least one, and each that was there since the host's boot."""
         if self._problem is not None:
             return Requirement("devices", MISSING, self._problem.cause.rstrip("."), self._problem.remedy)
         return Requirement("devices", OK, ", ".join(function.address for function in self._functions))
@@ -109,7 +112,7 @@ class Gpus:
         try:
             entries = report.read(
                 self._bus,
-                [function.address for function in self._functions],
+                self._addresses,
                 self._tools_path,
                 self._root,
                 boot_timeout_s=self._boot_timeout_s,
@@ -129,7 +132,7 @@ def judged(entries: Sequence[Mapping[str, Any]], wanted: Optional[str]) -> Requi
         problem = entry["problem"]
         pending = " (%s after a reset)" % entry["pending_mode"] if entry["reset_pending"] else ""
         seen.setdefault("%s%s" % (mode or "not read", pending), []).append(entry["address"])
-        if mode is None:
+        if mode is None or problem:
             unread.append(problem["remedy"] if problem else "")
         elif pending or mode not in entry["supported_modes"] or not _is_wanted(entry, wanted):
             wrong.append(entry["address"])

@@ -185,6 +185,7 @@ class Bus:
     """Where functions are found."""
 
     name = ""
+    forgets = False  # True when a function that goes is taken off the list
 
     def find(self, takes: Takes = anything) -> list[Function]:
         """Every function that ``takes`` accepts, by address, not yet open.

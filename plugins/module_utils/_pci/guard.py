@@ -61,9 +61,7 @@ class Guard:
 
     def check_there(self) -> None:
         """Raise DeviceGone if nobody answers in config space."""
-        for register in (SANITY_OFFSET, VENDOR_ID):
-            if self._function.config.read16(register) == 0xFFFF:
-                raise fallen_off(self._function.address, register)
+        check_there(self._function)
 
 
 class Guarded(Space):
@@ -95,12 +93,15 @@ class Guarded(Space):
         self._write(offset, data, size)
 
 
-def fallen_off(address: str, register: int) -> DeviceGone:
-    """The error for a function whose config space reads as all ones."""
-    return DeviceGone(
-        "%s: the device has fallen off the bus: config space at 0x%x reads 0xffff." % (address, register),
-        "Look for PCIe errors in the kernel's log; power-cycle the host.",
-        device=address,
-        register=register,
-        value=0xFFFF,
-    )
+def check_there(function: Function) -> None:
+    """Raise DeviceGone for an open function whose config space reads as all ones."""
+    for register in (SANITY_OFFSET, VENDOR_ID):
+        if function.config.read16(register) == 0xFFFF:
+            raise DeviceGone(
+                "%s: the device has fallen off the bus: config space at 0x%x reads 0xffff."
+                % (function.address, register),
+                "Look for PCIe errors in the kernel's log; power-cycle the host.",
+                device=function.address,
+                register=register,
+                value=0xFFFF,
+            )

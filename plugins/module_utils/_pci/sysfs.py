@@ -31,6 +31,7 @@ class SysfsBus(bus.Bus):
     """/sys/bus/pci/devices below a root folder."""
 
     name = "sysfs"
+    forgets = True
 
     def __init__(self, root: str = "/", state_folder: str = STATE_FOLDER) -> None:
         self.root = Path(root)

@@ -527,3 +527,10 @@ def emulated(emulator: Any) -> Any:
     emulator.control.restore()
     (emulator.sockets / ".confidential-gpu.unproven").unlink(missing_ok=True)
     return emulator
+
+
+@pytest.fixture
+def emulator_of() -> Iterator[Callable[[dict[str, Any]], Any]]:
+    """Start a node of one's own."""
+    with contextlib.ExitStack() as stack:
+        yield lambda node: stack.enter_context(launch({"timing": BENCH["timing"], **node}))

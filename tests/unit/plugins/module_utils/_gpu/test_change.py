@@ -16,7 +16,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.errors impo
     RunInProgress,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import change
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request, choose
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import KnobRefused
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import anything
@@ -61,26 +61,6 @@ def test_wishes_that_cannot_be_meant(wish: dict[str, Any], words: str, tmp_path:
     with pytest.raises(InvalidRequest, match=words) as caught:
         ModeChange(Request(**wish), VfioUserBus(str(tmp_path)))
     assert caught.value.remedy.endswith(".")
-
-
-# --- which devices ----------------------------------------------------------------------------------------------------
-
-
-def test_all_or_those_named_in_their_order(fakes: Any) -> None:
-    a, b = fakes.Function("a"), fakes.Function("b")
-    assert choose([a, b], [], "sysfs") == [a, b]
-    assert choose([a, b], ["b", "a"], "sysfs") == [b, a]
-
-
-def test_none_there(fakes: Any) -> None:
-    with pytest.raises(NoDevices, match="on sysfs"):
-        choose([], ["a"], "sysfs")
-
-
-def test_others_than_those_named(fakes: Any) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        choose([fakes.Function("b"), fakes.Function("a")], ["a", "c", "d"], "sysfs")
-    assert str(caught.value) == "There is no NVIDIA GPU or NVSwitch at c, d. Present on sysfs: a, b."
 
 
 # --- holders ----------------------------------------------------------------------------------------------------------
