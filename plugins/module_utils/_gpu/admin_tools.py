@@ -104,6 +104,14 @@ def _asked(guard: Guard, address: str, doing: str = "") -> Iterator[None]:
         raise
 
 
+def untested(version: str) -> str:
+    """The warning for a tool that is newer than the release that this collection is tested with."""
+    return (
+        "gpu-admin-tools %s is newer than release %s, with which this collection is tested. Devices of families that "
+        "this collection does not know are left alone." % (version, RELEASE)
+    )
+
+
 def load(path: Optional[str] = None) -> AdminTools:
     """Import the installed tool, or the checkout at ``path``. Raises ToolMissing, ToolUnknown, ToolFailed."""
     folder = _folder(path)

@@ -51,6 +51,7 @@ class Change:
         taken: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._taken = taken
+        self._everyone = plan.devices
         self._plans = [device for device in plan.devices if device.is_change]
         self._devices = devices
         self._unproven = unproven
@@ -78,6 +79,8 @@ class Change:
         unseen = {plan.address: plan.found for plan in self._plans if plan.stores_unseen}
         self._newly_unproven = frozenset(address for address, mode in unseen.items() if noted.get(address) != mode)
         self._unproven.add(unseen)
+        for done in self.done.values():
+            done.mode = ""  # unknown from here on, until it is read back
         outcomes = each(self._plans, lambda plan: self._stage(plan, self._written[plan.address]))
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         if errors:
@@ -105,6 +108,7 @@ class Change:
         stuck = ["%s (%s)" % (outcome.item.address, outcome.error.cause) for outcome in outcomes if outcome.error]
         stuck += ["%s (in use)" % plan.address for plan in touched if plan.address in in_use]
         self._unproven.remove(self._newly_unproven & {o.item.address for o in outcomes if o.error is None})
+        each([plan for plan in self._everyone if plan not in touched and plan.address not in in_use], self._read_back)
         notes = "Rolled back on %s." % "; ".join(back) if back else "Nothing had been staged."
         if stuck:
             notes = "%sThe staged knobs of %s could not be put back: run again with the mode that is wanted." % (
@@ -116,39 +120,57 @@ class Change:
     def _roll_back(self, plan: DevicePlan) -> list[str]:
         tool = self._devices[plan.address].tool
         done = self.done[plan.address]
-        done.mode = ""  # what made staging fail may have changed the mode, too
         for write in reversed(self._written[plan.address]):
             if tool.read_knob(write.knob) != write.before:
                 tool.write_knob(write.knob, write.before)
                 done.rolled_back.append(write.knob.name)
         done.staged = False
-        done.mode = self._devices[plan.address].mode()
+        self._read_back(plan)
         return done.rolled_back
 
     def reset(self) -> None:
-        """Reset, wait for boot and verify all devices that need it; raise for those that fail, when all have ended."""
-        outcomes = each([plan for plan in self._plans if plan.reset], self._reset)
+        """Reset, wait for boot and verify all devices that need it, and read the others back.
+
+        Raises the errors of those that fail, when all have ended.
+        """
+        resets = [plan for plan in self._plans if plan.reset]
+        outcomes = [
+            *each(resets, self._reset),
+            *each([plan for plan in self._everyone if plan not in resets], self._verify),
+        ]
         self._unproven.remove(address for address, done in self.done.items() if done.was_reset)
         raise_all([outcome.error for outcome in outcomes if outcome.error is not None])
+
+    def _verify(self, plan: DevicePlan) -> None:
+        """A device that was not reset is as it was found: a reset of others may have taken it along."""
+        device = self._devices[plan.address]
+        device.wait_for_boot(self._boot_timeout_s, self._clock)
+        seen = self._read_back(plan)
+        if seen != plan.found:
+            raise _mismatch(device, plan.found, seen, "without a reset of its own")
+
+    def _read_back(self, plan: DevicePlan) -> str:
+        done = self.done[plan.address]
+        done.mode = self._devices[plan.address].mode()
+        return done.mode
 
     def _reset(self, plan: DevicePlan) -> None:
         device, done = self._devices[plan.address], self.done[plan.address]
         start = self._clock.now()
-        done.mode = ""  # unknown from here on, until it is read back
         try:
             took_effect = device.tool.reset()
         except ResetFailed:
             with contextlib.suppress(ExplainedError):
-                done.mode = device.mode()
+                self._read_back(plan)
             raise
         done.was_reset = took_effect is not False
         done.seconds["reset"] = self._clock.now() - start
         start = self._clock.now()
         device.wait_for_boot(self._boot_timeout_s, self._clock)
         done.seconds["boot"] = self._clock.now() - start
-        done.mode = device.mode()
+        self._read_back(plan)
         if done.mode != plan.wanted:
-            raise _mismatch(device, plan.wanted, done.mode)
+            raise _mismatch(device, plan.wanted, done.mode, "after the reset")
         if not done.was_reset and plan.found == plan.wanted:
             raise _no_effect(device)
         done.was_reset = True  # the mode changed, whatever the scratch register says
@@ -177,11 +199,10 @@ def _no_effect(device: Device) -> ExplainedError:
     )
 
 
-def _mismatch(device: Device, wanted: str, seen: str) -> ExplainedError:
+def _mismatch(device: Device, wanted: str, seen: str, when: str) -> ExplainedError:
     register, value = device.tool.mode_register()
     return VerifyMismatch(
-        "%s: the mode is %s after the reset, not %s (register 0x%x = 0x%x)."
-        % (device.address, seen, wanted, register, value),
+        "%s: the mode is %s %s, not %s (register 0x%x = 0x%x)." % (device.address, seen, when, wanted, register, value),
         "Run again; if it stays, power-cycle the host and update the device's firmware.",
         device=device.address,
         register=register,

@@ -99,6 +99,7 @@ class ModeChange:
         self._found: list[Found] = []
         self._unproven = Unproven(bus.lock_path())
         self._lost: list[Lost] = []
+        self.untested_tool = ""  # the version of gpu-admin-tools, where it is newer than the tested release
         self.present: list[str] = []
         self._plan: Optional[Plan] = None
         self._change: Optional[Change] = None
@@ -106,6 +107,7 @@ class ModeChange:
     def run(self, only_plan: bool = False) -> None:
         """Bring the devices into the wanted modes, or only find out what that would take. Raises GpuErrors."""
         tools = admin_tools.load(self._tools_path)
+        self.untested_tool = "" if tools.is_tested else tools.version
         roster = Roster(self._bus, self._root)
         present = roster.present
         self.present = [function.address for function in present]
@@ -228,6 +230,11 @@ class ModeChange:
 
     def _found_of(self, address: str) -> Optional[str]:
         return next((found.mode for found in self._found if found.address == address), None)
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Address to kind of the devices that were there earlier in this boot of the host, and no longer are."""
+        return {one.address: one.kind for one in self._lost}
 
     @property
     def is_change(self) -> bool:

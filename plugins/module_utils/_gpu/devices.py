@@ -264,4 +264,3 @@ def read_all(devices: list[Device], boot_timeout_s: float, clock: Clock = SYSTEM
             return device.broken(error)
 
     return [outcome.answer for outcome in each(devices, read) if outcome.answer is not None]
-

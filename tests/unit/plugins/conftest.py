@@ -7,13 +7,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import importlib
 import os
+import shutil
 import socket
 import struct
+import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,7 +26,7 @@ from hypothesis import settings
 
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import kind
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import admin_tools, kind
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import Boot
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidKnob
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families import HOPPER
@@ -534,3 +538,44 @@ def emulator_of() -> Iterator[Callable[[dict[str, Any]], Any]]:
     """Start a node of one's own."""
     with contextlib.ExitStack() as stack:
         yield lambda node: stack.enter_context(launch({"timing": BENCH["timing"], **node}))
+
+
+# --- releases of NVIDIA's tool ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_tool_imports() -> Iterator[None]:
+    """Whatever a test imports as the tool, the next one finds what was there before."""
+
+    def tool_modules() -> dict[str, Any]:
+        return {name: module for name, module in sys.modules.items() if name.split(".")[0] in admin_tools.PACKAGES}
+
+    before, path = tool_modules(), list(sys.path)
+    yield
+    for name in tool_modules():
+        del sys.modules[name]
+    sys.modules.update(before)
+    sys.path[:] = path
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def newer_tool(tmp_path: Path, own_tool_imports: None) -> Callable[..., str]:
+    """Copies the installed tool into a folder; it calls itself newer there, and some of its text can be replaced."""
+
+    def copied(replacements: Mapping[str, tuple[str, str]] = MappingProxyType({})) -> str:
+        installed = Path(admin_tools.load().folder)
+        folder = tmp_path / "newer-tool"
+        folder.mkdir()
+        for name in admin_tools.PACKAGES:
+            if (installed / name).is_dir():
+                shutil.copytree(installed / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(installed / (name + ".py"), folder)
+        for name, (before, after) in {**replacements, "cli/main.py": ("v2025.11.21", "v2031.01.02")}.items():
+            text = (folder / name).read_text()
+            assert before in text
+            (folder / name).write_text(text.replace(before, after))
+        return str(folder)
+
+    return copied

@@ -9,7 +9,7 @@ import importlib
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +42,8 @@ ADDRESS = "0000:17:00.0"
 
 
 @pytest.fixture(autouse=True)
-def clean_imports() -> Iterator[None]:
+def clean_imports(own_tool_imports: None) -> None:
     """Whatever a test imports as the tool, the next one finds what was there before."""
-
-    def tool_modules() -> dict[str, Any]:
-        return {name: module for name, module in sys.modules.items() if name.split(".")[0] in admin_tools.PACKAGES}
-
-    before, path = tool_modules(), list(sys.path)
-    yield
-    for name in tool_modules():
-        del sys.modules[name]
-    sys.modules.update(before)
-    sys.path[:] = path
-    importlib.invalidate_caches()
 
 
 def checkout(folder: Path, version: str = "v2025.11.21o", main: str | None = None, cli: bool = True) -> Path:
@@ -256,35 +245,16 @@ def test_a_device_that_the_tool_does_not_know(emulated: Any) -> None:
         assert one.problem.seen["device"] == "0000:07:00.0"
 
 
-def newer(folder: Path, **replacements: tuple[str, str]) -> str:
-    """A copy of the installed tool that calls itself newer, with some of its text replaced."""
-    installed = Path(admin_tools.load().folder)
-    folder.mkdir()
-    for name in admin_tools.PACKAGES:
-        source = installed / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(installed / (name + ".py"), folder)
-    replacements["cli/main.py"] = ("v2025.11.21", "v2031.01.02")
-    for name, (before, after) in replacements.items():
-        text = (folder / name).read_text()
-        assert before in text
-        (folder / name).write_text(text.replace(before, after))
-    return str(folder)
-
-
 @pytest.mark.parametrize("writes_at_once", [False, True])
 def test_a_family_that_only_a_newer_tool_knows_is_left_alone(
-    emulated: Any, tmp_path: Path, writes_at_once: bool
+    emulated: Any, newer_tool: Callable[..., str], writes_at_once: bool
 ) -> None:
     """Whatever that tool does with it."""
-    path = newer(
-        tmp_path / "newer",
-        **{
+    path = newer_tool(
+        {
             "gpu/devid_chips.py": ("GPU_DEVID_CHIPS = [", "GPU_DEVID_CHIPS = [(0x3F00, 0x3FFF, 'rubin', 'gr100'),"),
             "nvidia_gpu_tools.py": ('"hopper", "blackwell"]', '"hopper", "blackwell", "rubin"]'),
-        },
+        }
     )
     shutil.copytree(Path(path, "gpu/regs/gb100"), Path(path, "gpu/regs/gr100"))
     if writes_at_once:
@@ -303,8 +273,8 @@ def test_a_family_that_only_a_newer_tool_knows_is_left_alone(
         assert devices[0].function.config.read16(0) == 0x10DE, "nothing was written"
 
 
-def test_a_newer_tool_reads_what_is_known(emulated: Any, tmp_path: Path) -> None:
-    tools = admin_tools.load(newer(tmp_path / "newer"))
+def test_a_newer_tool_reads_what_is_known(emulated: Any, newer_tool: Callable[..., str]) -> None:
+    tools = admin_tools.load(newer_tool())
     assert (tools.version, tools.is_tested) == ("v2031.01.02o", False)
     functions = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == "0000:01:00.0"]
     with opened(functions, tools, Claims()) as devices:

@@ -233,6 +233,59 @@ def test_a_mode_that_is_not_the_wanted_one(fakes: Any, clock: Any) -> None:
     assert bench.change.done[A].mode == "off"
 
 
+# --- what was read before the first write is not known after it -------------------------------------------------------
+
+
+def test_a_device_that_was_staged_and_is_in_use_has_no_known_mode(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "on"})
+    bench.change.stage()
+    assert {done.mode for done in bench.change.done.values()} == {""}
+    bench.taken = {A}
+    bench.change.roll_back()
+    assert {address: done.mode for address, done in bench.change.done.items()} == {A: "", B: "off"}
+
+
+def test_devices_that_need_nothing_are_read_back_too(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "off"})
+    bench.change.stage()
+    assert bench.change.done[B].mode == ""
+    bench.change.reset()
+    assert bench.change.done[B].mode == "off"
+
+
+def test_a_device_that_a_reset_of_another_took_along_is_told(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "off"})
+    bench.change.stage()
+    bench.tool(B).active[8] = 1
+    with pytest.raises(VerifyMismatch, match="%s: the mode is on without a reset of its own, not off" % B):
+        bench.change.reset()
+    assert {address: done.mode for address, done in bench.change.done.items()} == {A: "on", B: "on"}
+
+
+def test_a_device_that_died_meanwhile_has_no_known_mode(fakes: Any, clock: Any) -> None:
+    class Mortal(fakes.Tool):  # type: ignore[misc]
+        def cc_mode(self) -> str:
+            if self.silent is not None:
+                raise self.silent
+            return str(super().cc_mode())
+
+    bench = Bench(fakes, clock, {A: "on", B: "off"})
+    tool = Mortal(B, bench.journal)
+    bench.devices[B]._tool = tool
+    tool.silent = DeviceGone("%s: gone." % B, "Look.")
+    with pytest.raises(DeviceGone, match=B):
+        bench.run()
+    assert {address: done.mode for address, done in bench.change.done.items()} == {A: "on", B: ""}
+
+
+def test_a_staging_that_fails_is_followed_by_a_look_at_all(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "off"})
+    bench.tool(A).write_errors[8] = RpcFailed("%s: refused." % A, "Update.")
+    with pytest.raises(RpcFailed):
+        bench.run()
+    assert {address: done.mode for address, done in bench.change.done.items()} == {A: "off", B: "off"}
+
+
 # --- settings that no register shows ----------------------------------------------------------------------------------
 
 
