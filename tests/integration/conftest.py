@@ -31,6 +31,20 @@ PECULIAR = {
         {"address": "0000:08:00.0", "model": "h100-pcie", "locked": ["CCM"]},
     ],
 }
+# Firmware that does not know every knob.
+SPARSE = {
+    "name": "sparse",
+    "devices": [
+        {"address": "0000:01:00.0", "model": "h100-pcie", "unknown_knobs": ["CCD"]},
+        {"address": "0000:02:00.0", "model": "h100-pcie", "unknown_knobs": ["BAR0_DECOUPLER"]},
+        {"address": "0000:03:00.0", "model": "h100-pcie", "unknown_knobs": ["34"]},
+        {"address": "0000:04:00.0", "model": "b200", "unknown_knobs": ["CCM"]},
+        {"address": "0000:05:00.0", "model": "b200", "unknown_knobs": ["2"]},
+        {"address": "0000:06:00.0", "model": "nvswitch-ls10", "unknown_knobs": ["2", "4", "34", "CCD", "CCM"]},
+        {"address": "0000:07:00.0", "model": "nvswitch-ls10", "unknown_knobs": ["PPCIE"]},
+        {"address": "0000:08:00.0", "model": "h100-pcie", "unknown_knobs": ["PPCIE"]},
+    ],
+}
 
 
 class Site:
@@ -103,7 +117,7 @@ class Site:
 @pytest.fixture(scope="session")
 def running() -> Iterator[Callable[[str], Any]]:
     """Nodes by name, started once."""
-    nodes: dict[str, str | Mapping[str, Any]] = {"peculiar": PECULIAR}
+    nodes: dict[str, str | Mapping[str, Any]] = {"peculiar": PECULIAR, "sparse": SPARSE}
     started: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
 
@@ -112,7 +126,8 @@ def running() -> Iterator[Callable[[str], Any]]:
                 emulator = launch(nodes.get(name, name), boot_s=0.05, flr_s=0.005, rpc_s=0.0002)
                 started[name] = stack.enter_context(emulator)
             started[name].control.restore()
-            (started[name].sockets / ".confidential-gpu.unproven").unlink(missing_ok=True)
+            for kept in ("unproven", "seen"):
+                (started[name].sockets / (".confidential-gpu.%s" % kept)).unlink(missing_ok=True)
             return Site(started[name])
 
         yield node
@@ -136,6 +151,11 @@ def mixed(running: Callable[[str], Site]) -> Site:
 @pytest.fixture
 def peculiar(running: Callable[[str], Site]) -> Site:
     return running("peculiar")
+
+
+@pytest.fixture
+def sparse(running: Callable[[str], Site]) -> Site:
+    return running("sparse")
 
 
 @pytest.fixture
