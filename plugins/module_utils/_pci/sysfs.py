@@ -296,7 +296,7 @@ class _BarMap(bus.Space):
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="backslashreplace").strip()
     except OSError:
         return ""
 
