@@ -236,10 +236,14 @@ def _wake(function: bus.Function, undo: list[Callable[[], None]], clock: Clock) 
     pm = bus.capability(config, bus.CAPABILITY_PM)
     state = config.read16(pm + bus.PM_CONTROL) & bus.PM_STATE_MASK if pm is not None else 0
     if pm is not None and state:
-        awake = config.read16(pm + bus.PM_CONTROL) & ~bus.PM_STATE_MASK
+        header = bus.programmed(config)
+        control_register = config.read16(pm + bus.PM_CONTROL)
+        awake = control_register & ~bus.PM_STATE_MASK
         config.write16(pm + bus.PM_CONTROL, awake)
         undo.append(functools.partial(_put_back, config, pm + bus.PM_CONTROL, awake | state, bus.PM_STATE_MASK))
         clock.sleep(WAKE_S)
+        if not control_register & bus.PM_NO_SOFT_RESET:  # PCI Power Management 5.4.1: then waking resets the function
+            bus.program(config, header)
     command = config.read16(bus.COMMAND)
     if not command & bus.COMMAND_MEMORY:  # the tool switches it on
         undo.append(functools.partial(_put_back, config, bus.COMMAND, command, bus.COMMAND_MEMORY))

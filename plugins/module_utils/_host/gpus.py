@@ -167,6 +167,6 @@ def _listed(drivers: Mapping[str, Sequence[str]]) -> str:
 
 def _text(folder: Optional[Path], name: str) -> str:
     try:
-        return (folder / name).read_text().strip() if folder is not None else ""
+        return (folder / name).read_text(errors="backslashreplace").strip() if folder is not None else ""
     except OSError:
         return ""

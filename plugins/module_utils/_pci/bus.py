@@ -19,11 +19,13 @@ VENDOR_ID = 0x00
 DEVICE_ID = 0x02
 COMMAND = 0x04
 REVISION_AND_CLASS = 0x08
+BAR_REGISTERS = 0x10
 CAPABILITIES_POINTER = 0x34
 COMMAND_MEMORY = 1 << 1
 CAPABILITY_PM = 0x01
 CAPABILITY_EXPRESS = 0x10
 PM_CONTROL = 0x04
+PM_NO_SOFT_RESET = 1 << 3
 PM_STATE_MASK = 0x3
 EXPRESS_DEVCAP = 0x04
 EXPRESS_DEVCTL = 0x08
@@ -37,7 +39,10 @@ _ADDRESS = re.compile(r"^(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2
 
 
 def parse_address(text: str) -> str:
-    """'17:00.0' or '0000:17:00.0' as '0000:17:00.0'; raises InvalidRequest for anything else."""
+    """Any spelling ('17:00.0', '00000000:17:00.0', '10000:E1:00.0') as the kernel's: '0000:17:00.0', '10000:e1:00.0'.
+
+    Raises InvalidRequest for what is no PCI address.
+    """
     match = _ADDRESS.match(str(text).strip())
     if match is None:
         raise InvalidRequest(
@@ -47,7 +52,7 @@ def parse_address(text: str) -> str:
             value=str(text),
         )
     domain, bus, device, function = match.groups()
-    return "%s:%s:%s.%s" % ((domain or "0000").lower(), bus.lower(), device.lower(), function)
+    return "%04x:%s:%s.%s" % (int(domain or "0", 16), bus.lower(), device.lower(), function)
 
 
 class BarSpan(NamedTuple):
@@ -210,6 +215,20 @@ def capability(config: Space, wanted_id: int) -> Optional[int]:
             return offset
         offset = header >> 8 & 0xFC
     return None
+
+
+def programmed(config: Space) -> list[tuple[int, int]]:
+    """What the host has programmed into a type 0 header: (offset, value) of BARs and the rest, the command last."""
+    return [(offset, config.read32(offset)) for offset in (*range(BAR_REGISTERS, 0x40, 4), COMMAND)]
+
+
+def program(config: Space, header: Sequence[tuple[int, int]]) -> None:
+    """Write it again where it differs, after a reset or a sleep that lost it."""
+    for offset, value in header:
+        if offset == COMMAND:
+            config.write16(offset, value & 0xFFFF)  # the status half is write-one-to-clear
+        elif config.read32(offset) != value:
+            config.write32(offset, value)
 
 
 def has_flr(config: Space) -> bool:

@@ -29,7 +29,7 @@ class PciFunction(SysfsFunction):
     def driver_override(self) -> Optional[str]:
         """The only driver that may bind; None when any may. The kernel writes '(null)' for none."""
         try:
-            text = (self.path / "driver_override").read_text().strip()
+            text = (self.path / "driver_override").read_text(errors="backslashreplace").strip()
         except OSError:
             return None
         return text if text not in ("", "(null)") else None

@@ -322,7 +322,7 @@ def _span(number: int, line: str) -> Optional[bus.BarSpan]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="backslashreplace").strip()
     except OSError:
         return ""
 

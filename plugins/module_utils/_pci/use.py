@@ -164,7 +164,11 @@ class Claims:
         if driver is None:
             doubts += _enabled_without_driver(function)
         elif driver in VFIO_DRIVERS:
-            holders += _device_open(function)
+            count = _enable_count(function)
+            if count is None:
+                doubts.append(_uncounted(function))
+            elif count:
+                holders.append(Holder(function.address, 0, "", "its vfio device is open"))
             if not holders:
                 self._try_group(function, processes.blind, holders, doubts)
         else:
@@ -190,9 +194,9 @@ class Claims:
                     holders.append(Holder(function.address, 0, "", "vfio group %s is open" % group.name))
                     return
                 refusal = error
-        # Not claimed, but free where everybody who could hold it was seen and the kernel counts nobody.
+        # Not claimed, but free where everybody who could hold it was seen.
         seen_all = not blind and (group is not None or _character_devices(function))
-        if not seen_all or _enable_count(function) is None:
+        if not seen_all:
             doubts.append(_unseen(function, group, refusal, blind))
 
 
@@ -248,9 +252,13 @@ def _character_devices(function: Function) -> dict[str, int]:
     return vfio.character_devices(path) if path is not None else {}
 
 
-def _device_open(function: Function) -> list[Holder]:
-    count = _enable_count(function)
-    return [Holder(function.address, 0, "", "its vfio device is open")] if count else []
+def _uncounted(function: Function) -> Doubt:
+    """A process can close the group's file and keep the device: then only the kernel's count tells."""
+    return Doubt(
+        function.address,
+        "the kernel does not say whether its vfio device is open (the file enable in sysfs)",
+        "Run where /sys is the host's.",
+    )
 
 
 def _enabled_without_driver(function: Function) -> list[Doubt]:

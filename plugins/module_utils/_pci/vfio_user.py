@@ -40,7 +40,6 @@ FLAG_ERROR = 0x20
 REGION_CONFIG = 7
 REGION_COUNT_OF_BARS = 6
 # PCI Local Bus: the registers of the BARs and the low bits of each
-BAR_REGISTERS = 0x10
 BAR_IS_IO = 0x1
 BAR_TYPE = 0x6
 BAR_IS_64BIT = 0x4
@@ -95,7 +94,7 @@ class VfioUserFunction(bus.Function):
     """One device socket."""
 
     def __init__(self, folder: str, address: str, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.address = address.lower()
+        self.address = bus.parse_address(address)
         self._path = os.path.join(folder, address + ".sock")
         self._clock = clock
         self._connection: Optional[Connection] = None
@@ -120,7 +119,7 @@ class VfioUserFunction(bus.Function):
             self._bars = [
                 (index, size)
                 for index, size in enumerate(sizes[:REGION_COUNT_OF_BARS])
-                if size and not self._config.read32(BAR_REGISTERS + 4 * index) & BAR_IS_IO
+                if size and not self._config.read32(bus.BAR_REGISTERS + 4 * index) & BAR_IS_IO
             ]
             self.vendor_id = self._config.read16(bus.VENDOR_ID)
             self.device_id = self._config.read16(bus.DEVICE_ID)
@@ -153,7 +152,7 @@ class VfioUserFunction(bus.Function):
         return [span for span in spans if span.start]
 
     def _span(self, number: int, size: int) -> bus.BarSpan:
-        register = BAR_REGISTERS + 4 * number
+        register = bus.BAR_REGISTERS + 4 * number
         low = self.config.read32(register)
         is_64bit = low & BAR_TYPE == BAR_IS_64BIT
         high = self.config.read32(register + 4) if is_64bit and number < REGION_COUNT_OF_BARS - 1 else 0
@@ -183,17 +182,13 @@ class VfioUserFunction(bus.Function):
         method = self.reset_method()
         if method is None:
             raise no_reset_method(self.address)
-        saved = [(offset, self.config.read32(offset)) for offset in (*range(BAR_REGISTERS, 0x40, 4), bus.COMMAND)]
+        header = bus.programmed(self.config)
         if method == "flr":
             self._function_level_reset(bus.capability(self.config, bus.CAPABILITY_EXPRESS) or 0)
         else:
             self._server_reset()
         self._wait_for_config_space()
-        for offset, value in saved:
-            if offset == bus.COMMAND:
-                self.config.write16(offset, value & 0xFFFF)  # the status half is write-one-to-clear
-            elif self.config.read32(offset) != value:
-                self.config.write32(offset, value)
+        bus.program(self.config, header)
 
     def _server_reset(self) -> None:
         try:

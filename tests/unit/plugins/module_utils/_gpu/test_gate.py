@@ -116,19 +116,22 @@ def test_a_mode_that_changed_while_it_waited(emulated: Any, keeper: Keeper) -> N
 
 
 class SocketsAndHost(VfioUserBus):
-    """Emulated devices that the kernel knows of too, at vfio-pci, so that holders are looked for."""
+    """Emulated devices that the kernel knows of too, at vfio-pci, so that users are looked for."""
+
+    listed: Path
 
     def find(self, takes: Any = anything) -> Any:
         functions = super().find(takes)
         for function in functions:
             function.iommu_group = lambda: 7  # type: ignore[method-assign]
             function.driver = lambda: "vfio-pci"  # type: ignore[method-assign]
+            function.sysfs_path = lambda: self.listed  # type: ignore[method-assign]
         return functions
 
 
 def change_at_vfio(emulated: Any, keeper: Keeper, host: Any) -> ModeChange:
-    host.write(GROUP, "")
     bus = SocketsAndHost(str(emulated.sockets))
+    bus.listed = host.device(GPU, driver="vfio-pci", group=7)
     return ModeChange(Request(mode="on", devices=[GPU]), bus, root=str(host.root), gate=Gate(keeper.path, SOON_S))
 
 
@@ -157,6 +160,7 @@ def test_groups_are_claimed_again_before_the_first_write(emulated: Any, keeper: 
     def made_anew() -> None:
         (host.root / GROUP).unlink()
         (host.root / GROUP).mkdir()
+        host.pid_namespace("pid:[4026532999]")  # so that only opening it could tell
 
     keeper.meanwhile = made_anew
     with pytest.raises(NotPermitted, match="vfio group 7 cannot be opened"):
@@ -182,18 +186,9 @@ def test_nothing_is_open_while_it_waits(emulated: Any, keeper: Keeper) -> None:
 
 def test_a_guest_that_nobody_sees_came_while_it_waited(emulated: Any, keeper: Keeper, host: Any) -> None:
     """Only the kernel's count tells: the group's file was closed, the device is still open."""
-    folder = host.device(GPU, driver="vfio-pci", group=7)
-
-    class WithCount(SocketsAndHost):
-        def find(self, takes: Any = anything) -> Any:
-            functions = super().find(takes)
-            for function in functions:
-                function.sysfs_path = lambda: folder
-            return functions
-
-    keeper.meanwhile = lambda: (folder / "enable").write_text("1\n")
-    bus = WithCount(str(emulated.sockets))
-    run = ModeChange(Request(mode="on", devices=[GPU]), bus, root=str(host.root), gate=Gate(keeper.path, SOON_S))
+    run = change_at_vfio(emulated, keeper, host)
+    enable = host.root / "sys/bus/pci/devices" / GPU / "enable"
+    keeper.meanwhile = lambda: enable.write_text("1\n")
     with pytest.raises(DeviceBusy, match="its vfio device is open"):
         run.run()
     assert knob_writes(emulated) == 0

@@ -33,6 +33,19 @@ def test_without_a_domain_it_is_domain_0(number: tuple[int, int, int, int]) -> N
     assert bus.parse_address(short) == "0000:" + short
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("00000000:17:00.0", "0000:17:00.0"),  # nvidia-smi's
+        ("0000:17:00.0", "0000:17:00.0"),
+        ("10000:E1:00.0", "10000:e1:00.0"),  # behind Intel's VMD
+        ("00010000:e1:00.0", "10000:e1:00.0"),
+    ],
+)
+def test_every_spelling_is_the_kernels(text: str, expected: str) -> None:
+    assert bus.parse_address(text) == expected
+
+
 @given(st.text(max_size=20))
 def test_anything_is_an_address_or_refused(text: str) -> None:
     refused: list[InvalidRequest] = []

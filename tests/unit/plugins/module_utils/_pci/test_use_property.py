@@ -219,7 +219,7 @@ def test_a_device_whose_witnesses_all_say_so_is_free(world: World) -> None:
         return
     idle: dict[str, Any] = {
         "": True,
-        "vfio-pci": world.can_open or (world.proc == ALL and world.has_enable and world.group_seen),
+        "vfio-pci": world.has_enable and (world.can_open or (world.proc == ALL and world.group_seen)),
         "nvidia": world.references == "0",
     }
     assert (answer(world) == FREE) == bool(idle[world.driver])
