@@ -17,6 +17,8 @@ from .fsp import Fsp
 
 PORT = 0
 MAX_PACKET = 4160
+# What waits for a host that does not read; the rest is lost.
+MAX_WAITING = 16
 
 
 class MnocTransport:
@@ -26,12 +28,15 @@ class MnocTransport:
         self._fsp = fsp
         self._clock = clock
         fsp.deliver = self._deliver
+        fsp.claim = self.claim
         self.readers: dict[int, Callable[[], int]] = {
             reg.MNOC_SEND_INFO[PORT]: self._read_send_info,
             reg.MNOC_SEND_DATA[PORT]: self._read_send_data,
             reg.MNOC_RECEIVE_INFO[PORT]: self._read_receive_info,
             reg.MNOC_RECEIVE_DATA[PORT]: lambda: 0,
         }
+        # The register whose reading changes something, read without the change.
+        self.peekers: dict[int, Callable[[], int]] = {reg.MNOC_SEND_DATA[PORT]: self._peek_send_data}
         self.writers: dict[int, Callable[[int], None]] = {
             reg.MNOC_RECEIVE_INFO[PORT]: self._start,
             reg.MNOC_RECEIVE_DATA[PORT]: self._push,
@@ -43,7 +48,8 @@ class MnocTransport:
         self._incoming: list[int] = []
         self._expected = 0
         self._receive_error = False
-        self._outgoing: deque[list[int]] = deque()
+        # Each with how many words it claims to have.
+        self._outgoing: deque[tuple[list[int], int]] = deque()
         self._read_words = 0
         self._send_error = False
 
@@ -82,22 +88,33 @@ class MnocTransport:
             packet, self._incoming, self._expected = self._incoming, [], 0
             self._fsp.accept(PORT, packet, self._clock())
 
+    def claim(self, words: int) -> None:
+        """Let the last message claim so many words; the size field of the mailbox has 20 bits."""
+        message, _ = self._outgoing.pop() if self._outgoing else ([], 0)
+        self._outgoing.append((message, min(words, reg.MNOC_SIZE.mask // 4)))
+
     def _deliver(self, _channel: int, words: list[int]) -> None:
-        self._outgoing.append(words)
+        if len(self._outgoing) < MAX_WAITING:
+            self._outgoing.append((words, len(words)))
 
     def _read_send_info(self) -> int:
         """The size stays while the words are read out, ready drops with the last one."""
-        size = 4 * len(self._outgoing[0]) if self._outgoing else 0
+        size = 4 * self._outgoing[0][1] if self._outgoing else 0
         return reg.MNOC_SIZE.put(size) | reg.MNOC_READY.put(size > 0) | reg.MNOC_ERROR.put(self._send_error)
 
+    def _peek_send_data(self) -> int:
+        if not self._outgoing:
+            return 0
+        words = self._outgoing[0][0]
+        return words[self._read_words] if self._read_words < len(words) else reg.BUS_ERROR
+
     def _read_send_data(self) -> int:
+        word = self._peek_send_data()
         if not self._outgoing:
             self._send_error = True
-            return 0
-        words = self._outgoing[0]
-        word = words[self._read_words]
+            return word
         self._read_words += 1
-        if self._read_words == len(words):
+        if self._read_words == self._outgoing[0][1]:
             self._outgoing.popleft()
             self._read_words = 0
         return word

@@ -91,8 +91,8 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import talos
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
-from ansible_collections.confidential.gpu.plugins.module_utils._errors import ExplainedError
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import parse_address
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import parse_address
 
 _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 

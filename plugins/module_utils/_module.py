@@ -8,11 +8,10 @@ from typing import Any, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ._errors import ExplainedError
-from ._gpu.bus import Bus
-from ._gpu.errors import InvalidRequest
-from ._gpu.sysfs import SysfsBus
-from ._gpu.vfio_user import VfioUserBus
+from ._core.errors import ExplainedError, InvalidRequest
+from ._pci.bus import Bus
+from ._pci.sysfs import STATE_FOLDER, SysfsBus
+from ._pci.vfio_user import VfioUserBus
 
 DEVICE_ARGUMENTS: dict[str, Any] = {
     "devices": {"type": "list", "elements": "str", "default": []},
@@ -29,12 +28,12 @@ VFIO_USER = "vfio-user:"
 def bus_named(name: str, state_folder: Optional[str] = None) -> Bus:
     """'sysfs' or 'vfio-user:<folder>' as a bus. Raises InvalidRequest.
 
-    ``state_folder`` is where a sysfs bus keeps its lock, instead of /run.
+    ``state_folder`` is where a sysfs bus keeps its lock, instead of STATE_FOLDER.
     """
     if "\0" in name:
         raise InvalidRequest("%r is not a bus." % name, "Leave out the NUL character.")
     if name == "sysfs":
-        return SysfsBus(state_folder=state_folder or "/run")
+        return SysfsBus(state_folder=state_folder or STATE_FOLDER)
     if name.startswith(VFIO_USER) and len(name) > len(VFIO_USER):
         return VfioUserBus(name[len(VFIO_USER) :])
     raise InvalidRequest("%r is not a bus." % name, "Use sysfs, or vfio-user: followed by a folder of sockets.")

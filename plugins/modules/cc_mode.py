@@ -163,7 +163,8 @@ devices:
       sample: "off"
     mode_after:
       description:
-        - Active mode as read back after the run, null if it could not be read.
+        - Active mode as read back after the run, null if it could not be read. What was read before the first write
+          is not told as the mode after it.
         - In check mode, the mode that a real run would bring about.
       type: str
       sample: "on"
@@ -215,9 +216,10 @@ from typing import Any, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import fact
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import untested
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request, checked_seconds
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
 
 
@@ -248,15 +250,17 @@ def main() -> None:
         change = ModeChange(_request(given), bus, given["admin_tools"], gate=gate)
         if fact_file:
             fact.can_be_kept(fact_file)
-    except GpuError as error:
+    except ExplainedError as error:
         _module.fail(module, error)
     try:
         change.run(only_plan=module.check_mode)
         known = _keep_fact(change, fact_file)
-    except GpuError as error:
-        with contextlib.suppress(GpuError):  # the first error is the one to tell
+    except ExplainedError as error:
+        with contextlib.suppress(ExplainedError):  # the first error is the one to tell
             _keep_fact(change, fact_file)
         _module.fail(module, error, changed=change.touched(), **change.result())
+    if change.untested_tool:
+        module.warn(untested(change.untested_tool))
     module.exit_json(changed=change.is_change, fact=known, **change.result(only_plan=module.check_mode))
 
 
@@ -264,7 +268,7 @@ def _keep_fact(change: ModeChange, path: Optional[str]) -> dict[str, Any]:
     """What has been read back so far, also after an error, kept in the fact file if there is one."""
     devices = change.result()["devices"]
     known = fact.fact(devices, "mode_after")
-    return fact.keep(path, known, change.present) if path and devices else known
+    return fact.keep(path, known, change.present, change.lost) if path and devices else known
 
 
 def _request(given: dict[str, Any]) -> Request:

@@ -40,7 +40,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 devices:
-  description: One entry for each device.
+  description:
+    - One entry for each device, also for one that was there since the host's boot and has left the bus since
+      (its C(problem) is a C(DeviceGone)). Virtual functions (SR-IOV) have no entry.
   returned: success
   type: list
   elements: dict
@@ -70,7 +72,9 @@ devices:
       type: str
       sample: SXM_3
     supported_modes:
-      description: Modes that the device and its firmware can do.
+      description:
+        - Modes that the device and its firmware can do; empty when the firmware could not be asked.
+        - A mode for which the firmware lacks a setting is none of them (see C(unknown_knobs)).
       type: list
       elements: str
       sample: ["off", "on", devtools, ppcie]
@@ -105,6 +109,11 @@ devices:
       description: Whether the family supports ppcie but this firmware does not.
       type: bool
       sample: false
+    unknown_knobs:
+      description: Settings that the family's modes depend on and that this firmware does not know.
+      type: list
+      elements: str
+      sample: [PPCIE]
     driver:
       description: Bound kernel driver.
       type: str
@@ -118,12 +127,20 @@ devices:
       type: list
       elements: dict
       sample: [{address: "0000:17:00.0", pid: 4711, command: qemu-system-x86, file: /dev/vfio/27}]
+    use:
+      description:
+        - V(free), V(used), or V(unknown) when it cannot be told from here whether somebody uses the device; then it is
+          not touched either, and RV(devices[].problem) says what would tell.
+      type: str
+      sample: free
     in_use:
-      description: Whether somebody uses the device.
+      description: Whether somebody is known to use the device.
       type: bool
       sample: false
     problem:
-      description: Why the mode could not be read, null if it could.
+      description:
+        - Why the mode could not be read, null if everything could.
+        - When only the settings could not be read, the mode stands beside the problem, and C(pending_mode) is null.
       type: dict
       sample: null
 host:
@@ -145,6 +162,11 @@ tool_version:
   returned: success
   type: str
   sample: v2025.11.21o
+tool_tested:
+  description: Whether that is the release that this collection is tested with; false for a newer one, with a warning.
+  returned: success
+  type: bool
+  sample: true
 error:
   description: The error as data - kind, cause, state, remedy, retryable, and what was seen.
   returned: on failure
@@ -155,9 +177,10 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import parse_address
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import untested
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import parse_address
 
 
 def main() -> None:
@@ -172,8 +195,10 @@ def main() -> None:
             given["admin_tools"],
             boot_timeout_s=given["boot_timeout"],
         )
-    except GpuError as error:
+    except ExplainedError as error:
         _module.fail(module, error)
+    if not found["tool_tested"]:
+        module.warn(untested(found["tool_version"]))
     module.exit_json(changed=False, **found)
 
 

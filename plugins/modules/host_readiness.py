@@ -100,9 +100,9 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import parse_address
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._host import readiness
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import parse_address
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def main() -> None:
             given["admin_tools"],
             boot_timeout_s=given["boot_timeout"],
         )
-    except GpuError as error:
+    except ExplainedError as error:
         _module.fail(module, error)
     module.exit_json(changed=False, **found)
 

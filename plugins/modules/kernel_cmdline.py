@@ -186,8 +186,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import AUTO, NAMES, Configuration
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import BootError, Interrupted
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import Interrupted
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -213,7 +214,7 @@ def main() -> None:
         wish = Wish(tuple(given["add"]), tuple(given["remove"]), tuple(given["replace"]))
         configuration = Configuration(Host(timeout_s=given["timeout"]), wish, given["loader"])
         configuration.run(only_plan=module.check_mode, keep_backups=given["backup"])
-    except BootError as error:
+    except ExplainedError as error:
         _module.fail(module, error, changed=False, **(configuration.result() if configuration else {}))
     module.exit_json(changed=configuration.is_change, diff=configuration.diff(), **configuration.result())
 

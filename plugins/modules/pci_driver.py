@@ -221,7 +221,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match
 
@@ -251,11 +251,11 @@ def main() -> None:
     )
     try:
         binding = Binding(_request(module.params))
-    except GpuError as error:
+    except ExplainedError as error:
         _module.fail(module, error)
     try:
         binding.run(only_plan=module.check_mode)
-    except GpuError as error:
+    except ExplainedError as error:
         _module.fail(module, error, changed=binding.touched(), **binding.result())
     module.exit_json(changed=binding.is_change, **binding.result())
 

@@ -92,11 +92,7 @@ class Tree:
         return self._function(path).config
 
     def _bar(self, path: str, _offset: int, _size: int) -> Space:
-        resource = int(os.path.basename(path)[len("resource") :])
-        function = self._function(path)
-        # sysfs numbers BAR registers, of which a 64-bit BAR has two
-        first = [sum(2 if span.is_64bit else 1 for span in function.bars()[:index]) for index in range(2)]
-        return function.map_bar(first.index(resource))
+        return self._function(path).map_bar(int(os.path.basename(path)[len("resource") :]))
 
     def _open(self, path: str, mode: str = "r") -> Any:
         if os.path.basename(path) == "reset":
@@ -106,12 +102,11 @@ class Tree:
 
 def _resources(function: Function) -> list[tuple[int, int, int]]:
     """First address, last address and flags, a line for each of the six BAR registers."""
-    lines = []
+    lines = [(0, 0, 0)] * 6
     for span in function.bars():
-        lines.append((span.start, span.start + span.size - 1, MEMORY_64 if span.is_64bit else MEMORY_32))
-        if span.is_64bit:
-            lines.append((0, 0, 0))
-    return (lines + [(0, 0, 0)] * 6)[:6]
+        flags = MEMORY_64 if span.is_64bit else MEMORY_32
+        lines[span.number] = (span.start, span.start + span.size - 1, flags)
+    return lines
 
 
 class ResetFile:

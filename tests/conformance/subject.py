@@ -16,7 +16,7 @@ from families import OFF, ON, PPCIE, Family
 
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 CLI = Path(__file__).resolve().parent / "nvidia_cli.py"
 TIMEOUT_S = 120

@@ -43,11 +43,11 @@ from operand.process import Process
 from operand.run import Job, ListeningGate
 from subject import TIMING, ShortClock
 
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 NODE_NAME = "node-1"
 COMPONENTS = {PREFIX + "vfio-manager": "true", PREFIX + "sandbox-validator": "true"}
@@ -95,7 +95,7 @@ class ThreadRun:
         try:
             change.run()
             self._tell(RunEnded(self.number, change.result()))
-        except GpuError as error:
+        except ExplainedError as error:
             self._tell(RunEnded(self.number, {"msg": str(error), "error": error.as_dict(), **change.result()}, True))
 
     def open_gate(self) -> None:

@@ -20,11 +20,11 @@ import conftest  # noqa: F401  (makes the collection and the emulator importable
 from emulator.launch import Emulator, launch
 from nodes import ACTIONS, BARE, KILL, Cut, Node, contradiction, knobs
 
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock, poll
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock, poll
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 TIMING = {"boot_s": 0.02, "flr_s": 0.002, "rpc_s": 0.0}
 LONGEST_SLEEP_S = 0.002
@@ -78,7 +78,7 @@ class Subject:
             self._change(cut.wish)
             self._must_be(cut.wish)
             self._must_be_told(cut.wish)
-        except (AssertionError, GpuError) as error:
+        except (AssertionError, ExplainedError) as error:
             return "%s: %s" % (type(error).__name__, error)
         return ""
 
@@ -146,7 +146,7 @@ def in_child(work: Callable[[], Any]) -> int:
         try:
             work()
             status = DONE
-        except GpuError:
+        except ExplainedError:
             status = REFUSED
         except BaseException:  # noqa: BLE001  (whatever it is, this process must not go on as its parent)
             traceback.print_exc()

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from emulator.launch import launch
 
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError, Several
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError, Several
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 BOOT_TIMEOUT_S = 0.3
 # Devices with one peculiarity each.
@@ -29,6 +29,20 @@ PECULIAR = {
         {"address": "0000:06:00.0", "model": "b200", "device_id": 0x297E},
         {"address": "0000:07:00.0", "model": "h100-pcie", "knobs": {"2": 1, "4": 1, "34": 1}},
         {"address": "0000:08:00.0", "model": "h100-pcie", "locked": ["CCM"]},
+    ],
+}
+# Firmware that does not know every knob.
+SPARSE = {
+    "name": "sparse",
+    "devices": [
+        {"address": "0000:01:00.0", "model": "h100-pcie", "unknown_knobs": ["CCD"]},
+        {"address": "0000:02:00.0", "model": "h100-pcie", "unknown_knobs": ["BAR0_DECOUPLER"]},
+        {"address": "0000:03:00.0", "model": "h100-pcie", "unknown_knobs": ["34"]},
+        {"address": "0000:04:00.0", "model": "b200", "unknown_knobs": ["CCM"]},
+        {"address": "0000:05:00.0", "model": "b200", "unknown_knobs": ["2"]},
+        {"address": "0000:06:00.0", "model": "nvswitch-ls10", "unknown_knobs": ["2", "4", "34", "CCD", "CCM"]},
+        {"address": "0000:07:00.0", "model": "nvswitch-ls10", "unknown_knobs": ["PPCIE"]},
+        {"address": "0000:08:00.0", "model": "h100-pcie", "unknown_knobs": ["PPCIE"]},
     ],
 }
 
@@ -60,10 +74,10 @@ class Site:
         run.run(only_plan)
         return {"changed": run.is_change, **run.result(only_plan)}
 
-    def refused(self, mode: str | None = None, **wish: Any) -> GpuError:
+    def refused(self, mode: str | None = None, **wish: Any) -> ExplainedError:
         """Ask for a mode that cannot be had; returns the error."""
         only_plan = wish.pop("only_plan", False)
-        with pytest.raises(GpuError) as caught:
+        with pytest.raises(ExplainedError) as caught:
             self.prepare(mode, **wish).run(only_plan)
         return caught.value
 
@@ -103,7 +117,7 @@ class Site:
 @pytest.fixture(scope="session")
 def running() -> Iterator[Callable[[str], Any]]:
     """Nodes by name, started once."""
-    nodes: dict[str, str | Mapping[str, Any]] = {"peculiar": PECULIAR}
+    nodes: dict[str, str | Mapping[str, Any]] = {"peculiar": PECULIAR, "sparse": SPARSE}
     started: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
 
@@ -112,7 +126,8 @@ def running() -> Iterator[Callable[[str], Any]]:
                 emulator = launch(nodes.get(name, name), boot_s=0.05, flr_s=0.005, rpc_s=0.0002)
                 started[name] = stack.enter_context(emulator)
             started[name].control.restore()
-            (started[name].sockets / ".confidential-gpu.unproven").unlink(missing_ok=True)
+            for kept in ("unproven", "seen"):
+                (started[name].sockets / (".confidential-gpu.%s" % kept)).unlink(missing_ok=True)
             return Site(started[name])
 
         yield node
@@ -139,10 +154,15 @@ def peculiar(running: Callable[[str], Site]) -> Site:
 
 
 @pytest.fixture
+def sparse(running: Callable[[str], Site]) -> Site:
+    return running("sparse")
+
+
+@pytest.fixture
 def told() -> Callable[..., None]:
     """Check that an error says in one sentence what was seen, in the next what to do, and about which device."""
 
-    def check(error: GpuError, kind: str, device: str | None, *words: str, **seen: Any) -> None:
+    def check(error: ExplainedError, kind: str, device: str | None, *words: str, **seen: Any) -> None:
         assert not isinstance(error, Several), str(error)
         assert type(error).__name__ == kind, str(error)
         for sentence in (error.cause, error.remedy):

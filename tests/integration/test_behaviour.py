@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import bus, fact
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import Several
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import Several
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import fact
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus
 
 H100 = "0000:17:00.0"
 H200, B200, RTX, A100, UNKNOWN = ("0000:%s:00.0" % name for name in ("2a", "3b", "65", "98", "ca"))

@@ -20,15 +20,18 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import vfio_user
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import Several
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock, poll
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import Several
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock, poll
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import anything
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 H100 = "0000:17:00.0"
 B200 = "0000:3b:00.0"  # in the node "mixed"
 OLD, NO_FLR, LOCKED = "0000:01:00.0", "0000:02:00.0", "0000:08:00.0"  # in the node "peculiar"
 ROOT = Path(__file__).resolve().parents[2]
+SWITCHES = ["0000:07:00.0", "0000:08:00.0", "0000:09:00.0", "0000:0a:00.0"]  # in the node "hgx-h100"
 Told = Callable[..., None]
 
 
@@ -224,6 +227,133 @@ def test_a_knob_that_cannot_be_stored(h100: Any, told: Told) -> None:
     h100.control.fault(device=H100, event="knob_write", knob="CCM", action="stick")
     error = h100.refused("on")
     told(error, "VerifyMismatch", H100, "the mode is off after the reset, not on", "0x1182cc = 0x0")
+
+
+# --- firmware that lacks a knob ---------------------------------------------------------------------------------------
+
+CC = ["off", "on", "devtools"]
+LACKING = {  # what each device of the node "sparse" can do, and the knob that keeps it from what its family can do
+    "0000:01:00.0": ([], "CCD (6)"),
+    "0000:02:00.0": ([], "BAR0_DECOUPLER (10)"),
+    "0000:03:00.0": (["off"], "OPTION_34 (34)"),
+    "0000:04:00.0": ([], "CCM (8)"),
+    "0000:05:00.0": (["off"], "OPTION_2 (2)"),
+    "0000:06:00.0": (["off", "ppcie"], ""),
+    "0000:07:00.0": (["off"], "PPCIE (45)"),
+    "0000:08:00.0": (CC, "PPCIE (45)"),
+}
+
+
+def test_modes_whose_knobs_the_firmware_lacks_are_not_supported(sparse: Any) -> None:
+    found = sparse.info()
+    assert {address: device["supported_modes"] for address, device in found.items()} == {
+        address: modes for address, (modes, _knob) in LACKING.items()
+    }
+    assert found["0000:06:00.0"]["unknown_knobs"] == ["OPTION_2", "OPTION_4", "CCD", "CCM", "OPTION_34"]
+    assert {device["mode"] for device in found.values()} == {"off"}
+    assert {device["problem"] for device in found.values()} == {None}
+
+
+@pytest.mark.parametrize(
+    ("address", "mode"),
+    [
+        (address, mode)
+        for address, (modes, _knob) in LACKING.items()
+        for mode in (["off", "ppcie"] if address in ("0000:06:00.0", "0000:07:00.0") else [*CC, "ppcie"])
+        if mode not in modes and not (mode == "ppcie" and address in ("0000:04:00.0", "0000:05:00.0"))
+    ],
+)
+def test_they_are_refused_before_the_first_write(sparse: Any, told: Told, address: str, mode: str) -> None:
+    error = sparse.refused(mode, devices=[address])
+    told(error, "FirmwareTooOld", address, "too old for %s" % mode, LACKING[address][1], "0x1e3", rpc_code=0x1E3)
+    assert sparse.touched() == {}
+
+
+def test_a_switch_may_lack_what_has_to_be_off(sparse: Any) -> None:
+    assert not sparse.change("off", devices=["0000:06:00.0"])["changed"]
+    assert sparse.touched() == {}
+
+
+# --- knobs that cannot be read ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [H100, B200])
+@pytest.mark.parametrize(("code", "active"), [(0x202, "off"), (0x202, "on"), (0x2A, "devtools")])
+def test_the_mode_is_told_when_only_the_knobs_cannot_be_read(mixed: Any, address: str, code: int, active: str) -> None:
+    """As while the host's driver is bound."""
+    mixed.control.set(address, mode=active)
+    mixed.control.fault(device=address, event="knob_read", action="rpc_error", code=code, times="forever")
+    device = mixed.info(address)[address]
+    assert (device["mode"], device["firmware"], device["chip"]) == (active, "booted", mixed.info()[address]["chip"])
+    assert (device["pending_mode"], device["reset_pending"], device["supported_modes"]) == (None, False, [])
+    assert (device["problem"]["kind"], device["problem"]["seen"]["rpc_code"]) == ("RpcFailed", code)
+    error = mixed.refused("off", devices=[address])
+    assert type(error).__name__ == "RpcFailed"
+    assert mixed.last.result()["devices"][0]["mode_after"] == active
+    assert mixed.touched() == {}
+
+
+# --- devices that go --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("address", "step"), [(H100, 13), (B200, 11)])
+def test_a_device_that_goes_at_any_moment_of_a_reading_is_gone(mixed: Any, address: str, step: int) -> None:
+    """It is never in recovery, in a mode, or slow."""
+    mixed.control.reset_counters()
+    mixed.info(address)
+    reads = mixed.state(address)["counters"]["reads"]
+    assert reads > 100
+    for number in range(1, reads * 3 // 4, step):  # how often an answer is looked for differs from time to time
+        mixed.control.restore()
+        mixed.control.fault(device=address, event="read", nth=number, action="fall_off")
+        device = mixed.info(address)[address]
+        seen = (device["mode"], device["problem"] and device["problem"]["kind"])
+        assert seen == (None, "DeviceGone"), "read %d of %d: %s" % (number, reads, device["problem"])
+
+
+class Hasty(Clock):
+    """A clock of one who does not sleep."""
+
+    slept_s = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.slept_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+
+
+@pytest.mark.parametrize("event", ["reset", "boot"])
+def test_a_device_that_goes_in_its_reset_is_gone(h100: Any, told: Told, event: str) -> None:
+    h100.control.fault(device=H100, event=event, action="fall_off")
+    error = h100.refused("on", bus=VfioUserBus(h100.folder, Hasty()))
+    told(error, "DeviceGone", H100)
+    assert h100.last.result()["devices"][0]["mode_after"] is None
+
+
+class ForgetfulBus(VfioUserBus):
+    """A list that loses what has gone, as the kernel's does."""
+
+    forgets = True
+    lost: frozenset[str] = frozenset()
+
+    def find(self, takes: Any = anything) -> Any:
+        functions = super().find(takes)
+        for function in functions:
+            function.vendor_id = 0x10DE
+            function.class_code = 0x068000 if function.address in SWITCHES else 0x030200
+        return [function for function in functions if function.address not in self.lost]
+
+
+def test_a_fabric_does_not_enter_ppcie_without_a_device_that_left_the_bus(hgx: Any, told: Told) -> None:
+    bus = ForgetfulBus(hgx.folder)
+    assert len(report.read(bus)["devices"]) == 12
+    bus.lost = frozenset([H100])
+    told(hgx.refused("ppcie", bus=bus), "DeviceGone", H100, "not on the bus any more", "remove the file")
+    others = [address for address in hgx.modes() if address != H100]
+    told(hgx.refused("ppcie", bus=bus, devices=others, boot_timeout_s=5), "DeviceGone", H100)
+    assert hgx.touched() == {}
+    assert hgx.change("on", bus=bus, devices=["0000:3b:00.0"], boot_timeout_s=5)["changed"]
 
 
 # --- reset ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 PCI = Path("/sys/bus/pci")
 GROUPS = Path("/sys/kernel/iommu_groups")
 MODULES = Path("/sys/module")
+VFIO = Path("/dev/vfio")
 # While this file is there, no module can be unloaded.
 IN_USE = Path("/run/modules-in-use")
 READY = Path("/run/ready")
@@ -61,6 +63,7 @@ def lay_out() -> None:
         (folder / "device").write_text("0x%s\n" % device)
         (folder / "class").write_text("0x%s\n" % kind)
         (folder / "driver_override").write_text("(null)\n")
+        (folder / "enable").write_text("0\n")
         (GROUPS / str(group) / "devices").mkdir(parents=True, exist_ok=True)
         (folder / "iommu_group").symlink_to(GROUPS / str(group))
         if driver is not None:
@@ -70,7 +73,6 @@ def lay_out() -> None:
 def give(device: Path, driver: str) -> None:
     """The driver has the device."""
     register(driver)
-    (MODULES / driver).mkdir(parents=True, exist_ok=True)
     (device / "driver").unlink(missing_ok=True)
     (device / "driver").symlink_to(PCI / "drivers" / driver)
     (device / "driver_override").write_text("(null)\n")
@@ -84,6 +86,9 @@ def register(driver: str) -> None:
         draft.mkdir()
         for name in ("bind", "unbind"):
             os.mkfifo(draft / name)
+        (MODULES / driver).mkdir(parents=True, exist_ok=True)
+        (MODULES / driver / "refcnt").write_text("0\n")
+        (draft / "module").symlink_to(MODULES / driver)
         draft.rename(folder)
 
 
@@ -94,7 +99,7 @@ def unload(driver: str) -> str | None:
     for link in PCI.glob("devices/*/driver"):
         if link.readlink().name == driver:
             link.unlink()
-    (MODULES / driver).rmdir()
+    shutil.rmtree(MODULES / driver)
     return None
 
 
@@ -124,6 +129,9 @@ def act(path: Path, device: Path) -> None:
     driver = PCI / "drivers" / wanted
     if driver.is_dir() and not link.is_symlink() and (path.name == "drivers_probe" or path.parent == driver):
         link.symlink_to(driver)
+        if wanted == "vfio-pci":
+            VFIO.mkdir(exist_ok=True)
+            (VFIO / (device / "iommu_group").readlink().name).touch()
 
 
 if __name__ == "__main__":

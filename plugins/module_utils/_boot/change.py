@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional, Sequence, Union
 
+from .._core.errors import ExplainedError, errno_words
 from .cmdline import Wish
 from .errors import NOTHING_CHANGED, BootError, NoSpace, NotWritable
 from .host import Host, missing
@@ -122,7 +123,7 @@ def carry_out(plan: Plan, host: Host, verify: Callable[[], Sequence[str]], keep_
         left = undo.roll_back()
         if isinstance(error, OSError):
             raise explained(error, left) from error
-        if isinstance(error, BootError):
+        if isinstance(error, ExplainedError):
             error.state = left
         raise
     return done
@@ -168,8 +169,7 @@ def _refuse_beforehand(plan: Plan, host: Host) -> None:
 
 def explained(error: OSError, left: str) -> BootError:
     """What the disk refused, with the state that the host was left in."""
-    code = errno.errorcode.get(error.errno or 0, str(error.errno))
-    words = "%s (%s)" % (code, error.strerror or error)
+    words = errno_words(error)
     name = str(error.filename or "A file")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(

@@ -13,7 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Callable, Optional, Sequence
 
-from .errors import InvalidRequest, InvalidToken
+from .._core.errors import InvalidRequest
+from .errors import NOTHING_CHANGED, InvalidToken
 
 END = "--"
 
@@ -110,7 +111,9 @@ class Wish:
             validate(token)
         for token in self.replace:
             if normal(token)[1] is None:
-                raise InvalidRequest("%r in replace has no value." % token, "Write name=value, or use add.")
+                raise InvalidRequest(
+                    "%r in replace has no value." % token, "Write name=value, or use add.", NOTHING_CHANGED
+                )
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
@@ -170,6 +173,7 @@ class Wish:
             raise InvalidRequest(
                 "The command line would be %d characters long; the kernel reads %d." % (len(after), LONGEST),
                 "Remove tokens that are not needed.",
+                NOTHING_CHANGED,
                 length=len(after),
             )
 
@@ -184,6 +188,7 @@ def _contradiction(token: str, other: str) -> InvalidRequest:
     return InvalidRequest(
         "%r is asked for, but %s." % (token, other),
         "Ask for one of the two; to give a parameter one value only, name it in replace alone.",
+        NOTHING_CHANGED,
         token=token,
     )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._errors import ExplainedError
+from .._core.errors import ExplainedError
 
 NOTHING_CHANGED = "Nothing was changed."
 
@@ -20,10 +20,6 @@ class BootError(ExplainedError):
 
 class InvalidToken(BootError):
     """A token of the request cannot stand on a kernel command line."""
-
-
-class InvalidRequest(BootError):
-    """The request contradicts itself."""
 
 
 class NotUnderstood(BootError):
@@ -56,21 +52,11 @@ class CommandTimeout(BootError):
     retryable = True
 
 
-class VerifyMismatch(BootError):
-    """After the change the boot loader does not have what was asked for."""
-
-
 class UnknownLoader(BootError):
     """No boot loader that is known was found."""
 
 
 class Interrupted(BootError):
     """The run was told to stop."""
-
-    retryable = True
-
-
-class RunInProgress(BootError):
-    """Another run is changing this host's kernel command line."""
 
     retryable = True

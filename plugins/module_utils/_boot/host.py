@@ -8,11 +8,11 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+from .._core import files
 from .errors import CommandFailed, CommandMissing, CommandTimeout, NoSpace
 
 PLACES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -72,28 +72,8 @@ class Disk:
 
     def replace(self, path: Path, content: bytes, like: Optional[Path] = None) -> None:
         """Write the file, with owner, mode and labels of ``like`` (by default of what it replaces)."""
-        path = Path(os.path.realpath(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        model = like or path
-        descriptor, temporary = tempfile.mkstemp(prefix=".confidential-gpu.", suffix=".tmp", dir=str(path.parent))
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if model.exists():
-                shutil.copystat(str(model), temporary)
-                now, then = os.stat(temporary), os.stat(model)
-                if (now.st_uid, now.st_gid) != (then.st_uid, then.st_gid):
-                    os.chown(temporary, then.st_uid, then.st_gid)
-                os.utime(temporary)
-            else:
-                os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        self._settle(path.parent)
+        real = os.path.realpath(path)
+        files.replace(real, content, str(like or real))
 
     def remove(self, path: Path) -> None:
         """Remove the file; it may be gone already."""
@@ -101,7 +81,7 @@ class Disk:
             os.unlink(os.path.realpath(path))
         except FileNotFoundError:
             return
-        self._settle(path.parent)
+        files.settle(os.path.dirname(os.path.realpath(path)))
 
     def writable(self, path: Path) -> bool:
         """Whether the file, or the nearest folder that exists, may be written; false on a read-only file system."""
@@ -116,13 +96,6 @@ class Disk:
             path = path.parent
         seen = os.statvfs(path)
         return seen.f_bavail * seen.f_frsize
-
-    def _settle(self, folder: Path) -> None:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Sequence
 
+from .._core.errors import VerifyMismatch
 from .change import Done, Plan, carry_out
 from .cmdline import Wish, join
-from .errors import VerifyMismatch
 from .host import Host
 
 

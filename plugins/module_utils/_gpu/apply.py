@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Collection, Mapping, Sequence
+from typing import Callable, Collection, Mapping, Sequence
 
+from .._core.errors import ExplainedError, VerifyMismatch, raise_all
+from .._core.parallel import each
+from .._core.wait import SYSTEM_CLOCK, Clock
+from .._pci.errors import ResetFailed
+from .._pci.sysfs import no_reset_method
 from .devices import Device
-from .errors import GpuError, KnobRefused, ResetFailed, VerifyMismatch, raise_all
-from .parallel import each
+from .errors import KnobRefused
 from .plan import DevicePlan, Plan, Write
-from .sysfs import no_reset_method
 from .unproven import Unproven
-from .wait import SYSTEM_CLOCK, Clock
 
 
 @dataclass
@@ -34,7 +36,10 @@ class Done:
 
 
 class Change:
-    """One plan and the open devices that it is for."""
+    """One plan and the open devices that it is for.
+
+    ``taken`` tells which devices are no longer free: asked before anything is put back, because these are others'.
+    """
 
     def __init__(
         self,
@@ -43,7 +48,10 @@ class Change:
         unproven: Unproven,
         boot_timeout_s: float,
         clock: Clock = SYSTEM_CLOCK,
+        taken: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        self._taken = taken
+        self._everyone = plan.devices
         self._plans = [device for device in plan.devices if device.is_change]
         self._devices = devices
         self._unproven = unproven
@@ -58,7 +66,7 @@ class Change:
         outcomes = each(self._plans, self._refusals)
         raise_all([error for one in outcomes for error in ([one.error] if one.error is not None else one.answer or [])])
 
-    def _refusals(self, plan: DevicePlan) -> list[GpuError]:
+    def _refusals(self, plan: DevicePlan) -> list[ExplainedError]:
         device = self._devices[plan.address]
         refusals = [error for write in plan.writes for error in _refused_in_band(device, write)]
         if plan.reset and device.function.reset_method() is None:
@@ -71,6 +79,8 @@ class Change:
         unseen = {plan.address: plan.found for plan in self._plans if plan.stores_unseen}
         self._newly_unproven = frozenset(address for address, mode in unseen.items() if noted.get(address) != mode)
         self._unproven.add(unseen)
+        for done in self.done.values():
+            done.mode = ""  # unknown from here on, until it is read back
         outcomes = each(self._plans, lambda plan: self._stage(plan, self._written[plan.address]))
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         if errors:
@@ -89,14 +99,16 @@ class Change:
             tool.write_knob(write.knob, write.after)
         done.seconds["stage"] = self._clock.now() - start
 
-    def roll_back(self, in_use: Collection[str] = ()) -> str:
-        """Put every staged knob back, newest first, and say so in a sentence; devices in use are left alone."""
+    def roll_back(self) -> str:
+        """Put every staged knob back, newest first, and say so in a sentence; devices that are taken are left alone."""
+        in_use = self._taken()
         touched = [plan for plan in self._plans if self._written[plan.address]]
         outcomes = each([plan for plan in touched if plan.address not in in_use], self._roll_back)
         back = ["%s: %s" % (o.item.address, ", ".join(o.answer)) for o in outcomes if o.answer]
         stuck = ["%s (%s)" % (outcome.item.address, outcome.error.cause) for outcome in outcomes if outcome.error]
         stuck += ["%s (in use)" % plan.address for plan in touched if plan.address in in_use]
         self._unproven.remove(self._newly_unproven & {o.item.address for o in outcomes if o.error is None})
+        each([plan for plan in self._everyone if plan not in touched and plan.address not in in_use], self._read_back)
         notes = "Rolled back on %s." % "; ".join(back) if back else "Nothing had been staged."
         if stuck:
             notes = "%sThe staged knobs of %s could not be put back: run again with the mode that is wanted." % (
@@ -108,45 +120,63 @@ class Change:
     def _roll_back(self, plan: DevicePlan) -> list[str]:
         tool = self._devices[plan.address].tool
         done = self.done[plan.address]
-        done.mode = ""  # what made staging fail may have changed the mode, too
         for write in reversed(self._written[plan.address]):
             if tool.read_knob(write.knob) != write.before:
                 tool.write_knob(write.knob, write.before)
                 done.rolled_back.append(write.knob.name)
         done.staged = False
-        done.mode = self._devices[plan.address].mode()
+        self._read_back(plan)
         return done.rolled_back
 
     def reset(self) -> None:
-        """Reset, wait for boot and verify all devices that need it; raise for those that fail, when all have ended."""
-        outcomes = each([plan for plan in self._plans if plan.reset], self._reset)
+        """Reset, wait for boot and verify all devices that need it, and read the others back.
+
+        Raises the errors of those that fail, when all have ended.
+        """
+        resets = [plan for plan in self._plans if plan.reset]
+        outcomes = [
+            *each(resets, self._reset),
+            *each([plan for plan in self._everyone if plan not in resets], self._verify),
+        ]
         self._unproven.remove(address for address, done in self.done.items() if done.was_reset)
         raise_all([outcome.error for outcome in outcomes if outcome.error is not None])
+
+    def _verify(self, plan: DevicePlan) -> None:
+        """A device that was not reset is as it was found: a reset of others may have taken it along."""
+        device = self._devices[plan.address]
+        device.wait_for_boot(self._boot_timeout_s, self._clock)
+        seen = self._read_back(plan)
+        if seen != plan.found:
+            raise _mismatch(device, plan.found, seen, "without a reset of its own")
+
+    def _read_back(self, plan: DevicePlan) -> str:
+        done = self.done[plan.address]
+        done.mode = self._devices[plan.address].mode()
+        return done.mode
 
     def _reset(self, plan: DevicePlan) -> None:
         device, done = self._devices[plan.address], self.done[plan.address]
         start = self._clock.now()
-        done.mode = ""  # unknown from here on, until it is read back
         try:
             took_effect = device.tool.reset()
         except ResetFailed:
-            with contextlib.suppress(GpuError):
-                done.mode = device.mode()
+            with contextlib.suppress(ExplainedError):
+                self._read_back(plan)
             raise
         done.was_reset = took_effect is not False
         done.seconds["reset"] = self._clock.now() - start
         start = self._clock.now()
         device.wait_for_boot(self._boot_timeout_s, self._clock)
         done.seconds["boot"] = self._clock.now() - start
-        done.mode = device.mode()
+        self._read_back(plan)
         if done.mode != plan.wanted:
-            raise _mismatch(device, plan.wanted, done.mode)
+            raise _mismatch(device, plan.wanted, done.mode, "after the reset")
         if not done.was_reset and plan.found == plan.wanted:
             raise _no_effect(device)
         done.was_reset = True  # the mode changed, whatever the scratch register says
 
 
-def _refused_in_band(device: Device, write: Write) -> Sequence[GpuError]:
+def _refused_in_band(device: Device, write: Write) -> Sequence[ExplainedError]:
     if device.tool.read_knob(write.knob.allow_in_band) != 0:
         return []
     return [
@@ -160,7 +190,7 @@ def _refused_in_band(device: Device, write: Write) -> Sequence[GpuError]:
     ]
 
 
-def _no_effect(device: Device) -> GpuError:
+def _no_effect(device: Device) -> ExplainedError:
     """For a reset that only the scratch register can prove, because the mode is the same before and after."""
     return ResetFailed(
         "%s: the reset had no effect: a scratch register that every reset clears kept its value." % device.address,
@@ -169,11 +199,10 @@ def _no_effect(device: Device) -> GpuError:
     )
 
 
-def _mismatch(device: Device, wanted: str, seen: str) -> GpuError:
+def _mismatch(device: Device, wanted: str, seen: str, when: str) -> ExplainedError:
     register, value = device.tool.mode_register()
     return VerifyMismatch(
-        "%s: the mode is %s after the reset, not %s (register 0x%x = 0x%x)."
-        % (device.address, seen, wanted, register, value),
+        "%s: the mode is %s %s, not %s (register 0x%x = 0x%x)." % (device.address, seen, when, wanted, register, value),
         "Run again; if it stays, power-cycle the host and update the device's firmware.",
         device=device.address,
         register=register,

@@ -8,21 +8,25 @@ in-band permission and the way to reset, of all devices.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence
 
-from . import admin_tools, holders, lock
+from .._core import lock
+from .._core.errors import ExplainedError, InvalidRequest, raise_all
+from .._core.parallel import each
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
+from .._pci.bus import Bus, Function, parse_address
+from .._pci.errors import DeviceBusy
+from .._pci.use import FREE, Claims, refuse_unless_free
+from . import admin_tools
 from .apply import Change
-from .bus import Bus, Function, parse_address
-from .devices import Device, Found, none_found, opened, read_all
-from .errors import DeviceBusy, GpuError, InvalidRequest, PlanOutdated, raise_all
+from .devices import Device, Found, opened, read_all
+from .errors import PlanOutdated
 from .gate import Gate
 from .mode import MODES
-from .parallel import each
 from .plan import Plan, assign, check_fabric, make
+from .roster import Lost, Roster, check_named, none_found
 from .unproven import Unproven
-from .wait import SYSTEM_CLOCK, Clock, poll
 
 REFUSE = "refuse"
 WAIT = "wait"
@@ -94,6 +98,8 @@ class ModeChange:
         self._clock = clock
         self._found: list[Found] = []
         self._unproven = Unproven(bus.lock_path())
+        self._lost: list[Lost] = []
+        self.untested_tool = ""  # the version of gpu-admin-tools, where it is newer than the tested release
         self.present: list[str] = []
         self._plan: Optional[Plan] = None
         self._change: Optional[Change] = None
@@ -101,37 +107,77 @@ class ModeChange:
     def run(self, only_plan: bool = False) -> None:
         """Bring the devices into the wanted modes, or only find out what that would take. Raises GpuErrors."""
         tools = admin_tools.load(self._tools_path)
-        present = self._bus.find()
+        self.untested_tool = "" if tools.is_tested else tools.version
+        roster = Roster(self._bus, self._root)
+        present = roster.present
         self.present = [function.address for function in present]
-        chosen = choose(present, self._request.devices, self._bus.name)
+        chosen = roster.chosen(self._request.devices)
         wait_s = self._request.busy_timeout_s if self._request.busy == WAIT else 0
         deadline = self._clock.now() + wait_s
-        with lock.held(self._bus.lock_path(), wait_s, self._clock), contextlib.ExitStack() as undo:
-            for function in present:
-                undo.callback(function.close)  # some are opened only to see whether they are free
-            self._wait_until_free(chosen, deadline - self._clock.now())
-            claim = undo.enter_context(contextlib.ExitStack())
-            claim.enter_context(holders.claim(chosen, self._root))
-            with opened(chosen, tools, self._clock) as devices:
-                self._check_kind(devices)
-                plan = self._make_plan(devices)
-                self._check_fabric(plan, [one for one in present if one not in chosen], tools)
-                by_address = {device.address: device for device in devices}
-                change = Change(plan, by_address, self._unproven, self._request.boot_timeout_s, self._clock)
-                change.check()
-                self._change = change
-                if plan.is_change and not only_plan:
-                    self._pass_gate(plan, chosen, by_address, claim)
-                    change.stage()
-                    self._still_free(change, chosen)
-                    change.reset()
+        with lock.held(self._bus.lock_path(), wait_s, self._clock), Claims(self._root) as claims:
+            roster.note()
+            self._lost = roster.lost()
+            if not self._request.devices:
+                raise_all([lost.problem for lost in self._lost])
+            try:
+                self._wait_until_free(claims, chosen, deadline - self._clock.now())
+                self._change_devices(claims, tools, present, chosen, only_plan)
+            finally:
+                for function in present:
+                    function.close()  # some are opened only to see whether they are free
 
-    def _wait_until_free(self, functions: Sequence[Function], wait_s: float) -> None:
-        """Return when nobody uses the functions. Raises DeviceBusy after ``wait_s`` seconds."""
-        seen: list[GpuError] = []
+    def _change_devices(
+        self,
+        claims: Claims,
+        tools: admin_tools.AdminTools,
+        present: Sequence[Function],
+        chosen: Sequence[Function],
+        only_plan: bool,
+    ) -> None:
+        with opened(chosen, tools, claims, self._clock) as devices:
+            self._check_kind(devices)
+            plan = self._make_plan(devices)
+            self._check_fabric(claims, plan, [one for one in present if one not in chosen], tools)
+            self._prepare(plan, devices, claims).check()
+            if only_plan or not plan.is_change:
+                return
+            if self._gate is None:
+                self._carry_out(claims, chosen)
+                return
+        self._pass_gate(self._gate, plan, claims, chosen)
+        with opened(chosen, tools, claims, self._clock) as devices:
+            outcomes = each(devices, lambda device: _unchanged(device, self._found_of(device.address)))
+            raise_all([outcome.error for outcome in outcomes if outcome.error is not None])
+            self._prepare(plan, devices, claims)
+            self._carry_out(claims, chosen)
+
+    def _prepare(self, plan: Plan, devices: Sequence[Device], claims: Claims) -> Change:
+        def taken() -> list[str]:
+            uses = claims.take([device.function for device in devices])
+            return [address for address, use in uses.items() if use.state != FREE]
+
+        by_address = {device.address: device for device in devices}
+        self._change = Change(plan, by_address, self._unproven, self._request.boot_timeout_s, self._clock, taken)
+        return self._change
+
+    def _carry_out(self, claims: Claims, functions: Sequence[Function]) -> None:
+        change = self._change
+        if change is None:
+            raise RuntimeError("there is nothing to carry out")
+        change.stage()
+        try:  # a virtual machine may have started while knobs were staged
+            refuse_unless_free(claims.take(functions))
+        except ExplainedError as error:
+            error.state = change.roll_back()
+            raise
+        change.reset()
+
+    def _wait_until_free(self, claims: Claims, functions: Sequence[Function], wait_s: float) -> None:
+        """Return when nobody uses the functions. Raises DeviceBusy after ``wait_s`` seconds; NotPermitted."""
+        seen: list[ExplainedError] = []
 
         def free() -> bool:
-            seen[:] = self._busy(functions)
+            seen[:] = self._busy(claims, functions)
             return not seen
 
         try:
@@ -139,22 +185,18 @@ class ModeChange:
         except TimeoutError:
             raise_all(seen)
 
-    def _busy(self, functions: Sequence[Function]) -> list[GpuError]:
-        held = holders.find(functions, self._root)
-        if held:
-            return [holders.busy(held)]
+    def _busy(self, claims: Claims, functions: Sequence[Function]) -> list[ExplainedError]:
+        """Who uses them. Raises NotPermitted where it is not known: waiting would not tell."""
+        try:
+            refuse_unless_free(claims.take(functions))
+        except DeviceBusy as error:
+            return [error]
         outcomes = each(functions, lambda function: function.open())
         return [outcome.error for outcome in outcomes if isinstance(outcome.error, DeviceBusy)]
 
     def _check_kind(self, devices: list[Device]) -> None:
         """What a socket serves is known only now: refuse what was named and is not NVIDIA's."""
-        strangers = sorted(set(self._request.devices) - {device.address for device in devices})
-        if strangers:
-            raise InvalidRequest(
-                "There is no NVIDIA GPU or NVSwitch at %s." % ", ".join(strangers),
-                "Leave it out of devices and modes.",
-                missing=strangers,
-            )
+        check_named(self._request.devices, [device.address for device in devices])
         if not devices:
             raise none_found(self._bus.name)
 
@@ -164,45 +206,35 @@ class ModeChange:
         self._plan = make(self._found, wanted, self._request.reset, self._unproven.modes())
         return self._plan
 
-    def _check_fabric(self, plan: Plan, others: Sequence[Function], tools: admin_tools.AdminTools) -> None:
+    def _check_fabric(
+        self, claims: Claims, plan: Plan, others: Sequence[Function], tools: admin_tools.AdminTools
+    ) -> None:
         """A change of ppcie concerns the devices that were not chosen, too: they are read, if nobody uses them."""
         if not plan.moves_ppcie:
             return
-        raise_all(self._busy(others))
-        with opened(others, tools, self._clock) as devices:
+        raise_all(self._busy(claims, others))
+        with opened(others, tools, claims, self._clock) as devices:
             found = read_all(devices, self._request.boot_timeout_s, self._clock)
-            check_fabric(plan, [*self._found, *found])
+            lost = [Found(one.address, one.kind, 0, problem=one.problem) for one in self._lost]
+            check_fabric(plan, [*self._found, *found, *lost])
 
-    def _pass_gate(
-        self,
-        plan: Plan,
-        functions: Sequence[Function],
-        devices: Mapping[str, Device],
-        claim: contextlib.ExitStack,
-    ) -> None:
-        """Wait until the first write is allowed, then look again: time has passed since holders and modes were read.
+    def _pass_gate(self, gate: Gate, plan: Plan, claims: Claims, functions: Sequence[Function]) -> None:
+        """Wait until the first write is allowed, then ask again who uses the devices: time has passed.
 
-        Nothing is claimed meanwhile: whoever is asked to let go of the devices may have to unbind them, and a group
-        that was taken apart and made anew is another one.
+        Nothing is open or claimed meanwhile: whoever is asked to let go of the devices may have to unbind them, and a
+        group that was taken apart and made anew is another one.
         """
-        if self._gate is None:
-            return
-        claim.close()
-        self._gate.wait({"devices": [described(found) for found in self._found], "plan": plan.steps()})
-        claim.enter_context(holders.claim(functions, self._root))
-        held = holders.find(functions, self._root)
-        if held:
-            raise holders.busy(held)
-        outcomes = each(plan.devices, lambda one: _unchanged(devices[one.address], one.found))
-        raise_all([outcome.error for outcome in outcomes if outcome.error is not None])
+        claims.release()
+        gate.wait({"devices": [described(found) for found in self._found], "plan": plan.steps()})
+        refuse_unless_free(claims.take(functions))
 
-    def _still_free(self, change: Change, functions: Sequence[Function]) -> None:
-        """Look again right before the reset: a virtual machine may have started while knobs were staged."""
-        held = holders.find(functions, self._root)
-        if held:
-            error = holders.busy(held)
-            error.state = change.roll_back(in_use={holder.address for holder in held})
-            raise error
+    def _found_of(self, address: str) -> Optional[str]:
+        return next((found.mode for found in self._found if found.address == address), None)
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Address to kind of the devices that were there earlier in this boot of the host, and no longer are."""
+        return {one.address: one.kind for one in self._lost}
 
     @property
     def is_change(self) -> bool:
@@ -241,7 +273,9 @@ class ModeChange:
         }
 
 
-def _unchanged(device: Device, mode: str) -> None:
+def _unchanged(device: Device, mode: Optional[str]) -> None:
+    if device.problem is not None:
+        raise device.problem
     now = device.mode()
     if now != mode:
         raise PlanOutdated(
@@ -262,24 +296,6 @@ def described(found: Found) -> dict[str, Any]:
         "chip": found.chip,
         "supported_modes": list(found.supported),
     }
-
-
-def choose(present: Sequence[Function], addresses: Sequence[str], where: str) -> list[Function]:
-    """The functions with these addresses, or all. Raises NoDevices, or InvalidRequest naming what is not there."""
-    if not present:
-        raise none_found(where)
-    if not addresses:
-        return list(present)
-    by_address = {function.address: function for function in present}
-    missing = [address for address in addresses if address not in by_address]
-    if missing:
-        raise InvalidRequest(
-            "There is no NVIDIA GPU or NVSwitch at %s." % ", ".join(missing),
-            "Present on %s: %s." % (where, ", ".join(sorted(by_address))),
-            missing=missing,
-            present=sorted(by_address),
-        )
-    return [by_address[address] for address in dict.fromkeys(addresses)]
 
 
 def checked_seconds(name: str, seconds: float) -> float:

@@ -5,15 +5,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass, field, replace
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Callable, Iterator, Mapping, Optional, Sequence
 
-from . import bus
+from .._core.errors import ExplainedError
+from .._core.parallel import each
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
+from .._pci import bus
+from .._pci.errors import Bar0Unreadable, DeviceGone
+from .._pci.guard import check_there
+from .._pci.use import FREE, Claims
 from .admin_tools import AdminTools, ToolDevice
-from .errors import BootFailed, DeviceGone, GpuError, InRecovery, InvalidKnob, NoDevices
-from .mode import GPU, NVSWITCH, UNSUPPORTED, Knob, Traits, active, knobs_to_read, pending, supported
-from .parallel import each
-from .wait import SYSTEM_CLOCK, Clock, poll
+from .errors import BootFailed, InRecovery, InvalidKnob, VirtualFunction
+from .families import Family, supported
+from .kind import is_identified, is_nvswitch, may_be_nvidia
+from .mode import GPU, NVSWITCH, UNSUPPORTED, Knob, active, pending
 
 # PCI Power Management 5.6.1: 10 ms from D3hot to D0.
 WAKE_S = 0.01
@@ -25,7 +32,10 @@ USUAL_BOOT_S = 5.0
 
 @dataclass(frozen=True)
 class Found:
-    """What was read from one device. ``mode`` is None when it could not be read, then ``problem`` says why."""
+    """What was read from one device.
+
+    ``mode`` is None when it could not be read; ``problem`` says why, or why the knobs could not be read.
+    """
 
     address: str
     kind: str
@@ -33,23 +43,30 @@ class Found:
     name: str = ""
     chip: str = ""
     module_id: Optional[str] = None
-    traits: Optional[Traits] = None
-    supported: tuple[str, ...] = ()
+    family: Optional[Family] = None
+    supported: tuple[str, ...] = ()  # none while the knobs are not known
     mode: Optional[str] = None
     pending: Optional[str] = None
     knobs: Mapping[Knob, int] = field(default_factory=dict)
+    unknown_knobs: tuple[Knob, ...] = ()  # of the family's, those that this firmware does not know
     firmware: str = "unknown"  # booted, booting, recovery, none (no firmware that can be asked)
-    firmware_too_old: bool = False  # the family does PPCIe, this firmware does not
-    problem: Optional[GpuError] = None
+    problem: Optional[ExplainedError] = None
+
+    @property
+    def firmware_too_old(self) -> bool:
+        """The family does PPCIe, this firmware does not."""
+        return Knob.PPCIE in self.unknown_knobs
 
 
 class Device:
     """One open device."""
 
-    def __init__(self, function: bus.Function, tool: Optional[ToolDevice], problem: Optional[GpuError] = None) -> None:
+    def __init__(
+        self, function: bus.Function, tool: Optional[ToolDevice], problem: Optional[ExplainedError] = None
+    ) -> None:
         self.function = function
         self.address = function.address
-        self.kind = NVSWITCH if function.is_nvswitch else GPU
+        self.kind = NVSWITCH if is_nvswitch(function) else GPU
         self._tool = tool
         self.problem = problem
 
@@ -62,7 +79,7 @@ class Device:
 
     def wait_for_boot(self, timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> None:
         """Return when the firmware has booted. Raises InRecovery, BootFailed with what the registers say."""
-        if not self.tool.has_fsp:
+        if not self.tool.has_modes:
             return
         deadline = clock.now() + timeout_s
         with contextlib.suppress(TimeoutError):
@@ -71,6 +88,7 @@ class Device:
         try:
             poll(lambda: self.tool.boot().done, deadline - clock.now(), BOOT_POLL_S, clock)
         except TimeoutError as error:
+            self.tool.check_answers()
             boot = self.tool.boot()
             raise BootFailed(
                 "%s: the firmware has not booted after %g s: register 0x%x = 0x%x, not 0xff."
@@ -79,58 +97,72 @@ class Device:
                 device=self.address,
                 register=boot.register,
                 value=boot.value,
-                registers=self.tool.diagnostics(),
+                registers=self._diagnostics(),
             ) from error
 
     def _check_recovery(self) -> None:
         if self.tool.in_recovery():
+            registers = self._diagnostics()
             raise InRecovery(
                 "%s: the firmware is in recovery mode (%s)."
-                % (self.address, ", ".join("%s = %s" % pair for pair in self.tool.diagnostics().items())),
+                % (self.address, ", ".join("%s = %s" % pair for pair in registers.items()) or "no further register"),
                 "A device in recovery cannot be configured: update its firmware, then power-cycle the host.",
                 device=self.address,
-                registers=self.tool.diagnostics(),
+                registers=registers,
             )
+
+    def _diagnostics(self) -> dict[str, str]:
+        """What the registers say beside a finding; they cannot hide it."""
+        with contextlib.suppress(ExplainedError):
+            return self.tool.diagnostics()
+        return {}
 
     def mode(self) -> str:
         """The active mode of a booted device, from its registers."""
-        cc = self.tool.cc_mode() if self.tool.has_cc else None
-        return active(cc, self.tool.has_ppcie and self.tool.ppcie_is_on())
+        family = self.tool.family
+        cc = self.tool.cc_mode() if family.cc_register is not None else None
+        return active(cc, family.ppcie_register is not None and self.tool.ppcie_is_on())
 
-    def knobs(self) -> dict[Knob, int]:
-        """The stored value of each knob that the device's modes depend on and that its firmware knows."""
-        values = {}
-        for knob in knobs_to_read(self._family_traits()):
-            with contextlib.suppress(InvalidKnob):
+    def knobs(self) -> tuple[dict[Knob, int], tuple[Knob, ...]]:
+        """The stored value of each knob that the modes depend on, and the knobs that the firmware does not know."""
+        values, unknown = {}, []
+        for knob in self.tool.family.knobs:
+            try:
                 values[knob] = self.tool.read_knob(knob)
-        return values
-
-    def _family_traits(self) -> Traits:
-        return Traits(self.kind, self.tool.family, self.tool.has_cc, self.tool.has_ppcie)
+            except InvalidKnob:
+                unknown.append(knob)
+        return values, tuple(unknown)
 
     def read(self, boot_timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> Found:
-        """Everything that a plan needs to know. Raises the errors of each step."""
+        """Everything that a plan needs to know. Raises the errors of each step, except where only knobs are missing."""
         tool = self.tool
-        self.wait_for_boot(boot_timeout_s, clock)
-        traits = self._family_traits()
-        about = Found(self.address, self.kind, self.function.device_id, tool.name, tool.chip, traits=traits)
-        if not tool.has_fsp:
+        about = Found(self.address, self.kind, self.function.device_id, tool.name, tool.chip)
+        if not tool.has_modes:
             return replace(about, mode=UNSUPPORTED, firmware="none")
-        knobs = self.knobs()
-        if traits.has_ppcie and Knob.PPCIE not in knobs:
-            traits = traits._replace(has_ppcie=False)
-            about = replace(about, traits=traits, firmware_too_old=True)
+        family = tool.family
+        self.wait_for_boot(boot_timeout_s, clock)
+        about = replace(about, family=family, mode=self.mode(), firmware="booted")
+        try:
+            knobs, unknown = self.knobs()
+        except (DeviceGone, Bar0Unreadable):
+            raise  # the mode is not known any more, either
+        except ExplainedError as error:
+            return replace(about, problem=error)
         return replace(
             about,
-            module_id=tool.module_id,
-            supported=supported(traits),
-            mode=self.mode(),
+            module_id=self._module_id(),
+            supported=supported(family, unknown),
             pending=pending(knobs),
             knobs=knobs,
-            firmware="booted",
+            unknown_knobs=unknown,
         )
 
-    def broken(self, problem: GpuError) -> Found:
+    def _module_id(self) -> Optional[str]:
+        with contextlib.suppress(ExplainedError):
+            return self.tool.module_id
+        return None
+
+    def broken(self, problem: ExplainedError) -> Found:
         """What can still be said of a device that could not be read."""
         recovering = isinstance(problem, InRecovery)
         firmware = "recovery" if recovering else "booting" if isinstance(problem, BootFailed) else "unknown"
@@ -139,67 +171,89 @@ class Device:
 
 
 @contextlib.contextmanager
-def opened(functions: Sequence[bus.Function], tools: AdminTools, clock: Clock = SYSTEM_CLOCK) -> Iterator[list[Device]]:
-    """Open the NVIDIA functions among these, put all back at the end; one that fails is a Device with its problem."""
-    with contextlib.ExitStack() as undo:
+def opened(
+    functions: Sequence[bus.Function], tools: AdminTools, claims: Claims, clock: Clock = SYSTEM_CLOCK
+) -> Iterator[list[Device]]:
+    """Open the NVIDIA functions among these, put all back at the end; one that fails is a Device with its problem.
+
+    A function that somebody else uses by then is theirs, and left as it is.
+    """
+    undo: dict[str, list[Callable[[], None]]] = {}
+    try:
         devices = []
         for outcome in each(functions, lambda function: function.open()):
             function = outcome.item
-            undo.callback(function.close)
             if outcome.error is not None:
                 devices.append(Device(function, None, outcome.error))
-            elif _is_nvidia(function):
-                devices.append(_device(function, tools, undo, clock))
+            elif may_be_nvidia(function):
+                device = _device(function, tools, undo.setdefault(function.address, []), clock)
+                if not isinstance(device.problem, VirtualFunction):
+                    devices.append(device)
         yield devices
+    finally:
+        _undo(functions, undo, claims)
 
 
-def _is_nvidia(function: bus.Function) -> bool:
-    if function.vendor_id == 0xFFFF:  # nobody answers: what is there cannot be told, and must not be passed over
-        return True
-    return function.vendor_id == bus.NVIDIA_VENDOR_ID and (function.is_gpu or function.is_nvswitch)
+def _undo(functions: Sequence[bus.Function], undo: Mapping[str, Sequence[Callable[[], None]]], claims: Claims) -> None:
+    """Put back what was changed, newest first, and close. What fails has no say over what was done or went wrong."""
+    changed = [function for function in functions if undo.get(function.address)]
+    uses = claims.take(changed) if changed else {}
+    for function in functions:
+        steps = undo.get(function.address, ()) if function in changed and uses[function.address].state == FREE else ()
+        for step in reversed(steps):
+            with contextlib.suppress(ExplainedError, OSError):
+                step()
+        function.close()
 
 
-def _device(function: bus.Function, tools: AdminTools, undo: contextlib.ExitStack, clock: Clock) -> Device:
+def _device(function: bus.Function, tools: AdminTools, undo: list[Callable[[], None]], clock: Clock) -> Device:
     try:
+        _check_identity(function)
         _wake(function, undo, clock)
         return Device(function, tools.open(function))
-    except GpuError as error:
+    except ExplainedError as error:
         return Device(function, None, error)
 
 
-def _wake(function: bus.Function, undo: contextlib.ExitStack, clock: Clock) -> None:
+def _check_identity(function: bus.Function) -> None:
+    check_there(function)
+    if not is_identified(function):
+        raise DeviceGone(
+            "%s: it cannot be told what the device is (vendor 0x%04x, class 0x%06x)."
+            % (function.address, function.vendor_id, function.class_code),
+            "Run again; rescan the bus or power-cycle the host if it stays.",
+            device=function.address,
+        )
+
+
+def _wake(function: bus.Function, undo: list[Callable[[], None]], clock: Clock) -> None:
     """Bring the function to D0 with memory decoding on, and undo exactly what was changed for that."""
     control = function.power_control()
     if control is not None and control != "on":
         function.set_power_control("on")
-        undo.callback(function.set_power_control, control)
+        undo.append(functools.partial(function.set_power_control, control))
     config = function.config
-    if config.read16(bus.SANITY_OFFSET) == 0xFFFF:
-        raise DeviceGone(
-            "%s: the device has fallen off the bus: config space at 0x%x reads 0xffff."
-            % (function.address, bus.SANITY_OFFSET),
-            "Look for PCIe errors in the kernel's log; power-cycle the host.",
-            device=function.address,
-            register=bus.SANITY_OFFSET,
-            value=0xFFFF,
-        )
     pm = bus.capability(config, bus.CAPABILITY_PM)
     state = config.read16(pm + bus.PM_CONTROL) & bus.PM_STATE_MASK if pm is not None else 0
     if pm is not None and state:
-        awake = config.read16(pm + bus.PM_CONTROL) & ~bus.PM_STATE_MASK
+        header = bus.programmed(config)
+        control_register = config.read16(pm + bus.PM_CONTROL)
+        awake = control_register & ~bus.PM_STATE_MASK
         config.write16(pm + bus.PM_CONTROL, awake)
-        undo.callback(_put_back, config, pm + bus.PM_CONTROL, awake | state, bus.PM_STATE_MASK)
+        undo.append(functools.partial(_put_back, config, pm + bus.PM_CONTROL, awake | state, bus.PM_STATE_MASK))
         clock.sleep(WAKE_S)
+        if not control_register & bus.PM_NO_SOFT_RESET:  # PCI Power Management 5.4.1: then waking resets the function
+            bus.program(config, header)
     command = config.read16(bus.COMMAND)
-    undo.callback(_put_back, config, bus.COMMAND, command, bus.COMMAND_MEMORY)
+    if not command & bus.COMMAND_MEMORY:  # the tool switches it on
+        undo.append(functools.partial(_put_back, config, bus.COMMAND, command, bus.COMMAND_MEMORY))
 
 
 def _put_back(config: bus.Space, offset: int, before: int, mask: int) -> None:
     """Put the masked bits of a register back, if they differ; a device that is gone has nothing to put back."""
-    with contextlib.suppress(GpuError):
-        now = config.read16(offset)
-        if now != 0xFFFF and (now ^ before) & mask:
-            config.write16(offset, now & ~mask | before & mask)
+    now = config.read16(offset)
+    if now != 0xFFFF and (now ^ before) & mask:
+        config.write16(offset, now & ~mask | before & mask)
 
 
 def read_all(devices: list[Device], boot_timeout_s: float, clock: Clock = SYSTEM_CLOCK) -> list[Found]:
@@ -210,16 +264,7 @@ def read_all(devices: list[Device], boot_timeout_s: float, clock: Clock = SYSTEM
             return device.broken(device.problem)
         try:
             return device.read(boot_timeout_s, clock)
-        except GpuError as error:
+        except ExplainedError as error:
             return device.broken(error)
 
     return [outcome.answer for outcome in each(devices, read) if outcome.answer is not None]
-
-
-def none_found(where: str) -> GpuError:
-    """The error for a bus without devices."""
-    return NoDevices(
-        "No NVIDIA GPU or NVSwitch was found on %s." % where,
-        "Check with lspci -d 10de: that the host has one; in a container, that /sys is the host's.",
-        bus=where,
-    )

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, Collection, Mapping, Optional, Sequence
 
-from .files import ensure_writable, read_json, replace_json
+from .._core.files import ensure_writable, read_json, replace_json
 
 SECTIONS = {"gpu": "gpus", "nvswitch": "nvswitches"}
 
@@ -30,13 +31,22 @@ def _shared(gpus: Mapping[str, Optional[str]]) -> Optional[str]:
     return modes.pop() if len(modes) == 1 else "mixed"
 
 
-def keep(path: str, content: Mapping[str, Any], present: Collection[str]) -> dict[str, Any]:
+def keep(
+    path: str, content: Mapping[str, Any], present: Collection[str], lost: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Replace the fact file and return what it holds. Raises NotPermitted.
 
-    Devices that are present but were not part of this run keep what an earlier run read back from them.
+    Devices that are present but were not part of this run keep what an earlier run read back from them. The mode of
+    those that are ``lost`` (address to kind) is not known.
     """
     kept = read_json(path)
-    merged = {section: {**_earlier(kept, section, present), **content[section]} for section in SECTIONS.values()}
+    gone: dict[str, dict[str, None]] = {section: {} for section in SECTIONS.values()}
+    for address, kind in lost.items():
+        gone[SECTIONS[kind]][address] = None
+    merged = {
+        section: {**_earlier(kept, section, present), **gone[section], **content[section]}
+        for section in SECTIONS.values()
+    }
     whole = {**merged, "mode": _shared(merged["gpus"])}
     replace_json(path, whole, "fact file")
     return whole

@@ -14,7 +14,8 @@ import json
 import socket
 from typing import Any
 
-from .errors import GateClosed, errno_words
+from .._core.errors import errno_words
+from .errors import GateClosed
 
 GO = b"go\n"
 

@@ -29,7 +29,7 @@ def _fact(value: str, seen: str, reason: str = "", remedy: str = "") -> dict[str
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="backslashreplace").strip()
     except OSError:
         return ""
 

@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mode of a device, which is one thing: off, on, devtools or ppcie, read from CC and PPCIe together.
 
-The active mode is what registers say; the pending one is what the knobs make active at the next reset. Knob numbers
-and the order in which they are written: NVIDIA gpu-admin-tools, release 2025.11.21.
+The active mode is what registers say; the pending one is what the knobs make active at the next reset. Knob numbers:
+NVIDIA gpu-admin-tools, release 2025.11.21.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Mapping, NamedTuple, Optional
+from typing import Mapping, Optional
 
 OFF = "off"
 ON = "on"
@@ -48,26 +48,6 @@ BAR0_FILTER_ON = 2
 UNSEEN_IN_FORCE = frozenset((Knob.OPTION_2, Knob.OPTION_4, Knob.OPTION_34, Knob.BAR0_DECOUPLER))
 
 
-class Traits(NamedTuple):
-    """What decides which modes a device can do and how they are staged."""
-
-    kind: str  # GPU or NVSWITCH
-    family: str  # 'hopper', 'blackwell', 'laguna', ...
-    has_cc: bool
-    has_ppcie: bool  # the family and the firmware
-
-
-def supported(traits: Traits) -> tuple[str, ...]:
-    """The modes that a device can do; none for a GPU without CC and for a switch older than LS10."""
-    if traits.kind == NVSWITCH:
-        if traits.has_ppcie:
-            return (OFF, PPCIE)
-        return (OFF,) if traits.family == "laguna" else ()
-    if not traits.has_cc:
-        return ()
-    return MODES if traits.has_ppcie else (OFF, ON, DEVTOOLS)
-
-
 def active(cc: Optional[str], ppcie: bool) -> str:
     """The mode of a device whose registers give this CC mode (None: it has no CC) and this PPCIe state."""
     if ppcie:
@@ -83,27 +63,3 @@ def pending(knobs: Mapping[Knob, int]) -> str:
     if devtools:
         return DEVTOOLS if cc else INVALID
     return ON if cc else OFF
-
-
-def knobs_to_read(traits: Traits) -> tuple[Knob, ...]:
-    """The knobs that a mode of this device depends on."""
-    common = (Knob.OPTION_2, Knob.OPTION_4, Knob.CCD, Knob.CCM)
-    if traits.family == "blackwell":
-        return common
-    return (Knob.PPCIE, *common, Knob.OPTION_34, Knob.BAR0_DECOUPLER)
-
-
-def staging(traits: Traits, wanted: str) -> tuple[tuple[Knob, int], ...]:
-    """Every knob that a mode needs with its value, in the order in which they must be written.
-
-    CCM goes on before CCD and off after it, so that a device that loses power half-way never comes up with devtools
-    but without CC.
-    """
-    options = ((Knob.OPTION_2, 0), (Knob.OPTION_4, 0), (Knob.OPTION_34, 0))
-    bar0_filter = BAR0_FILTER_ON if traits.kind == GPU and wanted in (ON, PPCIE) else 0
-    if wanted == PPCIE:
-        return (*options, (Knob.CCD, 0), (Knob.CCM, 0), (Knob.BAR0_DECOUPLER, bar0_filter), (Knob.PPCIE, 1))
-    if wanted == OFF:
-        return ((Knob.BAR0_DECOUPLER, 0), (Knob.PPCIE, 0), (Knob.CCD, 0), (Knob.CCM, 0))
-    devtools = 1 if wanted == DEVTOOLS else 0
-    return (*options, (Knob.PPCIE, 0), (Knob.BAR0_DECOUPLER, bar0_filter), (Knob.CCM, 1), (Knob.CCD, devtools))

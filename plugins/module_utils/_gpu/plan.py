@@ -8,11 +8,13 @@ The same plan is shown by check mode and diff, and carried out by a real run.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
+from .._core.errors import ExplainedError, InvalidRequest, raise_all
 from .devices import Found
-from .errors import FirmwareTooOld, GpuError, InvalidRequest, UnknownDevice, Unsupported, raise_all
-from .mode import MODES, NVSWITCH, OFF, ON, PPCIE, UNSEEN_IN_FORCE, Knob, staging
+from .errors import FirmwareTooOld, UnknownDevice, Unsupported
+from .families import Family, lacking, staging
+from .mode import MODES, NVSWITCH, OFF, ON, PPCIE, UNSEEN_IN_FORCE, Knob
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def assign(found: Sequence[Found], mode: Optional[str], modes: Mapping[str, str]
     return {one.address: wanted[one.address] for one in found if one.address in wanted}
 
 
-def _refusals(one: Found, wanted: Optional[str]) -> list[GpuError]:
+def _refusals(one: Found, wanted: Optional[str]) -> list[ExplainedError]:
     if one.problem is not None:
         return [one.problem]
     if wanted is None or wanted in one.supported:
@@ -130,14 +132,16 @@ def _refusals(one: Found, wanted: Optional[str]) -> list[GpuError]:
                 "%s: %r is not a mode." % (one.address, wanted), "Use one of %s." % ", ".join(MODES), device=one.address
             )
         ]
-    if wanted == PPCIE and one.firmware_too_old:
+    missing = lacking(one.family, wanted, one.unknown_knobs) if one.family and wanted in one.family.modes else ()
+    if missing:
         return [
             FirmwareTooOld(
-                "%s (%s): the firmware is too old for ppcie: it answers the knob PPCIE (45) with FSP error 0x1e3, "
-                "invalid knob." % (one.address, one.name),
+                "%s (%s): the firmware is too old for %s: it answers %s with FSP error 0x1e3, invalid knob."
+                % (one.address, one.name, wanted, " and ".join("the knob %s (%d)" % (k.name, k) for k in missing)),
                 "Update the firmware of this device, or choose another mode.",
                 device=one.address,
                 rpc_code=0x1E3,
+                knobs=[knob.name for knob in missing],
             )
         ]
     return [
@@ -168,16 +172,21 @@ def make(
 
 
 def _plan(one: Found, wanted: str, reset: bool, unproven: bool) -> DevicePlan:
-    if one.traits is None or one.mode is None:
+    if one.family is None or one.mode is None:
         raise ValueError("%s has not been read" % one.address)
-    writes = tuple(
-        Write(knob, one.knobs[knob], value)
-        for knob, value in staging(one.traits, wanted)
-        if knob in one.knobs and one.knobs[knob] != value
-    )
+    writes = tuple(_writes(one, one.family, wanted))
     in_doubt = unproven or any(write.knob in UNSEEN_IN_FORCE for write in writes)
     needed = one.mode != wanted or (in_doubt and wanted in (ON, PPCIE))
     return DevicePlan(one.address, one.mode, wanted, writes, needed and reset, needed and not reset)
+
+
+def _writes(one: Found, family: Family, wanted: str) -> Iterator[Write]:
+    for knob, value in staging(family, wanted):
+        before = one.knobs.get(knob)
+        if before is None and (value or knob not in family.optional):
+            raise ValueError("%s: the knob %s is needed and has not been read" % (one.address, knob.name))
+        if before is not None and before != value:
+            yield Write(knob, before, value)
 
 
 def check_fabric(plan: Plan, fabric: Sequence[Found]) -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from typing import Any, Optional, Sequence
 
-from . import admin_tools, holders, host, lock
-from .bus import Bus, Function
-from .change import checked_seconds, choose, described
+from .._core import lock
+from .._core.wait import SYSTEM_CLOCK, Clock
+from .._pci.bus import Bus, Function
+from .._pci.errors import DeviceBusy, NoDevices
+from .._pci.use import FREE, UNKNOWN, USED, Claims, Use
+from . import admin_tools, host
+from .change import checked_seconds, described
 from .devices import Found, opened, read_all
-from .errors import DeviceBusy, NoDevices
+from .kind import is_nvswitch
 from .mode import GPU, NVSWITCH
+from .roster import Lost, Roster, check_named
 from .unproven import Unproven
-from .wait import SYSTEM_CLOCK, Clock
 
 
 def read(
@@ -34,43 +38,56 @@ def read(
     """
     checked_seconds("boot_timeout", boot_timeout_s)
     tools = admin_tools.load(tools_path)
+    answer = {"host": host.facts(root), "tool_version": tools.version, "tool_tested": tools.is_tested}
+    roster = Roster(bus, root)
     try:
-        functions = choose(bus.find(), addresses, bus.name)
+        functions = roster.chosen(addresses)
     except NoDevices:
-        functions = []
-    devices: list[dict[str, Any]] = []
-    if functions:
-        with lock.held(bus.lock_path(), lock_timeout_s, clock):
-            unproven = Unproven(bus.lock_path()).modes()
-            devices = _read(functions, tools, root, boot_timeout_s, clock)
-            for device in devices:
-                noted = unproven.get(device["address"])
-                device["settings_unproven"] = noted is not None and noted == device["mode"]
-    return {"devices": devices, "host": host.facts(root), "tool_version": tools.version}
+        return {**answer, "devices": []}
+    with lock.held(bus.lock_path(), lock_timeout_s, clock):
+        roster.note()
+        unproven = Unproven(bus.lock_path()).modes()
+        devices = _read(functions, tools, root, boot_timeout_s, clock)
+        check_named(addresses, [device["address"] for device in devices])
+        if not addresses:
+            devices += [_lost(one) for one in roster.lost()]
+        for device in devices:
+            noted = unproven.get(device["address"])
+            device["settings_unproven"] = noted is not None and noted == device["mode"]
+    return {**answer, "devices": devices}
 
 
 def _read(
     functions: Sequence[Function], tools: admin_tools.AdminTools, root: str, boot_timeout_s: float, clock: Clock
 ) -> list[dict[str, Any]]:
-    held = holders.find(functions, root)
-    in_use = {holder.address for holder in held}
-    free = [function for function in functions if function.address not in in_use]
-    with opened(free, tools, clock) as devices:
-        found = {device.address: one for device, one in zip(devices, read_all(devices, boot_timeout_s, clock))}
-        entries = []
-        for function in functions:
-            mine = [holder for holder in held if holder.address == function.address]
-            one = found.get(function.address)
-            if one is None and mine:
-                kind = NVSWITCH if function.is_nvswitch else GPU
-                one = Found(function.address, kind, function.device_id, problem=holders.busy(mine))
-            if one is not None:
-                entries.append(_entry(function, one, mine))
-        return entries
+    with Claims(root) as claims:
+        uses = claims.take(functions)
+        free = [function for function in functions if uses[function.address].state == FREE]
+        with opened(free, tools, claims, clock) as devices:
+            found = {device.address: one for device, one in zip(devices, read_all(devices, boot_timeout_s, clock))}
+            entries = []
+            for function in functions:
+                use = uses[function.address]
+                one = found.get(function.address)
+                problem = use.error()
+                if one is None and problem is not None:
+                    kind = NVSWITCH if is_nvswitch(function) else GPU
+                    one = Found(function.address, kind, function.device_id, problem=problem)
+                if one is not None:
+                    entries.append(_entry(function, one, use))
+            return entries
 
 
-def _entry(function: Function, found: Found, held: Sequence[holders.Holder]) -> dict[str, Any]:
+def _lost(lost: Lost) -> dict[str, Any]:
+    function = Function()
+    function.address = lost.address
+    found = Found(lost.address, lost.kind, 0, problem=lost.problem)
+    return {**_entry(function, found, Use(lost.address)), "use": UNKNOWN}
+
+
+def _entry(function: Function, found: Found, use: Use) -> dict[str, Any]:
     problem = found.problem
+    state = USED if isinstance(problem, DeviceBusy) else use.state
     return {
         **described(found),
         "device_id": "0x%04x" % found.device_id,
@@ -81,9 +98,11 @@ def _entry(function: Function, found: Found, held: Sequence[holders.Holder]) -> 
         "knobs": {knob.name: value for knob, value in found.knobs.items()},
         "firmware": found.firmware,
         "firmware_too_old_for_ppcie": found.firmware_too_old,
+        "unknown_knobs": [knob.name for knob in found.unknown_knobs],
         "driver": function.driver(),
         "iommu_group": function.iommu_group(),
-        "holders": [holder._asdict() for holder in held],
-        "in_use": bool(held) or isinstance(problem, DeviceBusy),
+        "holders": [holder._asdict() for holder in use.holders],
+        "use": state,
+        "in_use": state == USED,
         "problem": problem.as_dict() if problem is not None else None,
     }

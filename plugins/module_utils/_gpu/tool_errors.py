@@ -10,17 +10,9 @@ from __future__ import annotations
 import contextlib
 from typing import Iterator
 
-from .errors import (
-    Bar0Unreadable,
-    DeviceGone,
-    GpuError,
-    InvalidKnob,
-    RpcFailed,
-    RpcGarbled,
-    RpcTimeout,
-    ToolFailed,
-    UnknownDevice,
-)
+from .._core.errors import ExplainedError
+from .._pci.errors import Bar0Unreadable
+from .errors import InvalidKnob, RpcFailed, RpcGarbled, RpcTimeout, ToolFailed, UnknownDevice
 from .mode import Knob
 
 INVALID_KNOB = 0x1E3
@@ -34,7 +26,7 @@ def translated(address: str, doing: str = "") -> Iterator[None]:
     """Turn what the tool raises into errors of ours."""
     try:
         yield
-    except GpuError:
+    except ExplainedError:
         raise
     except AssertionError as error:
         raise ToolFailed(
@@ -56,7 +48,7 @@ def knob_words(number: int) -> str:
     return str(number)
 
 
-def _ours(where: str, address: str, error: BaseException) -> GpuError:
+def _ours(where: str, address: str, error: BaseException) -> ExplainedError:
     kind = type(error).__name__
     text = str(error)
     if kind == "FspRpcError":
@@ -115,9 +107,9 @@ def _ours(where: str, address: str, error: BaseException) -> GpuError:
             device=address,
         )
     if kind in ("GpuError", "GpuPollTimeout"):
-        return DeviceGone(
+        return Bar0Unreadable(
             "%s: a register cannot be read: %s." % (where, text.rstrip(".")),
-            "Check that the device is still on the bus; power-cycle it.",
+            "Run again; power-cycle the device if it stays.",
             device=address,
         )
     return ToolFailed(

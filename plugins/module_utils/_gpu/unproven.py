@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Iterable, Mapping
 
-from .files import read_json, replace_json
+from .._core.files import read_json, replace_json
 
 
 class Unproven:

@@ -7,13 +7,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
+from .._core.errors import ExplainedError, InvalidRequest, raise_all
+from .._core.wait import Clock
 from .._gpu import admin_tools, report
-from .._gpu.bus import Bus, Function
-from .._gpu.change import choose
-from .._gpu.errors import GpuError, NoDevices
-from .._gpu.holders import VFIO_DRIVERS
 from .._gpu.mode import NVSWITCH, OFF, PPCIE
-from .._gpu.wait import Clock
+from .._gpu.roster import Roster
+from .._pci.bus import Bus, Function
+from .._pci.use import VFIO_DRIVERS
 from .requirement import MISSING, OK, UNKNOWN, Requirement
 
 HOST_DRIVERS = ("nvidia", "nouveau")
@@ -35,15 +35,20 @@ class Gpus:
         clock: Clock,
     ) -> None:
         self._bus = bus
+        self._addresses = addresses
         self._tools_path = tools_path
         self._root = root
         self._boot_timeout_s = boot_timeout_s
         self._clock = clock
-        self._problem: Optional[GpuError] = None
+        self._problem: Optional[ExplainedError] = None
+        self._functions: Sequence[Function] = []
+        roster = Roster(bus, root)
         try:
-            self._functions: Sequence[Function] = choose(bus.find(), addresses, bus.name)
-        except NoDevices as error:
-            self._functions = []
+            self._functions = roster.chosen(addresses)
+            raise_all([] if addresses else [lost.problem for lost in roster.lost()])
+        except InvalidRequest:
+            raise
+        except ExplainedError as error:
             self._problem = error
         self._tool = self._ask_tool()
 
@@ -54,12 +59,12 @@ class Gpus:
     def _ask_tool(self) -> Requirement:
         try:
             tools = admin_tools.load(self._tools_path)
-        except GpuError as error:
+        except ExplainedError as error:
             return Requirement("gpu_admin_tools", MISSING, error.cause.rstrip("."), error.remedy)
         return Requirement("gpu_admin_tools", OK, tools.version)
 
     def devices(self) -> Requirement:
-        """At least one."""
+        """At least one, and each that was there since the host's boot."""
         if self._problem is not None:
             return Requirement("devices", MISSING, self._problem.cause.rstrip("."), self._problem.remedy)
         return Requirement("devices", OK, ", ".join(function.address for function in self._functions))
@@ -107,13 +112,13 @@ class Gpus:
         try:
             entries = report.read(
                 self._bus,
-                [function.address for function in self._functions],
+                self._addresses,
                 self._tools_path,
                 self._root,
                 boot_timeout_s=self._boot_timeout_s,
                 clock=self._clock,
             )["devices"]
-        except GpuError as error:
+        except ExplainedError as error:
             return Requirement("modes", UNKNOWN, error.cause.rstrip("."), error.remedy)
         return judged(entries, wanted)
 
@@ -127,7 +132,7 @@ def judged(entries: Sequence[Mapping[str, Any]], wanted: Optional[str]) -> Requi
         problem = entry["problem"]
         pending = " (%s after a reset)" % entry["pending_mode"] if entry["reset_pending"] else ""
         seen.setdefault("%s%s" % (mode or "not read", pending), []).append(entry["address"])
-        if mode is None:
+        if mode is None or problem:
             unread.append(problem["remedy"] if problem else "")
         elif pending or mode not in entry["supported_modes"] or not _is_wanted(entry, wanted):
             wrong.append(entry["address"])
@@ -162,6 +167,6 @@ def _listed(drivers: Mapping[str, Sequence[str]]) -> str:
 
 def _text(folder: Optional[Path], name: str) -> str:
     try:
-        return (folder / name).read_text().strip() if folder is not None else ""
+        return (folder / name).read_text(errors="backslashreplace").strip() if folder is not None else ""
     except OSError:
         return ""

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any, Optional, Sequence
 
-from .._gpu.bus import Bus
-from .._gpu.wait import SYSTEM_CLOCK, Clock
+from .._core.wait import SYSTEM_CLOCK, Clock
+from .._pci.bus import Bus
 from . import system
 from .gpus import Gpus
 from .requirement import MISSING, OK, UNKNOWN

@@ -273,6 +273,6 @@ def _has(base: Path, module: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="backslashreplace").strip()
     except OSError:
         return ""

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Give PCI functions to a driver, take them away from it, or leave them to the kernel's choice; and say what was done.
 
-Everything that can refuse comes before the first write: the wish, the devices, the driver, the IOMMU groups, holders.
+Everything that can refuse comes before the first write: the wish, the devices, the driver, the IOMMU groups, users.
 The kernel's interface (Documentation/ABI/testing/sysfs-bus-pci): ``driver_override`` names the only driver that may
 bind; ``drivers/NAME/unbind`` takes a driver away; ``drivers_probe`` asks for a driver and does not say when none wanted
 the device; ``drivers/NAME/bind`` says it, with the errno of the driver's probe.
@@ -14,18 +14,18 @@ import contextlib
 import errno
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ContextManager, Optional, Sequence
+from typing import Any, ContextManager, Mapping, Optional, Sequence
 
-from .._gpu import holders, lock
-from .._gpu.errors import DeviceBusy, GpuError, InvalidRequest, NotPermitted, errno_words, raise_all
-from .._gpu.holders import VFIO_DRIVERS, Holder
-from .._gpu.sysfs import SysfsBus
-from .._gpu.wait import SYSTEM_CLOCK, Clock, poll
+from .._core import lock
+from .._core.errors import ExplainedError, InvalidRequest, NotPermitted, errno_words, raise_all
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from . import kernel as running
-from .errors import BindRefused, DeviceAbsent, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
+from .errors import BindRefused, DeviceAbsent, DeviceBusy, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
 from .functions import HOST_NEEDS, Group, Match, PciFunction, choose, companions, find
 from .kernel import Kernel
 from .plan import BOUND, DEFAULT, OVERRIDE, STATES, UNBIND, DevicePlan, Plan, Seen, Step, make
+from .sysfs import SysfsBus
+from .use import FREE, VFIO_DRIVERS, Claims, Holder, Use, refuse_unless_free
 
 REFUSE = "refuse"
 WAIT = "wait"
@@ -174,7 +174,7 @@ class Binding:
 
     def _wait_until_free(self, wait_s: float) -> None:
         """Return when nobody uses what is to be changed. Raises DeviceBusy after ``wait_s`` seconds."""
-        held: list[GpuError] = []
+        held: list[ExplainedError] = []
 
         def free() -> bool:
             try:
@@ -190,11 +190,13 @@ class Binding:
             raise_all(held)
 
     def _refuse_held(self, functions: Sequence[PciFunction]) -> None:
-        held = holders.find(functions, str(self._root))
-        if held:
-            raise _busy(held, {function.address: function.driver() for function in functions})
-        with holders.claim(functions, str(self._root)):
-            pass  # a vfio group opens only when no other process has it, visible from here or not
+        with Claims(str(self._root), slot=False) as claims:
+            uses = claims.take(functions)
+        try:
+            refuse_unless_free(uses)
+        except (DeviceBusy, NotPermitted) as error:
+            drivers = {function.address: function.driver() for function in functions}
+            raise _through_host_driver(uses, drivers, error) from None
 
     # What is done
 
@@ -206,7 +208,7 @@ class Binding:
             raise self._not_loaded(words)
         self._loaded = True
 
-    def _bring(self, function: PciFunction) -> list[GpuError]:
+    def _bring(self, function: PciFunction) -> list[ExplainedError]:
         """Carry out one function's plan, made anew: a driver that was just loaded may have taken it. The errors."""
         plan = self._plan_of(function)
         done: list[Step] = []
@@ -216,14 +218,14 @@ class Binding:
             for step in plan.steps:
                 done.append(step)
                 self._do(function, step)
-        except GpuError as error:
+        except ExplainedError as error:
             if not function.path.exists():
                 return [self._gone(function)]
             error.state = self._put_back(function, plan, done)
             return [error]
         return []
 
-    def _lost(self, function: PciFunction) -> list[GpuError]:
+    def _lost(self, function: PciFunction) -> list[ExplainedError]:
         """What became of a function while the others were brought: it is told as it is at the end."""
         if not function.path.exists():
             return [self._gone(function)]
@@ -231,7 +233,7 @@ class Binding:
             return [self._not_bound(function, "was bound, but somebody took it away again")]
         return []
 
-    def _gone(self, function: PciFunction) -> GpuError:
+    def _gone(self, function: PciFunction) -> ExplainedError:
         return DeviceAbsent(
             "%s: the device has gone from the bus during this run." % function.address,
             "See the kernel's log for a removal or a dead link; look for it again with echo 1 > /sys/bus/pci/rescan.",
@@ -296,7 +298,7 @@ class Binding:
         except OSError as error:
             raise self._refused(function, path, error) from error
 
-    def _refused(self, function: PciFunction, path: Path, error: OSError) -> GpuError:
+    def _refused(self, function: PciFunction, path: Path, error: OSError) -> ExplainedError:
         words = errno_words(error)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return NotPermitted(
@@ -380,14 +382,16 @@ def seen(function: PciFunction) -> Seen:
     return Seen(function.driver(), function.driver_override())
 
 
-def _busy(held: Sequence[Holder], drivers: dict[str, Optional[str]]) -> GpuError:
-    """The error that names who holds what; for a host's own GPU driver also how to get rid of it."""
-    error = holders.busy(held)
-    if not all(drivers[one.address] in HOST_DRIVERS and _through_driver(one) for one in held):
+def _through_host_driver(
+    uses: Mapping[str, Use], drivers: Mapping[str, Optional[str]], error: ExplainedError
+) -> ExplainedError:
+    """The error; for devices that only the host's own GPU driver has, one that says how to get rid of it."""
+    concerned = [use for use in uses.values() if use.state != FREE]
+    if not all(drivers[use.address] in HOST_DRIVERS and all(map(_is_driver, use.holders)) for use in concerned):
         return error
-    names = sorted({str(drivers[holder.address]) for holder in held})
+    names = sorted({str(drivers[use.address]) for use in concerned})
     return HostDriverInUse(
-        "The host uses the devices through %s. %s" % (" and ".join(names), error.cause),
+        "The host may use the devices through %s. %s" % (" and ".join(names), error.cause),
         "Stop its users (nvidia-persistenced, nvidia-fabricmanager, dcgm, a display server) and unload the driver, or "
         "let the role vfio do it with vfio_remove_host_driver: true.",
         **error.seen,
@@ -395,5 +399,5 @@ def _busy(held: Sequence[Holder], drivers: dict[str, Optional[str]]) -> GpuError
     )
 
 
-def _through_driver(holder: Holder) -> bool:
+def _is_driver(holder: Holder) -> bool:
     return holder.pid == 0 or holder.file.startswith("/dev/nvidia")

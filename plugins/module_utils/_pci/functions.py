@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Sequence
 
-from .._gpu.bus import parse_address
-from .._gpu.errors import InvalidRequest, NoDevices
-from .._gpu.sysfs import SysfsFunction
-from .errors import DeviceAbsent
+from .._core.errors import InvalidRequest
+from .bus import parse_address
+from .errors import DeviceAbsent, NoDevices
+from .sysfs import SysfsFunction
 
 DEVICES = "sys/bus/pci/devices"
-# PCI Code and ID Assignment: base class 06 is bridges. 0680, "other bridge", is what NVSwitches are: endpoints.
-BRIDGES = 0x06
-OTHER_BRIDGE = 0x0680
 # What a host seldom can do without: mass storage and network controllers.
 HOST_NEEDS = {0x01: "mass storage", 0x02: "network"}
 
@@ -32,15 +29,10 @@ class PciFunction(SysfsFunction):
     def driver_override(self) -> Optional[str]:
         """The only driver that may bind; None when any may. The kernel writes '(null)' for none."""
         try:
-            text = (self.path / "driver_override").read_text().strip()
+            text = (self.path / "driver_override").read_text(errors="backslashreplace").strip()
         except OSError:
             return None
         return text if text not in ("", "(null)") else None
-
-    @property
-    def is_bridge(self) -> bool:
-        """True for what joins buses: it stays with its driver, and vfio does not mind it in a group."""
-        return self.class_code >> 16 == BRIDGES and self.class_code >> 8 != OTHER_BRIDGE
 
     @property
     def id(self) -> str:

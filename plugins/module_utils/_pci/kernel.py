@@ -49,7 +49,7 @@ def built_in(root: Path, module: str) -> bool:
     """Whether the running kernel has the module built in: then modprobe.d has no say over its options."""
     wanted = module.replace("-", "_")
     try:
-        listed = (root / "lib/modules" / release(root) / "modules.builtin").read_text().split()
+        listed = (root / "lib/modules" / release(root) / "modules.builtin").read_text(errors="backslashreplace").split()
     except OSError:
         return False
     return any(os.path.basename(name).partition(".")[0].replace("-", "_") == wanted for name in listed)

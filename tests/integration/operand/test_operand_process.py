@@ -13,7 +13,7 @@ import pytest
 from fake_api import faults
 from fake_api.daemon_sets import NODES
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 PAUSED = "paused-for-cc-mode-change"
 JOURNAL, DEVICES = "nvidia.com/cc.mode.journal", "nvidia.com/cc.mode.devices"

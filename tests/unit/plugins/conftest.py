@@ -7,26 +7,36 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import importlib
 import os
+import shutil
 import socket
 import struct
+import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from emulator.launch import launch
 from hypothesis import settings
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import bus, vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import admin_tools, kind
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import Boot
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GpuError, InvalidKnob
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidKnob
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families import HOPPER
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus, vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.processes import FIRST_PID_NAMESPACE
 
 # No deadline: other work on the machine is no failure. No database: nothing is left in the working directory.
 settings.register_profile("plain", deadline=None, database=None)
+# For a long look: pytest --hypothesis-profile=long
+settings.register_profile("long", deadline=None, database=None, max_examples=100_000)
 settings.load_profile("plain")
 
 ADDRESS = "0000:17:00.0"
@@ -131,6 +141,15 @@ class HostTree:
             "run",
         ):
             (root / folder).mkdir(parents=True, exist_ok=True)
+        self.pid_namespace(FIRST_PID_NAMESPACE)
+        (root / "proc/1/fd").mkdir(parents=True)
+
+    def pid_namespace(self, name: str) -> None:
+        """In which process namespace this process is."""
+        link = self.root / "proc/self/ns/pid"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        os.symlink(name, link)
 
     def write(self, path: str, content: str | bytes) -> Path:
         """A file of the tree."""
@@ -152,8 +171,10 @@ class HostTree:
         reset_method: str | None = "flr bus",
         power: str | None = "on",
         bar0_bytes: int = 4096,
+        enable: int | None = 0,
+        group_file: bool = True,
     ) -> Path:
-        """A PCI device; returns its real folder."""
+        """A PCI device; returns its real folder. At vfio its group has a file in /dev, if ``group_file``."""
         name = "sys/devices/pci0000:00/%s" % address
         folder = self.root / name
         files: dict[str, str | bytes | None] = {
@@ -171,6 +192,7 @@ class HostTree:
             "reset": "" if reset else None,
             "reset_method": reset_method + "\n" if reset_method else None,
             "power/control": power + "\n" if power else None,
+            "enable": "%d\n" % enable if enable is not None else None,
         }
         for file, content in files.items():
             if content is not None:
@@ -182,15 +204,18 @@ class HostTree:
         if group is not None:
             (self.root / "sys/kernel/iommu_groups" / str(group)).mkdir(parents=True, exist_ok=True)
             os.symlink("../../../kernel/iommu_groups/%d" % group, folder / "iommu_group")
+            if driver == "vfio-pci" and group_file:
+                self.write("dev/vfio/%d" % group, "")
         return folder
 
     def process(self, pid: int, command: str, *files: str) -> None:
-        """A process with files open."""
+        """A process with files open; those that are in this tree are the tree's."""
         self.write("proc/%d/comm" % pid, command + "\n")
         descriptors = self.root / "proc" / str(pid) / "fd"
-        descriptors.mkdir()
+        descriptors.mkdir(exist_ok=True)
         for number, file in enumerate(files):
-            os.symlink(file, descriptors / str(number))
+            mine = self.root / file.lstrip("/")
+            os.symlink(str(mine) if file.startswith("/") and mine.exists() else file, descriptors / str(number))
 
 
 @pytest.fixture
@@ -347,7 +372,7 @@ class FakeFunction(bus.Function):
 
     def __init__(self, address: str = ADDRESS, class_code: int = 0x030200, **config: Any) -> None:
         self.address = address
-        self.vendor_id = bus.NVIDIA_VENDOR_ID
+        self.vendor_id = kind.NVIDIA_VENDOR_ID
         self.device_id = 0x2331
         self.class_code = class_code
         self.memory = Memory(config_space(class_code=class_code, **config))
@@ -355,7 +380,7 @@ class FakeFunction(bus.Function):
         self.powers: list[str] = []
         self.method: str | None = "flr"
         self.is_open = False
-        self.open_error: GpuError | None = None
+        self.open_error: ExplainedError | None = None
         self.driver_name: str | None = None
         self.group: int | None = None
 
@@ -397,19 +422,20 @@ class FakeTool:
     def __init__(self, address: str, journal: list[tuple[Any, ...]], knobs: dict[int, int] | None = None) -> None:
         self.address = address
         self.journal = journal
-        self.name, self.chip, self.family = "H100", "GH100", "hopper"
-        self.has_fsp = self.has_cc = self.has_ppcie = True
+        self.name, self.chip, self.family = "H100", "GH100", HOPPER
+        self.has_modes = True
         self.module_id = "SXM_1"
         self.stored = dict.fromkeys((2, 4, 6, 8, 10, 34, 45), 0)
         self.stored.update(dict.fromkeys((1, 3, 5, 7, 9, 33, 44), 1))
         self.stored.update(knobs or {})
         self.active = dict(self.stored)
-        self.write_errors: dict[int, GpuError] = {}
+        self.write_errors: dict[int, ExplainedError] = {}
         self.write_loses: set[int] = set()
-        self.read_errors: dict[int, GpuError] = {}
-        self.reset_error: GpuError | None = None
+        self.read_errors: dict[int, ExplainedError] = {}
+        self.reset_error: ExplainedError | None = None
         self.latches = True
         self.booted = True
+        self.silent: ExplainedError | None = None
         self.boots_after_reset = True
         self.recovering = False
 
@@ -418,6 +444,10 @@ class FakeTool:
 
     def in_recovery(self) -> bool:
         return self.recovering
+
+    def check_answers(self) -> None:
+        if self.silent is not None:
+            raise self.silent
 
     def diagnostics(self) -> dict[str, str]:
         return {"0x20120": "0x40000000" if self.recovering else "0x0"}
@@ -501,3 +531,51 @@ def emulated(emulator: Any) -> Any:
     emulator.control.restore()
     (emulator.sockets / ".confidential-gpu.unproven").unlink(missing_ok=True)
     return emulator
+
+
+@pytest.fixture
+def emulator_of() -> Iterator[Callable[[dict[str, Any]], Any]]:
+    """Start a node of one's own."""
+    with contextlib.ExitStack() as stack:
+        yield lambda node: stack.enter_context(launch({"timing": BENCH["timing"], **node}))
+
+
+# --- releases of NVIDIA's tool ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_tool_imports() -> Iterator[None]:
+    """Whatever a test imports as the tool, the next one finds what was there before."""
+
+    def tool_modules() -> dict[str, Any]:
+        return {name: module for name, module in sys.modules.items() if name.split(".")[0] in admin_tools.PACKAGES}
+
+    before, path = tool_modules(), list(sys.path)
+    yield
+    for name in tool_modules():
+        del sys.modules[name]
+    sys.modules.update(before)
+    sys.path[:] = path
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def newer_tool(tmp_path: Path, own_tool_imports: None) -> Callable[..., str]:
+    """Copies the installed tool into a folder; it calls itself newer there, and some of its text can be replaced."""
+
+    def copied(replacements: Mapping[str, tuple[str, str]] = MappingProxyType({})) -> str:
+        installed = Path(admin_tools.load().folder)
+        folder = tmp_path / "newer-tool"
+        folder.mkdir()
+        for name in admin_tools.PACKAGES:
+            if (installed / name).is_dir():
+                shutil.copytree(installed / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(installed / (name + ".py"), folder)
+        for name, (before, after) in {**replacements, "cli/main.py": ("v2025.11.21", "v2031.01.02")}.items():
+            text = (folder / name).read_text()
+            assert before in text
+            (folder / name).write_text(text.replace(before, after))
+        return str(folder)
+
+    return copied

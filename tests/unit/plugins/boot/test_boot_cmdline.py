@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot import cmdline, cmdline_file, errors
+from ansible_collections.confidential.gpu.plugins.module_utils._boot import cmdline, cmdline_file
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Fate, Wish, pieces, rewrite, split
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import InvalidToken
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
 
 NAMES = st.from_regex(r"[a-z][a-z0-9._-]{0,6}", fullmatch=True)
 VALUES = st.from_regex(r"[a-zA-Z0-9.,:/@=_+-]{0,8}", fullmatch=True) | st.from_regex(
@@ -84,7 +86,7 @@ def test_tokens_compare_as_in_the_kernel(one: str, other: str, same: bool) -> No
 )
 @pytest.mark.parametrize("where", ["add", "remove", "replace"])
 def test_what_cannot_be_written_is_refused(token: str, words: str, where: str) -> None:
-    with pytest.raises(errors.InvalidToken, match=words) as caught:
+    with pytest.raises(InvalidToken, match=words) as caught:
         Wish(**{where: (token,)})
     assert caught.value.as_dict()["state"] == "Nothing was changed."
 
@@ -101,7 +103,7 @@ def test_what_cannot_be_written_is_refused(token: str, words: str, where: str) -
     ],
 )
 def test_contradictions_are_refused(add: str, remove: str, replace: str, words: str) -> None:
-    with pytest.raises(errors.InvalidRequest, match=words):
+    with pytest.raises(InvalidRequest, match=words):
         Wish(tuple(add.split()), tuple(remove.split()), tuple(replace.split()))
 
 
@@ -137,7 +139,7 @@ def test_unmet_in_words() -> None:
 def test_a_line_that_the_kernel_would_cut_off_is_refused() -> None:
     long = ["x" * 2040]
     Wish(add=("a=1",)).check_length(long)
-    with pytest.raises(errors.InvalidRequest, match="2050 characters"):
+    with pytest.raises(InvalidRequest, match="2050 characters"):
         Wish(add=("a=1234567",)).check_length(long)
     Wish(remove=("a",)).check_length(["y" * 3000])
 

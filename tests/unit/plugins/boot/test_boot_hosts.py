@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 from boot_host import Described, FailingDisk, difference, host, marker, names, stand_ins, tree
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot import errors
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import RESTORED
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration, choose
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
+    NOTHING_CHANGED,
+    BootError,
+    CommandFailed,
+    CommandTimeout,
+    NoSpace,
+    UnknownLoader,
+)
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host, Result
 
 # What commands write and make again, or drop, themselves.
@@ -100,7 +107,7 @@ def test_a_failure_at_any_write_leaves_everything_as_it_was(name: str, stop: Bas
         before = tree(root)
         try:
             Configuration(machine, STANDARD).run(keep_backups=False)
-        except errors.NoSpace as error:
+        except NoSpace as error:
             left = error.state
         except KeyboardInterrupt:
             left = RESTORED
@@ -108,7 +115,7 @@ def test_a_failure_at_any_write_leaves_everything_as_it_was(name: str, stop: Bas
             if marker(machine).exists() or list(root.rglob("*~")):
                 continue  # all is done but for tidying up
             break
-        assert left in (errors.NOTHING_CHANGED, RESTORED)
+        assert left in (NOTHING_CHANGED, RESTORED)
         after = tree(root)
         unprotected = {*BY_COMMANDS, "ostree/kargs"}
         assert {k: v for k, v in after.items() if k not in unprotected} == {
@@ -123,9 +130,9 @@ def test_a_failure_at_any_write_leaves_everything_as_it_was(name: str, stop: Bas
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [
-        (Result(1, "", "it broke"), errors.CommandFailed),
-        (Result(1, "", "cp: No space left on device"), errors.NoSpace),
-        (TimeoutError(), errors.CommandTimeout),
+        (Result(1, "", "it broke"), CommandFailed),
+        (Result(1, "", "cp: No space left on device"), NoSpace),
+        (TimeoutError(), CommandTimeout),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
     ids=["failed", "full", "timeout", "stopped"],
@@ -144,7 +151,7 @@ def test_a_command_that_fails_leaves_everything_as_it_was(
             stand_ins(machine)._rpm_ostree = lambda _arguments: before["ostree/kargs"].decode()
         with pytest.raises(kind) as caught:
             Configuration(machine, STANDARD).run()
-        if isinstance(caught.value, errors.BootError):
+        if isinstance(caught.value, BootError):
             assert caught.value.state == RESTORED
         after = tree(tmp_path)
         for written in (*BY_COMMANDS, "etc/kernel/cmdline"):
@@ -174,7 +181,7 @@ def test_what_a_killed_run_left_is_completed(name: str, tmp_path: Path) -> None:
 def test_nothing_known(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/os-release").write_text('PRETTY_NAME="Plan 9"\n')
-    with pytest.raises(errors.UnknownLoader, match=r"Plan 9.*update-grub.*Nothing was changed.*grub-dropin"):
+    with pytest.raises(UnknownLoader, match=r"Plan 9.*update-grub.*Nothing was changed.*grub-dropin"):
         choose(host(tmp_path, []))
 
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_boot_cmdline import TOKENS
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot import errors, grub
+from ansible_collections.confidential.gpu.plugins.module_utils._boot import grub
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, normal
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import NotUnderstood, Shadowed
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.grub import DEFAULT, DEFAULTS, Settings
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.shellfile import assignments
 
@@ -115,21 +116,21 @@ def test_only_the_value_changes(text: str, after: str) -> None:
     ],
 )
 def test_what_is_not_understood_is_refused_with_its_line(text: str, words: str) -> None:
-    with pytest.raises(errors.NotUnderstood, match=words) as caught:
+    with pytest.raises(NotUnderstood, match=words) as caught:
         Settings({DEFAULTS: text})
     assert caught.value.state == "Nothing was changed."
 
 
 def test_what_would_have_no_effect_is_refused() -> None:
     chain = Settings({DEFAULTS: "", "/ours": "", "/zz": f'{D}="last"\n'})
-    with pytest.raises(errors.Shadowed, match=r"would not be in force: new=1 is missing.*later assignment"):
+    with pytest.raises(Shadowed, match=r"would not be in force: new=1 is missing.*later assignment"):
         chain.rewritten(WISH, DEFAULT, "/ours")
 
 
 def test_a_token_that_stands_there_twice_by_reference() -> None:
     text = f'{D}="a=1"\n{C}="${D}"\n'
     assert rewritten(text, Wish(remove=("a",))) == f'{D}=""\n{C}="${D}"\n'
-    with pytest.raises(errors.Shadowed):  # one place cannot hold one value and none
+    with pytest.raises(Shadowed):  # one place cannot hold one value and none
         rewritten(text, Wish(replace=("a=2",)))
 
 

@@ -14,10 +14,19 @@ from pathlib import Path
 import pytest
 from boot_host import FailingDisk, host, marker, stand_ins, tree
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot import errors
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
+    CommandFailed,
+    CommandMissing,
+    Interrupted,
+    NoSpace,
+    NotUnderstood,
+    NotWritable,
+    Shadowed,
+)
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Commands, Disk, Host, Result
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import VerifyMismatch
 
 WISH = Wish(add=("intel_iommu=on",), remove=("iommu=pt",))
 GRUB = 'GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"\nGRUB_CMDLINE_LINUX=""\n'
@@ -119,18 +128,14 @@ def test_disk(tmp_path: Path) -> None:
 def test_a_read_only_file(tmp_path: Path) -> None:
     disk = FailingDisk()
     disk.read_only = {"99-confidential-gpu.cfg"}
-    with pytest.raises(
-        errors.NotWritable, match=r"99-confidential-gpu.cfg cannot be written. Nothing was changed. Run as"
-    ):
+    with pytest.raises(NotWritable, match=r"99-confidential-gpu.cfg cannot be written. Nothing was changed. Run as"):
         change(debian(tmp_path, disk))
     assert disk.writes == 0
 
 
 def test_a_full_file_system_is_seen_beforehand(tmp_path: Path) -> None:
     disk = FailingDisk(room=1000)
-    with pytest.raises(
-        errors.NoSpace, match=r"/boot/grub has 1000 bytes free, and \d+ are needed. Nothing was changed."
-    ):
+    with pytest.raises(NoSpace, match=r"/boot/grub has 1000 bytes free, and \d+ are needed. Nothing was changed."):
         change(debian(tmp_path, disk))
     assert disk.writes == 0
 
@@ -139,16 +144,16 @@ def test_a_missing_command_is_seen_beforehand(tmp_path: Path) -> None:
     disk = FailingDisk()
     machine = debian(tmp_path, disk, ["grubby"])
     configuration = Configuration(machine, WISH, "grub-dropin")
-    with pytest.raises(errors.CommandMissing, match=r"update-grub was not found.*Nothing was changed"):
+    with pytest.raises(CommandMissing, match=r"update-grub was not found.*Nothing was changed"):
         configuration.run()
     assert disk.writes == 0
     assert configuration.result()["reboot_required"] is True
-    with pytest.raises(errors.CommandMissing, match="rpm-ostree"):
+    with pytest.raises(CommandMissing, match="rpm-ostree"):
         Configuration(machine, WISH, "rpm-ostree").run()
 
 
 def test_what_the_disk_refuses(tmp_path: Path) -> None:
-    with pytest.raises(errors.NotWritable, match=r"EACCES \(Permission denied\). Nothing was changed"):
+    with pytest.raises(NotWritable, match=r"EACCES \(Permission denied\). Nothing was changed"):
         change(debian(tmp_path, FailingDisk(2, PermissionError(13, "Permission denied", "/etc/x"))))
 
 
@@ -172,7 +177,7 @@ def test_a_file_that_cannot_be_read_is_an_error_with_words(
             return super().read(path)
 
     with pytest.raises(
-        errors.NotWritable,
+        NotWritable,
         match=r"^/boot/grub/grub.cfg could not be read or written: E.*Nothing was changed. " + remedy,
     ):
         change(debian(tmp_path, Unreadable()), only_plan=only_plan)
@@ -183,7 +188,7 @@ def test_the_loaders_own_check_fails(tmp_path: Path) -> None:
     before = tree(tmp_path)
     configuration = Configuration(machine, Wish(add=("BROKEN",)))
     with pytest.raises(
-        errors.CommandFailed, match=r"grub-script-check .* said: syntax error. Every file was put back"
+        CommandFailed, match=r"grub-script-check .* said: syntax error. Every file was put back"
     ) as caught:
         configuration.run()
     assert "after" not in configuration.result()
@@ -212,7 +217,7 @@ def test_a_file_that_cannot_be_put_back_is_named_with_its_copy(tmp_path: Path) -
     disk.calls = stand_ins(machine).calls
     stand_ins(machine).failing = {1: Result(1, "", "")}
     with pytest.raises(
-        errors.CommandFailed, match=r"said: nothing\..*grub could not be put back; copies of the former"
+        CommandFailed, match=r"said: nothing\..*grub could not be put back; copies of the former"
     ) as caught:
         change(machine)
     copy = caught.value.state.split(": ")[-1].rstrip(".")
@@ -247,7 +252,7 @@ def test_a_node_of_openshift_is_left_to_its_machine_config(tmp_path: Path) -> No
     machine = coreos(tmp_path, "ro iommu=pt")
     (tmp_path / "etc/machine-config-daemon").mkdir(parents=True)
     (tmp_path / "etc/machine-config-daemon/currentconfig").write_text("{}")
-    with pytest.raises(errors.Shadowed, match=r"OpenShift.* Nothing was changed. .*kernelArguments: intel_iommu=on"):
+    with pytest.raises(Shadowed, match=r"OpenShift.* Nothing was changed. .*kernelArguments: intel_iommu=on"):
         change(machine)
     assert stand_ins(machine).changing == []
     (tmp_path / "ostree/kargs").write_text("ro intel_iommu=on\n")
@@ -261,9 +266,7 @@ def test_tokens_that_a_command_loses_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "ostree/kargs").write_text("ro a\n")
     machine = host(tmp_path, ["rpm-ostree"])
     stand_ins(machine)._rpm_ostree = lambda arguments: "ro a" if arguments == ["kargs"] else ""
-    with pytest.raises(
-        errors.VerifyMismatch, match=r"intel_iommu=on is missing, intel_iommu=on was lost.*Every file was"
-    ):
+    with pytest.raises(VerifyMismatch, match=r"intel_iommu=on is missing, intel_iommu=on was lost.*Every file was"):
         change(machine)
 
 
@@ -273,9 +276,7 @@ def test_an_entry_that_grubby_leaves_out_is_noticed(tmp_path: Path) -> None:
     infos = iter([*before, *before, *after])  # planned without the lock, planned with it, read back
     machine = host(tmp_path, ["grubby"])
     stand_ins(machine)._grubby = lambda arguments: next(infos) if "--info" in arguments[0] else ""
-    with pytest.raises(
-        errors.VerifyMismatch, match="entry 1 does not have what was asked for: intel_iommu=on is missing"
-    ):
+    with pytest.raises(VerifyMismatch, match="entry 1 does not have what was asked for: intel_iommu=on is missing"):
         change(machine)
 
 
@@ -299,7 +300,7 @@ def test_grubby_keeps_the_other_values_of_a_parameter(options: str, wish: Wish, 
 
 
 def test_grubby_without_entries(tmp_path: Path) -> None:
-    with pytest.raises(errors.NotUnderstood, match="names no args"):
+    with pytest.raises(NotUnderstood, match="names no args"):
         change(host(tmp_path, ["grubby"]))
 
 
@@ -313,7 +314,7 @@ def test_grubby_without_entries(tmp_path: Path) -> None:
     ],
 )
 def test_a_loader_without_its_files(loader: str, available: list[str], words: str, tmp_path: Path) -> None:
-    with pytest.raises(errors.NotUnderstood, match=words):
+    with pytest.raises(NotUnderstood, match=words):
         Configuration(host(tmp_path, available), WISH, loader).run()
 
 
@@ -325,7 +326,7 @@ def test_kargs_that_are_not_a_plain_list(text: str, tmp_path: Path) -> None:
     folder = tmp_path / "usr/lib/bootc/kargs.d"
     folder.mkdir(parents=True)
     (folder / "10-x.toml").write_text(text)
-    with pytest.raises(errors.NotUnderstood, match=r"10-x.toml: the value of kargs is not one plain list"):
+    with pytest.raises(NotUnderstood, match=r"10-x.toml: the value of kargs is not one plain list"):
         change(host(tmp_path, ["bootc"]))
 
 
@@ -373,12 +374,12 @@ def test_flatcar_for_a_cloud_that_chooses_its_console_by_processor(tmp_path: Pat
 
 @pytest.mark.parametrize("wish", [Wish(remove=("console=tty1",)), Wish(replace=("console=ttyS1",))])
 def test_flatcar_refuses_to_guess_at_a_console_that_shall_go(wish: Wish, tmp_path: Path) -> None:
-    with pytest.raises(errors.NotUnderstood, match=r"grub.cfg, line 4: the assignment is conditional"):
+    with pytest.raises(NotUnderstood, match=r"grub.cfg, line 4: the assignment is conditional"):
         change(flatcar(tmp_path, AZURE), wish)
 
 
 def test_flatcar_refuses_tokens_in_an_if(tmp_path: Path) -> None:
-    with pytest.raises(errors.NotUnderstood, match="line 1: the assignment is conditional"):
+    with pytest.raises(NotUnderstood, match="line 1: the assignment is conditional"):
         change(flatcar(tmp_path, 'if true; then set linux_append="a"; fi\n'))
 
 
@@ -403,7 +404,7 @@ def test_a_repair_that_fails_is_told(tmp_path: Path) -> None:
     (tmp_path / "etc/kernel/cmdline").write_text("a\n")
     machine = host(tmp_path, ["sdbootutil"])
     stand_ins(machine).failing = {1: Result(1, "no", ""), 2: Result(2, "", "again")}
-    with pytest.raises(errors.CommandFailed, match=r"put back as it was. But .* may be left: .* said: again"):
+    with pytest.raises(CommandFailed, match=r"put back as it was. But .* may be left: .* said: again"):
         change(machine)
     assert (tmp_path / "etc/kernel/cmdline").read_text() == "a\n"
 
@@ -421,12 +422,12 @@ def test_real_commands(tmp_path: Path) -> None:
 
 def test_an_interrupted_command_is_ended(tmp_path: Path) -> None:
     def stop(_number: int, _frame: object) -> None:
-        raise errors.Interrupted("Stopped.", "Again.")
+        raise Interrupted("Stopped.", "Again.")
 
     previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
-        with pytest.raises(errors.Interrupted):
+        with pytest.raises(Interrupted):
             Commands().run(["sleep", "60"], 30)
     finally:
         signal.signal(signal.SIGALRM, previous)

@@ -10,11 +10,11 @@ import pytest
 from emulator.launch import launch
 from fake_pci_kernel import FakeKernel
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidRequest
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
 from ansible_collections.confidential.gpu.plugins.module_utils._host.gpus import judged
 from ansible_collections.confidential.gpu.plugins.module_utils._host.readiness import check
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 ONE, OTHER = "0000:17:00.0", "0000:3d:00.0"
 INTEL = "vendor_id\t: GenuineIntel\nflags\t\t: fpu vmx\n"
@@ -304,7 +304,7 @@ def test_modes_of_devices_that_are_held_are_unknown(host):
 
 
 def test_modes_without_rights(host):
-    (host.root / "run/confidential-gpu.lock").mkdir()
+    (host.root / "run/nvidia/cc-manager/confidential-gpu.lock").mkdir(parents=True)
     assert host.ask("modes")[0] == "unknown"
 
 

@@ -18,9 +18,9 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.confidential.gpu.plugins.doc_fragments import devices
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidRequest
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 from ansible_collections.confidential.gpu.plugins.modules import cc_mode, cc_mode_info
 
 GPU, B200, A100 = "0000:01:00.0", "0000:02:00.0", "0000:05:00.0"
@@ -197,14 +197,11 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-@pytest.mark.parametrize("name", ["cc_mode", "cc_mode_info"])
-def test_as_a_program(collections: Path, emulated: Any, tmp_path: Path, name: str) -> None:
-    arguments = {"bus": "vfio-user:%s" % emulated.sockets, "devices": [GPU]}
-    arguments.update({"mode": "devtools"} if name == "cc_mode" else {})
-    (tmp_path / "args.json").write_text(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
-    module = "ansible_collections.confidential.gpu.plugins.modules.%s" % name
+def as_a_program(collections: Path, arguments: dict[str, Any], name: str) -> dict[str, Any]:
+    """The result of a module in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", module, str(tmp_path / "args.json")],
+        [sys.executable, "-W", "error", "-m", "ansible_collections.confidential.gpu.plugins.modules.%s" % name],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
         env={**os.environ, "PYTHONPATH": str(collections)},
         capture_output=True,
         text=True,
@@ -213,9 +210,28 @@ def test_as_a_program(collections: Path, emulated: Any, tmp_path: Path, name: st
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stderr == ""
-    result = json.loads(done.stdout)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("name", ["cc_mode", "cc_mode_info"])
+def test_as_a_program(collections: Path, emulated: Any, name: str) -> None:
+    arguments = {"bus": "vfio-user:%s" % emulated.sockets, "devices": [GPU]}
+    arguments.update({"mode": "devtools"} if name == "cc_mode" else {})
+    result = as_a_program(collections, arguments, name)
     assert result["changed"] == (name == "cc_mode")
+    assert "warnings" not in result
     assert emulated.control.state(GPU)["mode"] == ("devtools" if name == "cc_mode" else "off")
+
+
+@pytest.mark.parametrize("name", ["cc_mode", "cc_mode_info"])
+def test_a_tool_that_is_newer_than_tested_is_told(
+    collections: Path, emulated: Any, newer_tool: Callable[..., str], name: str
+) -> None:
+    arguments = {"bus": "vfio-user:%s" % emulated.sockets, "devices": [GPU], "admin_tools": newer_tool()}
+    arguments.update({"mode": "off"} if name == "cc_mode" else {})
+    (warning,) = as_a_program(collections, arguments, name)["warnings"]
+    assert "v2031.01.02o is newer than release 2025.11.21, with which this collection is tested" in str(warning)
 
 
 # --- what the modules share -------------------------------------------------------------------------------------------

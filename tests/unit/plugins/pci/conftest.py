@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fake_pci_kernel import AUDIO, BRIDGE, FakeKernel
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
 
 
 class FakeClock(Clock):

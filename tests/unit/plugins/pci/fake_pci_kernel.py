@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.kernel import Kernel
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.processes import FIRST_PID_NAMESPACE
 
 GPU, AUDIO, NVSWITCH, BRIDGE = 0x030200, 0x040300, 0x068000, 0x060400
 NVME, HOST_BRIDGE = 0x010802, 0x060000
@@ -43,6 +44,9 @@ class FakeKernel(Kernel):
         self.kill_before: int | None = None
         self.deaf_unbind = False  # unbind answers, but the driver stays
         (root / "proc/sys/kernel").mkdir(parents=True)
+        (root / "proc/self/ns").mkdir(parents=True)
+        (root / "proc/self/ns/pid").symlink_to(FIRST_PID_NAMESPACE)
+        (root / "proc/1/fd").mkdir(parents=True)
         (root / "proc/sys/kernel/osrelease").write_text("6.17.0-test\n")
 
     # Building
@@ -75,6 +79,7 @@ class FakeKernel(Kernel):
         (folder / "device").write_text("0x%s\n" % device)
         (folder / "class").write_text("0x%06x\n" % class_code)
         (folder / "driver_override").write_text("(null)\n")
+        (folder / "enable").write_text("0\n")
         if group is not None:
             members = self.root / "sys/kernel/iommu_groups" / str(group) / "devices"
             members.mkdir(parents=True, exist_ok=True)
@@ -91,7 +96,9 @@ class FakeKernel(Kernel):
         folder = self.root / "proc" / str(pid) / "fd"
         folder.mkdir(parents=True)
         (folder.parent / "comm").write_text(command + "\n")
-        (folder / "3").symlink_to(file)
+        mine = self.root / file.lstrip("/")
+        mine.touch()
+        (folder / "3").symlink_to(mine)
         return folder / "3"
 
     # Asking
@@ -172,3 +179,6 @@ class FakeKernel(Kernel):
 
     def _attach(self, name: str, address: str) -> None:
         (self.pci / "devices" / address / "driver").symlink_to(self.pci / "drivers" / name)
+        group = self.pci / "devices" / address / "iommu_group"
+        if "vfio" in name and group.exists():
+            (self.root / "dev/vfio" / os.path.basename(os.readlink(group))).touch()

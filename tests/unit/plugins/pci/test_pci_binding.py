@@ -14,23 +14,23 @@ from pathlib import Path
 import pytest
 from fake_pci_kernel import GPU, NVME, FakeKernel, Killed
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
-    DeviceBusy,
-    GpuError,
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import (
+    ExplainedError,
     InvalidRequest,
-    NoDevices,
     NotPermitted,
     RunInProgress,
     Several,
 )
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import Clock
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import (
     BindRefused,
     DeviceAbsent,
+    DeviceBusy,
     DriverNotLoaded,
     GroupShared,
     HostDriverInUse,
+    NoDevices,
     NoIommuGroup,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match
@@ -38,6 +38,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions im
 ONE = "0000:17:00.0"
 SOUND = "0000:17:00.1"
 OTHER = "0000:3d:00.0"
+NULL = os.stat("/dev/null").st_rdev
 
 
 def bring(kernel: FakeKernel, clock: Clock, *devices: str, only_plan: bool = False, **options: object) -> Binding:
@@ -46,7 +47,9 @@ def bring(kernel: FakeKernel, clock: Clock, *devices: str, only_plan: bool = Fal
     return binding
 
 
-def fails(kernel: FakeKernel, clock: Clock, kind: type[GpuError], *devices: str, **options: object) -> GpuError:
+def fails(
+    kernel: FakeKernel, clock: Clock, kind: type[ExplainedError], *devices: str, **options: object
+) -> ExplainedError:
     with pytest.raises(kind) as caught:
         bring(kernel, clock, *devices, **options)
     assert type(caught.value) is kind
@@ -415,8 +418,10 @@ def test_a_vfio_group_that_another_namespace_has_open(kernel, clock, monkeypatch
     real = os.open
     monkeypatch.setattr(os, "open", refuse)
     with_code[:] = [errno.EBUSY]
-    assert "vfio group 2 is in use" in fails(kernel, clock, DeviceBusy, OTHER, state="unbound").cause
+    assert "vfio group 2 is open" in fails(kernel, clock, DeviceBusy, OTHER, state="unbound").cause
     with_code[:] = [errno.EACCES]
+    (kernel.root / "proc/self/ns/pid").unlink()
+    (kernel.root / "proc/self/ns/pid").symlink_to("pid:[4026532000]")
     assert "EACCES" in fails(kernel, clock, NotPermitted, OTHER, state="unbound").cause
 
 
@@ -454,7 +459,7 @@ def test_the_hosts_driver_in_use(kernel, clock):
     (kernel.root / "sys/module/nvidia/refcnt").write_text("12\n")
     error = fails(kernel, clock, HostDriverInUse, ONE, OTHER)
     assert "through nvidia" in error.cause
-    assert "driver nvidia (12 users)" in error.cause
+    assert "its driver nvidia has 12 users" in error.cause
     assert error.seen["drivers"] == ["nvidia"]
     assert "vfio_remove_host_driver" in error.remedy
     assert state(kernel)[ONE] == ("nvidia", None)
@@ -468,13 +473,39 @@ def test_a_process_on_the_hosts_driver(kernel, clock):
     assert "process 4711 (nvidia-persiste) has /dev/nvidia1 open" in fails(kernel, clock, HostDriverInUse, OTHER).cause
 
 
-def test_another_driver_in_use_is_just_busy(kernel, clock):
+def sound_card(kernel):
+    """The companion's control device, as the kernel makes it."""
+    node = kernel.pci / "devices" / SOUND / "sound/card0/controlC0"
+    node.mkdir(parents=True)
+    (node / "dev").write_text("%d:%d\n" % (os.major(NULL), os.minor(NULL)))
     (kernel.root / "sys/module/snd_hda_intel/refcnt").write_text("1\n")
-    fails(kernel, clock, DeviceBusy, ONE)
+
+
+def test_a_driver_whose_module_another_device_uses_lets_go(kernel, clock):
+    sound_card(kernel)
+    bring(kernel, clock, ONE)
+    assert kernel.driver_of(SOUND) == "vfio-pci"
+
+
+def test_a_driver_whose_device_is_open_is_busy(kernel, clock):
+    sound_card(kernel)
+    kernel.hold(4711, "/dev/null", "pipewire").unlink()
+    (kernel.root / "proc/4711/fd/3").symlink_to("/dev/null")  # a node of any name with the card's number
+    error = fails(kernel, clock, DeviceBusy, ONE)
+    assert "process 4711 (pipewire) has /dev/controlC0 open" in error.cause
+    assert kernel.driver_of(SOUND) == "snd_hda_intel"
+
+
+def test_a_driver_whose_users_cannot_be_seen_is_not_taken_away(kernel, clock):
+    sound_card(kernel)
+    (kernel.root / "proc/self/ns/pid").unlink()
+    (kernel.root / "proc/self/ns/pid").symlink_to("pid:[4026532000]")
+    error = fails(kernel, clock, NotPermitted, ONE)
+    assert "snd_hda_intel has 1 users, and which devices they use is not known" in error.cause
 
 
 def test_a_disk_in_the_group_is_not_taken_along(kernel, clock):
-    kernel.driver("nvme", ["1d0f:0061"])
+    kernel.driver("nvme", ["1d0f:0061"], refcnt=0)
     kernel.device("0000:18:00.0", "1d0f:0061", NVME, group=2, driver="nvme")
     error = fails(kernel, clock, GroupShared, OTHER)
     assert "0000:18:00.0 (mass storage, driver nvme) in group 2" in error.cause
@@ -488,7 +519,9 @@ def test_a_disk_in_the_group_is_not_taken_along(kernel, clock):
 
 
 def test_another_run_keeps_this_one_away_but_not_its_plan(kernel, clock):
-    with (kernel.root / "run/confidential-gpu.lock").open("w") as file:
+    lock = kernel.root / "run/nvidia/cc-manager/confidential-gpu.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         fails(kernel, clock, RunInProgress, ONE)
         assert bring(kernel, clock, ONE, only_plan=True).is_change

@@ -10,11 +10,11 @@ import kernel_facts
 import pytest
 
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import host
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
 from ansible_collections.confidential.gpu.plugins.module_utils._host import system
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DriverNotLoaded, NoIommuGroup
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match, find
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
 
 
 @pytest.fixture

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import errors, plan
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import Several, VerifyMismatch
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import plan
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.apply import Change
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Device
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import BootFailed, RpcFailed, RpcTimeout
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone, ResetFailed
 
 A, B = "0000:17:00.0", "0000:3b:00.0"
 
@@ -44,7 +47,8 @@ class Bench:
         found = [device.read(1, clock) for device in self.devices.values()]
         self.plan = plan.make(found, wanted)
         self.unproven = Noted()
-        self.change = Change(self.plan, self.devices, self.unproven, 1, clock)
+        self.taken: set[str] = set()
+        self.change = Change(self.plan, self.devices, self.unproven, 1, clock, lambda: self.taken)
 
     def tool(self, address: str) -> Any:
         return self.devices[address].tool
@@ -92,7 +96,7 @@ def test_boot_is_waited_for_after_the_reset(fakes: Any, clock: Any) -> None:
 def test_refusals_of_all_devices_come_before_the_first_write(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"}, knobs={7: 0})
     bench.devices[B].function.method = None
-    with pytest.raises(errors.Several) as caught:
+    with pytest.raises(Several) as caught:
         bench.run()
     assert [type(error).__name__ for error in caught.value.errors] == ["KnobRefused", "KnobRefused", "ResetUnavailable"]
     assert caught.value.errors[0].cause == (
@@ -110,8 +114,8 @@ def test_a_permission_that_is_not_needed_does_not_matter(fakes: Any, clock: Any)
 
 def test_a_permission_that_cannot_be_read(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    bench.tool(A).read_errors[9] = errors.RpcTimeout("No answer.", "Run again.")
-    with pytest.raises(errors.RpcTimeout):
+    bench.tool(A).read_errors[9] = RpcTimeout("No answer.", "Run again.")
+    with pytest.raises(RpcTimeout):
         bench.run()
     assert bench.journal == []
 
@@ -122,8 +126,8 @@ def test_a_permission_that_cannot_be_read(fakes: Any, clock: Any) -> None:
 def test_a_failure_on_one_device_is_rolled_back_on_all(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
     before = {address: dict(bench.tool(address).stored) for address in (A, B)}
-    bench.tool(B).write_errors[8] = errors.RpcFailed("%s: refused (FSP error 0x2)." % B, "Update.", rpc_code=2)
-    with pytest.raises(errors.RpcFailed) as caught:
+    bench.tool(B).write_errors[8] = RpcFailed("%s: refused (FSP error 0x2)." % B, "Update.", rpc_code=2)
+    with pytest.raises(RpcFailed) as caught:
         bench.run()
     assert {address: bench.tool(address).stored for address in (A, B)} == before
     assert caught.value.cause == "%s: refused (FSP error 0x2)." % B
@@ -136,26 +140,26 @@ def test_a_failure_on_one_device_is_rolled_back_on_all(fakes: Any, clock: Any) -
 
 def test_a_write_whose_answer_was_lost_is_rolled_back_too(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    bench.tool(A).write_errors[8] = errors.RpcTimeout("No answer.", "Run again.")
+    bench.tool(A).write_errors[8] = RpcTimeout("No answer.", "Run again.")
     bench.tool(A).write_loses.add(8)
-    with pytest.raises(errors.RpcTimeout, match=r"Rolled back on 0000:17:00.0: CCM, BAR0_DECOUPLER\."):
+    with pytest.raises(RpcTimeout, match=r"Rolled back on 0000:17:00.0: CCM, BAR0_DECOUPLER\."):
         bench.run()
     assert (bench.tool(A).stored[8], bench.tool(A).stored[10]) == (0, 0)
 
 
 def test_nothing_staged_nothing_rolled_back(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    bench.tool(A).write_errors[10] = errors.RpcFailed("Refused.", "Update.")
-    with pytest.raises(errors.RpcFailed, match="Nothing had been staged"):
+    bench.tool(A).write_errors[10] = RpcFailed("Refused.", "Update.")
+    with pytest.raises(RpcFailed, match="Nothing had been staged"):
         bench.run()
 
 
 def test_a_rollback_that_fails_is_said(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
-    gone = errors.DeviceGone("%s: gone." % B, "Look.")
+    gone = DeviceGone("%s: gone." % B, "Look.")
     bench.tool(B).write_errors[8] = gone
     bench.tool(B).read_errors[8] = gone
-    with pytest.raises(errors.DeviceGone) as caught:
+    with pytest.raises(DeviceGone) as caught:
         bench.run()
     assert "Rolled back on %s: CCM, BAR0_DECOUPLER." % A in caught.value.state
     assert "The staged knobs of %s (%s: gone.) could not be put back" % (B, B) in caught.value.state
@@ -164,9 +168,9 @@ def test_a_rollback_that_fails_is_said(fakes: Any, clock: Any) -> None:
 
 def test_only_a_rollback_that_fails(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    gone = errors.DeviceGone("Gone.", "Look.")
+    gone = DeviceGone("Gone.", "Look.")
     bench.tool(A).write_errors[8] = bench.tool(A).read_errors[8] = gone
-    with pytest.raises(errors.DeviceGone) as caught:
+    with pytest.raises(DeviceGone) as caught:
         bench.run()
     assert "Rolled back" not in caught.value.state
     assert "could not be put back" in caught.value.state
@@ -175,8 +179,8 @@ def test_only_a_rollback_that_fails(fakes: Any, clock: Any) -> None:
 def test_two_devices_that_fail_are_both_named(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
     for address in (A, B):
-        bench.tool(address).write_errors[8] = errors.RpcFailed("%s: refused." % address, "Update.")
-    with pytest.raises(errors.Several) as caught:
+        bench.tool(address).write_errors[8] = RpcFailed("%s: refused." % address, "Update.")
+    with pytest.raises(Several) as caught:
         bench.run()
     assert caught.value.cause.count("refused.") == 2
     assert caught.value.state.count("Rolled back on") == 1
@@ -195,8 +199,8 @@ def test_rolling_back_by_request(fakes: Any, clock: Any) -> None:
 
 def test_one_reset_that_fails_does_not_stop_the_others(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
-    bench.tool(A).reset_error = errors.ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
-    with pytest.raises(errors.ResetFailed):
+    bench.tool(A).reset_error = ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
+    with pytest.raises(ResetFailed):
         bench.run()
     assert (bench.change.done[A].was_reset, bench.change.done[A].mode) == (False, "off"), "as read back"
     assert (bench.change.done[B].was_reset, bench.change.done[B].mode) == (True, "on")
@@ -206,7 +210,7 @@ def test_one_reset_that_fails_does_not_stop_the_others(fakes: Any, clock: Any) -
 def test_firmware_that_does_not_boot_after_the_reset(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
     bench.tool(A).boots_after_reset = False
-    with pytest.raises(errors.BootFailed):
+    with pytest.raises(BootFailed):
         bench.run()
     assert (bench.change.done[A].was_reset, bench.change.done[A].mode) == (True, "")
 
@@ -214,7 +218,7 @@ def test_firmware_that_does_not_boot_after_the_reset(fakes: Any, clock: Any) -> 
 def test_a_mode_that_is_not_the_wanted_one(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "devtools"})
     bench.tool(A).latches = False
-    with pytest.raises(errors.VerifyMismatch) as caught:
+    with pytest.raises(VerifyMismatch) as caught:
         bench.run()
     assert (
         caught.value.cause == "0000:17:00.0: the mode is off after the reset, not devtools (register 0x1182cc = 0x0)."
@@ -227,6 +231,59 @@ def test_a_mode_that_is_not_the_wanted_one(fakes: Any, clock: Any) -> None:
         "found": "off",
     }
     assert bench.change.done[A].mode == "off"
+
+
+# --- what was read before the first write is not known after it -------------------------------------------------------
+
+
+def test_a_device_that_was_staged_and_is_in_use_has_no_known_mode(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "on"})
+    bench.change.stage()
+    assert {done.mode for done in bench.change.done.values()} == {""}
+    bench.taken = {A}
+    bench.change.roll_back()
+    assert {address: done.mode for address, done in bench.change.done.items()} == {A: "", B: "off"}
+
+
+def test_devices_that_need_nothing_are_read_back_too(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "off"})
+    bench.change.stage()
+    assert bench.change.done[B].mode == ""
+    bench.change.reset()
+    assert bench.change.done[B].mode == "off"
+
+
+def test_a_device_that_a_reset_of_another_took_along_is_told(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "off"})
+    bench.change.stage()
+    bench.tool(B).active[8] = 1
+    with pytest.raises(VerifyMismatch, match="%s: the mode is on without a reset of its own, not off" % B):
+        bench.change.reset()
+    assert {address: done.mode for address, done in bench.change.done.items()} == {A: "on", B: "on"}
+
+
+def test_a_device_that_died_meanwhile_has_no_known_mode(fakes: Any, clock: Any) -> None:
+    class Mortal(fakes.Tool):  # type: ignore[misc]
+        def cc_mode(self) -> str:
+            if self.silent is not None:
+                raise self.silent
+            return str(super().cc_mode())
+
+    bench = Bench(fakes, clock, {A: "on", B: "off"})
+    tool = Mortal(B, bench.journal)
+    bench.devices[B]._tool = tool
+    tool.silent = DeviceGone("%s: gone." % B, "Look.")
+    with pytest.raises(DeviceGone, match=B):
+        bench.run()
+    assert {address: done.mode for address, done in bench.change.done.items()} == {A: "on", B: ""}
+
+
+def test_a_staging_that_fails_is_followed_by_a_look_at_all(fakes: Any, clock: Any) -> None:
+    bench = Bench(fakes, clock, {A: "on", B: "off"})
+    bench.tool(A).write_errors[8] = RpcFailed("%s: refused." % A, "Update.")
+    with pytest.raises(RpcFailed):
+        bench.run()
+    assert {address: done.mode for address, done in bench.change.done.items()} == {A: "off", B: "off"}
 
 
 # --- settings that no register shows ----------------------------------------------------------------------------------
@@ -242,8 +299,8 @@ def test_what_no_register_shows_is_noted_until_the_reset(fakes: Any, clock: Any)
 
 def test_the_note_stays_when_the_reset_is_refused(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on"})
-    bench.tool(A).reset_error = errors.ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
-    with pytest.raises(errors.ResetFailed):
+    bench.tool(A).reset_error = ResetFailed("%s: EBUSY." % A, "Stop it.", errno=16)
+    with pytest.raises(ResetFailed):
         bench.run()
     assert bench.unproven.noted == {A: "off"}
 
@@ -251,7 +308,8 @@ def test_the_note_stays_when_the_reset_is_refused(fakes: Any, clock: Any) -> Non
 def test_a_device_in_use_is_not_rolled_back(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"})
     bench.change.stage()
-    said = bench.change.roll_back(in_use={A})
+    bench.taken = {A}
+    said = bench.change.roll_back()
     assert "Rolled back on %s" % B in said
     assert "%s (in use)" % A in said
     assert bench.tool(A).stored[8] == 1

@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import change, errors, lock, vfio_user
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request, choose
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._core import lock
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import (
+    ExplainedError,
+    InvalidRequest,
+    RunInProgress,
+)
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import change
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import KnobRefused
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import anything
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceBusy, NoDevices
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 GPU, B200, SWITCH = "0000:01:00.0", "0000:02:00.0", "0000:04:00.0"
 
@@ -48,29 +58,9 @@ def test_the_rest_of_the_wish_is_kept() -> None:
     ],
 )
 def test_wishes_that_cannot_be_meant(wish: dict[str, Any], words: str, tmp_path: Any) -> None:
-    with pytest.raises(errors.InvalidRequest, match=words) as caught:
+    with pytest.raises(InvalidRequest, match=words) as caught:
         ModeChange(Request(**wish), VfioUserBus(str(tmp_path)))
     assert caught.value.remedy.endswith(".")
-
-
-# --- which devices ----------------------------------------------------------------------------------------------------
-
-
-def test_all_or_those_named_in_their_order(fakes: Any) -> None:
-    a, b = fakes.Function("a"), fakes.Function("b")
-    assert choose([a, b], [], "sysfs") == [a, b]
-    assert choose([a, b], ["b", "a"], "sysfs") == [b, a]
-
-
-def test_none_there(fakes: Any) -> None:
-    with pytest.raises(errors.NoDevices, match="on sysfs"):
-        choose([], ["a"], "sysfs")
-
-
-def test_others_than_those_named(fakes: Any) -> None:
-    with pytest.raises(errors.InvalidRequest) as caught:
-        choose([fakes.Function("b"), fakes.Function("a")], ["a", "c", "d"], "sysfs")
-    assert str(caught.value) == "There is no NVIDIA GPU or NVSwitch at c, d. Present on sysfs: a, b."
 
 
 # --- holders ----------------------------------------------------------------------------------------------------------
@@ -79,19 +69,20 @@ def test_others_than_those_named(fakes: Any) -> None:
 class SocketsAndHost(VfioUserBus):
     """Emulated devices that the kernel knows of too: with an IOMMU group, as holders are looked for."""
 
-    def find(self) -> Any:
-        functions = super().find()
+    def find(self, takes: Any = anything) -> Any:
+        functions = super().find(takes)
         for number, function in enumerate(functions):
             function.iommu_group = lambda number=number: number  # type: ignore[method-assign]
         return functions
 
 
 def test_a_device_that_is_held_is_not_touched(emulated: Any, host: Any, clock: Any) -> None:
+    host.write("dev/vfio/0", "")
     host.process(4711, "qemu-system-x86", "/dev/vfio/0")
     run = ModeChange(
         Request(mode="on", devices=[GPU]), SocketsAndHost(str(emulated.sockets)), root=str(host.root), clock=clock
     )
-    with pytest.raises(errors.DeviceBusy, match="process 4711"):
+    with pytest.raises(DeviceBusy, match="process 4711"):
         run.run()
     assert run.result() == {"devices": [], "plan": [], "diff": {"before": "", "after": ""}}
     assert not run.is_change
@@ -100,6 +91,7 @@ def test_a_device_that_is_held_is_not_touched(emulated: Any, host: Any, clock: A
 
 
 def test_a_device_that_is_held_is_waited_for(emulated: Any, host: Any, clock: Any) -> None:
+    host.write("dev/vfio/0", "")
     host.process(4711, "qemu-system-x86", "/dev/vfio/0")
     clock.at(3, lambda: os.unlink(host.root / "proc/4711/fd/0"))
     request = Request(mode="on", devices=[GPU], busy="wait", busy_timeout_s=10)
@@ -110,10 +102,11 @@ def test_a_device_that_is_held_is_waited_for(emulated: Any, host: Any, clock: An
 
 
 def test_waiting_ends(emulated: Any, host: Any, clock: Any) -> None:
+    host.write("dev/vfio/0", "")
     host.process(4711, "qemu-system-x86", "/dev/vfio/0")
     request = Request(mode="on", devices=[GPU], busy="wait", busy_timeout_s=10)
     run = ModeChange(request, SocketsAndHost(str(emulated.sockets)), root=str(host.root), clock=clock)
-    with pytest.raises(errors.DeviceBusy):
+    with pytest.raises(DeviceBusy):
         run.run()
     assert 10 <= clock.now() < 11
 
@@ -121,20 +114,22 @@ def test_waiting_ends(emulated: Any, host: Any, clock: Any) -> None:
 def test_a_virtual_machine_that_starts_while_knobs_are_staged(emulated: Any, host: Any) -> None:
     """It is seen before the reset, and from then on the device is left alone."""
 
+    host.write("dev/vfio/0", "")
+
     def group_of_a_device_that_is_taken_once_it_is_staged() -> int:
         if emulated.control.state(GPU)["knobs"]["CCM"] and not (host.root / "proc/4711").exists():
             host.process(4711, "qemu-system-x86", "/dev/vfio/0")
         return 0
 
     class Racing(VfioUserBus):
-        def find(self) -> Any:
-            functions = super().find()
+        def find(self, takes: Any = anything) -> Any:
+            functions = super().find(takes)
             for function in functions:
                 function.iommu_group = group_of_a_device_that_is_taken_once_it_is_staged  # type: ignore[method-assign]
             return functions
 
     run = ModeChange(Request(mode="on", devices=[GPU]), Racing(str(emulated.sockets)), root=str(host.root))
-    with pytest.raises(errors.DeviceBusy, match="process 4711") as caught:
+    with pytest.raises(DeviceBusy, match="process 4711") as caught:
         run.run()
     assert "The staged knobs of %s (in use) could not be put back" % GPU in str(caught.value)
     counters = emulated.control.state(GPU)["counters"]
@@ -149,7 +144,7 @@ def test_a_virtual_machine_that_starts_while_knobs_are_staged(emulated: Any, hos
 def test_a_knob_that_may_not_be_changed_stops_all_devices(emulated: Any, only_plan: bool) -> None:
     emulated.control.set(B200, knobs={"CCM_ALLOW_INB": 0})
     run = ModeChange(Request(mode="on", devices=[GPU, B200]), VfioUserBus(str(emulated.sockets)))
-    with pytest.raises(errors.KnobRefused, match="%s: the knob CCM" % B200):
+    with pytest.raises(KnobRefused, match="%s: the knob CCM" % B200):
         run.run(only_plan)
     assert [step["step"] for step in run.result()["plan"]].count("reset") == 2, "the plan is told all the same"
     assert {state["counters"]["knob_writes"] for state in emulated.control.state().values()} == {0}
@@ -160,7 +155,7 @@ def test_a_knob_that_may_not_be_changed_stops_all_devices(emulated: Any, only_pl
 
 def test_devices_that_were_not_chosen_are_looked_at_before_ppcie_changes(emulated: Any) -> None:
     run = ModeChange(Request(mode="ppcie", devices=[GPU]), VfioUserBus(str(emulated.sockets)))
-    with pytest.raises(errors.InvalidRequest, match="whole NVLink fabric") as caught:
+    with pytest.raises(InvalidRequest, match="whole NVLink fabric") as caught:
         run.run()
     assert caught.value.seen["inside"] == [GPU]
     assert SWITCH in caught.value.seen["outside"]
@@ -169,14 +164,14 @@ def test_devices_that_were_not_chosen_are_looked_at_before_ppcie_changes(emulate
 
 def test_staging_alone_does_not_divide_a_fabric_either(emulated: Any) -> None:
     run = ModeChange(Request(mode="ppcie", devices=[GPU], reset=False), VfioUserBus(str(emulated.sockets)))
-    with pytest.raises(errors.InvalidRequest, match="whole NVLink fabric"):
+    with pytest.raises(InvalidRequest, match="whole NVLink fabric"):
         run.run()
 
 
 def test_a_switch_that_cannot_be_read_keeps_the_fabric_out_of_ppcie(emulated: Any) -> None:
     emulated.control.fault(device=SWITCH, event="connect", action="fall_off")
     others = [one for one in emulated.control.state() if one not in (SWITCH, B200)]
-    with pytest.raises(errors.GpuError, match=SWITCH):
+    with pytest.raises(ExplainedError, match=SWITCH):
         ModeChange(Request(mode="ppcie", devices=[GPU]), VfioUserBus(str(emulated.sockets))).run()
     assert {emulated.control.state(one)["counters"]["knob_writes"] for one in others} == {0}
 
@@ -186,7 +181,7 @@ def test_they_must_be_free_for_that(emulated: Any, monkeypatch: pytest.MonkeyPat
     (switch,) = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == SWITCH]
     switch.open()
     try:
-        with pytest.raises(errors.DeviceBusy, match=SWITCH):
+        with pytest.raises(DeviceBusy, match=SWITCH):
             ModeChange(Request(mode="ppcie", devices=[GPU]), VfioUserBus(str(emulated.sockets))).run()
     finally:
         switch.close()
@@ -197,7 +192,7 @@ def test_they_must_be_free_for_that(emulated: Any, monkeypatch: pytest.MonkeyPat
 
 def test_a_run_at_work_is_not_disturbed(emulated: Any) -> None:
     bus = VfioUserBus(str(emulated.sockets))
-    with lock.held(bus.lock_path(), 0), pytest.raises(errors.RunInProgress, match="process %d" % os.getpid()):
+    with lock.held(bus.lock_path(), 0), pytest.raises(RunInProgress, match="process %d" % os.getpid()):
         ModeChange(Request(mode="on"), bus).run()
 
 
@@ -252,7 +247,7 @@ def test_a_staging_without_reset(emulated: Any) -> None:
 def test_devices_of_others_are_none(tmp_path: Any, device_server: Any) -> None:
     server = device_server(class_code=0x020000)
     run = ModeChange(Request(mode="on"), VfioUserBus(str(tmp_path)))
-    with pytest.raises(errors.NoDevices):
+    with pytest.raises(NoDevices):
         run.run()
     assert server.client_left.wait(10)
 

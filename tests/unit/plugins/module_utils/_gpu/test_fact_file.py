@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import NotPermitted
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import NotPermitted
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.fact import fact, keep
 
 
@@ -74,3 +74,10 @@ def test_the_draft_goes_when_the_file_cannot_be_replaced(tmp_path: Path) -> None
     with pytest.raises(NotPermitted, match="EISDIR"):
         keep(str(tmp_path / "x.fact"), fact([], "mode_after"), [])
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.fact"]
+
+
+def test_the_mode_of_a_device_that_went_is_not_known(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.fact")
+    keep(path, fact(devices("on", "on"), "mode_after"), ["gpu0", "gpu1"])
+    told = keep(path, fact(devices("on"), "mode_after"), ["gpu0"], {"gpu1": "gpu", "switch": "nvswitch"})
+    assert told == {"mode": None, "gpus": {"gpu0": "on", "gpu1": None}, "nvswitches": {"switch": None}}

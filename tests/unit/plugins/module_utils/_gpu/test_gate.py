@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import errors
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import NotPermitted
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GateClosed, PlanOutdated
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import anything
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceBusy
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 GPU = "0000:01:00.0"
 GROUP = "dev/vfio/7"
@@ -84,7 +87,7 @@ def test_the_plan_is_told_and_nothing_written_before_the_word(emulated: Any, kee
 def test_without_the_word_nothing_is_written(emulated: Any, keeper: Keeper) -> None:
     keeper.word = b""
     run = change(emulated, keeper)
-    with pytest.raises(errors.GateClosed, match="it was closed") as caught:
+    with pytest.raises(GateClosed, match="it was closed") as caught:
         run.run()
     assert caught.value.retryable
     assert knob_writes(emulated) == 0
@@ -94,7 +97,7 @@ def test_without_the_word_nothing_is_written(emulated: Any, keeper: Keeper) -> N
 def test_a_gate_that_is_not_there(emulated: Any, tmp_path: Path) -> None:
     request = Request(mode="on", devices=[GPU])
     run = ModeChange(request, VfioUserBus(str(emulated.sockets)), gate=Gate(str(tmp_path / "none"), SOON_S))
-    with pytest.raises(errors.GateClosed, match="ENOENT"):
+    with pytest.raises(GateClosed, match="ENOENT"):
         run.run()
     assert knob_writes(emulated) == 0
 
@@ -107,31 +110,34 @@ def test_with_nothing_to_write_nobody_is_asked(emulated: Any, keeper: Keeper) ->
 
 def test_a_mode_that_changed_while_it_waited(emulated: Any, keeper: Keeper) -> None:
     keeper.meanwhile = lambda: emulated.control.set(GPU, mode="devtools")
-    with pytest.raises(errors.PlanOutdated, match="was off when the plan was made, and now it is devtools"):
+    with pytest.raises(PlanOutdated, match="was off when the plan was made, and now it is devtools"):
         change(emulated, keeper).run()
     assert knob_writes(emulated) == 0
 
 
 class SocketsAndHost(VfioUserBus):
-    """Emulated devices that the kernel knows of too, at vfio-pci, so that holders are looked for."""
+    """Emulated devices that the kernel knows of too, at vfio-pci, so that users are looked for."""
 
-    def find(self) -> Any:
-        functions = super().find()
+    listed: Path
+
+    def find(self, takes: Any = anything) -> Any:
+        functions = super().find(takes)
         for function in functions:
             function.iommu_group = lambda: 7  # type: ignore[method-assign]
             function.driver = lambda: "vfio-pci"  # type: ignore[method-assign]
+            function.sysfs_path = lambda: self.listed  # type: ignore[method-assign]
         return functions
 
 
 def change_at_vfio(emulated: Any, keeper: Keeper, host: Any) -> ModeChange:
-    host.write(GROUP, "")
     bus = SocketsAndHost(str(emulated.sockets))
+    bus.listed = host.device(GPU, driver="vfio-pci", group=7)
     return ModeChange(Request(mode="on", devices=[GPU]), bus, root=str(host.root), gate=Gate(keeper.path, SOON_S))
 
 
 def test_a_guest_that_came_while_it_waited(emulated: Any, keeper: Keeper, host: Any) -> None:
     keeper.meanwhile = lambda: host.process(4711, "qemu-system-x86", "/dev/vfio/7")
-    with pytest.raises(errors.DeviceBusy, match="process 4711"):
+    with pytest.raises(DeviceBusy, match="process 4711"):
         change_at_vfio(emulated, keeper, host).run()
     assert knob_writes(emulated) == 0
 
@@ -154,8 +160,35 @@ def test_groups_are_claimed_again_before_the_first_write(emulated: Any, keeper: 
     def made_anew() -> None:
         (host.root / GROUP).unlink()
         (host.root / GROUP).mkdir()
+        host.pid_namespace("pid:[4026532999]")  # so that only opening it could tell
 
     keeper.meanwhile = made_anew
-    with pytest.raises(errors.NotPermitted, match="vfio group 7 cannot be opened"):
+    with pytest.raises(NotPermitted, match="vfio group 7 cannot be opened"):
         change_at_vfio(emulated, keeper, host).run()
+    assert knob_writes(emulated) == 0
+
+
+def test_nothing_is_open_while_it_waits(emulated: Any, keeper: Keeper) -> None:
+    """Whoever makes the devices free may unbind them, and a file that was opened before is then that of nothing."""
+    read: list[int] = []
+
+    def another_client() -> None:
+        (function,) = [one for one in VfioUserBus(str(emulated.sockets)).find() if one.address == GPU]
+        function.open()
+        read.append(function.vendor_id)
+        function.close()
+
+    keeper.meanwhile = another_client
+    change(emulated, keeper).run()
+    assert read == [0x10DE]
+    assert emulated.control.state(GPU)["mode"] == "on"
+
+
+def test_a_guest_that_nobody_sees_came_while_it_waited(emulated: Any, keeper: Keeper, host: Any) -> None:
+    """Only the kernel's count tells: the group's file was closed, the device is still open."""
+    run = change_at_vfio(emulated, keeper, host)
+    enable = host.root / "sys/bus/pci/devices" / GPU / "enable"
+    keeper.meanwhile = lambda: enable.write_text("1\n")
+    with pytest.raises(DeviceBusy, match="its vfio device is open"):
+        run.run()
     assert knob_writes(emulated) == 0

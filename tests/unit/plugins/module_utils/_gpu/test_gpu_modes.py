@@ -6,32 +6,66 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import mode
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import Knob, Traits
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import families, mode
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families import (
+    BLACKWELL_1XX,
+    BLACKWELL_2XX,
+    FAMILIES,
+    HOPPER,
+    LAGUNA,
+    Family,
+    staging,
+    supported,
+)
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import Knob
 
-H100 = Traits("gpu", "hopper", True, True)
-OLD_H100 = Traits("gpu", "hopper", True, False)
-B200 = Traits("gpu", "blackwell", True, False)
-LS10 = Traits("nvswitch", "laguna", False, True)
-LR10 = Traits("nvswitch", "limerock", False, False)
-OLD_LS10 = Traits("nvswitch", "laguna", False, False)
-A100 = Traits("gpu", "ampere", False, False)
+EVERY_MODE = [(family, wanted) for family in FAMILIES for wanted in family.modes]
 
 
 @pytest.mark.parametrize(
-    ("traits", "modes"),
+    ("architecture", "chip", "family"),
     [
-        (H100, ("off", "on", "devtools", "ppcie")),
-        (OLD_H100, ("off", "on", "devtools")),
-        (B200, ("off", "on", "devtools")),
-        (LS10, ("off", "ppcie")),
-        (OLD_LS10, ("off",)),
-        (LR10, ()),
-        (A100, ()),
+        ("hopper", "gh100", HOPPER),
+        ("blackwell", "gb100", BLACKWELL_1XX),
+        ("blackwell", "gb112", BLACKWELL_1XX),
+        ("blackwell", "gb202", BLACKWELL_2XX),
+        ("blackwell", "gb207", BLACKWELL_2XX),
+        ("laguna", "", LAGUNA),
+        ("ampere", "", None),
+        ("rubin", "gr100", None),
+        ("blackwell", "gb300", None),
+        ("hopper", "gh200", None),
+        ("blackwell", "", None),
+        ("unknown", "unknown", None),
     ],
 )
-def test_supported(traits: Traits, modes: tuple[str, ...]) -> None:
-    assert mode.supported(traits) == modes
+def test_a_chip_has_a_family_or_none(architecture: str, chip: str, family: Family | None) -> None:
+    assert families.find(architecture, chip) is family
+    assert families.is_known(architecture, chip) == (family is not None or architecture == "ampere")
+
+
+@pytest.mark.parametrize(
+    ("family", "unknown", "modes"),
+    [
+        (HOPPER, (), ("off", "on", "devtools", "ppcie")),
+        (HOPPER, (Knob.PPCIE,), ("off", "on", "devtools")),
+        (HOPPER, (Knob.OPTION_34,), ("off",)),
+        (HOPPER, (Knob.OPTION_2, Knob.PPCIE), ("off",)),
+        (HOPPER, (Knob.CCD,), ()),
+        (HOPPER, (Knob.CCM,), ()),
+        (HOPPER, (Knob.BAR0_DECOUPLER,), ()),
+        (BLACKWELL_1XX, (), ("off", "on", "devtools")),
+        (BLACKWELL_2XX, (Knob.OPTION_4,), ("off",)),
+        (BLACKWELL_2XX, (Knob.CCM,), ()),
+        (LAGUNA, (), ("off", "ppcie")),
+        (LAGUNA, (Knob.OPTION_2, Knob.OPTION_4, Knob.OPTION_34, Knob.CCD, Knob.CCM), ("off", "ppcie")),
+        (LAGUNA, (Knob.PPCIE,), ("off",)),
+    ],
+)
+def test_a_mode_is_supported_when_the_firmware_knows_its_knobs(
+    family: Family, unknown: tuple[Knob, ...], modes: tuple[str, ...]
+) -> None:
+    assert supported(family, unknown) == modes
 
 
 @pytest.mark.parametrize(
@@ -92,33 +126,34 @@ def test_knob_numbers_and_their_permissions(knob: str, number: int) -> None:
 
 
 def test_blackwell_has_no_ppcie_no_34_and_no_decoupler() -> None:
-    assert set(mode.knobs_to_read(H100)) == set(Knob)
-    assert set(mode.knobs_to_read(LS10)) == set(Knob)
-    assert set(mode.knobs_to_read(B200)) == {Knob.OPTION_2, Knob.OPTION_4, Knob.CCD, Knob.CCM}
+    assert set(HOPPER.knobs) == set(LAGUNA.knobs) == set(Knob)
+    for family in (BLACKWELL_1XX, BLACKWELL_2XX):
+        assert set(family.knobs) == {Knob.OPTION_2, Knob.OPTION_4, Knob.CCD, Knob.CCM}
 
 
 @pytest.mark.parametrize(
-    ("traits", "wanted", "bar0_filter"),
+    ("family", "wanted", "bar0_filter"),
     [
-        (H100, "on", 2),
-        (H100, "devtools", 0),
-        (H100, "off", 0),
-        (H100, "ppcie", 2),
-        (LS10, "ppcie", 0),
-        (LS10, "off", 0),
+        (HOPPER, "on", 2),
+        (HOPPER, "devtools", 0),
+        (HOPPER, "off", 0),
+        (HOPPER, "ppcie", 2),
+        (LAGUNA, "ppcie", 0),
+        (LAGUNA, "off", 0),
     ],
 )
-def test_the_bar0_filter_is_for_gpus_in_production(traits: Traits, wanted: str, bar0_filter: int) -> None:
-    assert dict(mode.staging(traits, wanted))[Knob.BAR0_DECOUPLER] == bar0_filter
+def test_the_bar0_filter_is_for_gpus_in_production(family: Family, wanted: str, bar0_filter: int) -> None:
+    assert dict(staging(family, wanted))[Knob.BAR0_DECOUPLER] == bar0_filter
 
 
 @pytest.mark.parametrize("wanted", ["on", "devtools", "ppcie"])
 def test_protection_needs_the_unnamed_options_to_be_off_first(wanted: str) -> None:
-    order = [knob for knob, _value in mode.staging(H100, wanted)]
+    order = [knob for knob, _value in staging(HOPPER, wanted)]
     assert order[:3] == [Knob.OPTION_2, Knob.OPTION_4, Knob.OPTION_34]
-    assert {value for knob, value in mode.staging(H100, wanted)[:3]} == {0}
+    assert {value for knob, value in staging(HOPPER, wanted)[:3]} == {0}
 
 
-@pytest.mark.parametrize("wanted", mode.MODES)
-def test_what_is_staged_leads_to_the_mode(wanted: str) -> None:
-    assert mode.pending(dict(mode.staging(H100, wanted))) == wanted
+@pytest.mark.parametrize(("family", "wanted"), EVERY_MODE)
+def test_what_is_staged_leads_to_the_mode_with_the_familys_knobs(family: Family, wanted: str) -> None:
+    assert mode.pending(dict(staging(family, wanted))) == wanted
+    assert {knob for knob, _value in staging(family, wanted)} <= set(family.knobs)

@@ -4,41 +4,68 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import errors, plan
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest, Several
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import plan
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Found
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import (
-    INVALID,
-    Knob,
-    Traits,
-    knobs_to_read,
-    pending,
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
+    FirmwareTooOld,
+    InRecovery,
+    Unsupported,
+)
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families import (
+    BLACKWELL_1XX,
+    HOPPER,
+    LAGUNA,
+    Family,
     staging,
     supported,
 )
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.mode import INVALID, Knob, pending
 
 ADDRESS = "0000:17:00.0"
-H100 = Traits("gpu", "hopper", True, True)
-OLD_H100 = Traits("gpu", "hopper", True, False)
-B200 = Traits("gpu", "blackwell", True, False)
-LS10 = Traits("nvswitch", "laguna", False, True)
-A100 = Traits("gpu", "ampere", False, False)
 
 
-def found(mode: str | None = "off", address: str = ADDRESS, traits: Traits = H100, **more: Any) -> Found:
+class Product(NamedTuple):
+    """A family, if there is one, and what the firmware of this product does not know."""
+
+    family: Family | None
+    unknown: tuple[Knob, ...] = ()
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        return supported(self.family, self.unknown) if self.family else ()
+
+    @property
+    def knobs(self) -> list[Knob]:
+        return [knob for knob in self.family.knobs if knob not in self.unknown] if self.family else []
+
+    def found(self, mode: str | None, knobs: dict[Knob, int], address: str = "0000:17:00.0", **more: Any) -> Found:
+        kind = self.family.kind if self.family else "gpu"
+        given = {"family": self.family, "supported": self.modes, "unknown_knobs": self.unknown, "name": "H100", **more}
+        return Found(address, kind, 0x2331, mode=mode, knobs=knobs, **given)
+
+
+H100 = Product(HOPPER)
+OLD_H100 = Product(HOPPER, (Knob.PPCIE,))
+B200 = Product(BLACKWELL_1XX)
+LS10 = Product(LAGUNA)
+SPARSE_LS10 = Product(LAGUNA, (Knob.OPTION_2, Knob.OPTION_34, Knob.CCD, Knob.CCM, Knob.BAR0_DECOUPLER))
+A100 = Product(None)
+
+
+def found(mode: str | None = "off", address: str = ADDRESS, product: Product = H100, **more: Any) -> Found:
     """A device whose knobs agree with its mode."""
-    knobs = dict.fromkeys(knobs_to_read(traits), 0) if supported(traits) else {}
-    if not traits.has_ppcie:
-        knobs.pop(Knob.PPCIE, None)
-    if mode in supported(traits):
-        knobs.update({knob: value for knob, value in staging(traits, mode) if knob in knobs})
-    given = {"traits": traits, "supported": supported(traits), "mode": mode, "knobs": knobs, "name": "H100", **more}
-    return Found(address, traits.kind, 0x2331, **given)
+    knobs = dict.fromkeys(product.knobs, 0)
+    if product.family and mode in product.modes:
+        knobs.update({knob: value for knob, value in staging(product.family, mode) if knob in knobs})
+    return product.found(mode, knobs, address, **more)
 
 
 def one_plan(device: Found, wanted: str, reset: bool = True) -> plan.DevicePlan:
@@ -52,14 +79,12 @@ def one_plan(device: Found, wanted: str, reset: bool = True) -> plan.DevicePlan:
 @st.composite
 def any_device(draw: st.DrawFn) -> Found:
     """A device in any state that knobs and registers can be in, sensible or not."""
-    traits = draw(st.sampled_from([H100, OLD_H100, B200, LS10]))
+    product = draw(st.sampled_from([H100, OLD_H100, B200, LS10, SPARSE_LS10]))
     knobs = {
         knob: draw(st.sampled_from([0, 1, 2]) if knob not in (Knob.CCM, Knob.CCD, Knob.PPCIE) else st.integers(0, 1))
-        for knob in knobs_to_read(traits)
-        if traits.has_ppcie or knob is not Knob.PPCIE
+        for knob in product.knobs
     }
-    mode = draw(st.sampled_from([*supported(traits), INVALID]))
-    return Found(ADDRESS, traits.kind, 0, traits=traits, supported=supported(traits), mode=mode, knobs=knobs)
+    return product.found(draw(st.sampled_from([*product.modes, INVALID])), knobs)
 
 
 @st.composite
@@ -76,7 +101,7 @@ def test_after_the_writes_the_pending_mode_is_the_wanted_one(change: tuple[Found
         assert knobs[write.knob] == write.before
         knobs[write.knob] = write.after
     assert pending(knobs) == wanted
-    for knob, value in staging(device.traits, wanted):
+    for knob, value in staging(device.family, wanted):
         assert knobs.get(knob, value) == value
 
 
@@ -111,7 +136,7 @@ def test_power_may_be_lost_after_any_write(change: tuple[Found, str]) -> None:
 def test_a_device_that_went_through_its_plan_needs_nothing_more(change: tuple[Found, str]) -> None:
     device, wanted = change
     knobs = {**device.knobs, **{write.knob: write.after for write in one_plan(device, wanted).writes}}
-    after = Found(ADDRESS, device.kind, 0, traits=device.traits, supported=device.supported, mode=wanted, knobs=knobs)
+    after = replace(device, mode=wanted, knobs=knobs)
     again = one_plan(after, wanted)
     assert not again.is_change
     assert again.steps() == []
@@ -142,14 +167,14 @@ def test_from_off_to_on() -> None:
 
 def test_staged_but_not_active_is_finished_by_a_reset() -> None:
     device = found("on")
-    staged = Found(ADDRESS, "gpu", 0, traits=H100, supported=device.supported, mode="off", knobs=device.knobs)
+    staged = H100.found("off", device.knobs)
     only = one_plan(staged, "on")
     assert (only.writes, only.reset) == ((), True)
 
 
 def test_staged_but_not_wanted_is_reverted_without_a_reset() -> None:
     device = found("on")
-    staged = Found(ADDRESS, "gpu", 0, traits=H100, supported=device.supported, mode="off", knobs=device.knobs)
+    staged = H100.found("off", device.knobs)
     only = one_plan(staged, "off")
     assert [write.knob for write in only.writes] == [Knob.BAR0_DECOUPLER, Knob.CCM]
     assert not only.reset
@@ -160,7 +185,7 @@ def test_staged_but_not_wanted_is_reverted_without_a_reset() -> None:
 def test_what_no_register_shows_needs_a_reset_to_be_sure(mode: str, reset: bool) -> None:
     device = found(mode)
     knobs = {**device.knobs, Knob.BAR0_DECOUPLER: 1}
-    doubtful = Found(ADDRESS, "gpu", 0, traits=H100, supported=device.supported, mode=mode, knobs=knobs)
+    doubtful = H100.found(mode, knobs)
     assert one_plan(doubtful, mode).reset is reset
 
 
@@ -174,6 +199,27 @@ def test_without_a_reset_the_mode_is_pending() -> None:
 def test_a_device_that_was_not_read_has_no_plan() -> None:
     with pytest.raises(ValueError, match="has not been read"):
         one_plan(found(None), "on")
+
+
+@pytest.mark.parametrize(
+    ("product", "mode", "knobs"),
+    [
+        (Product(HOPPER, (Knob.CCD,)), "devtools", "the knob CCD (6)"),
+        (Product(HOPPER, (Knob.BAR0_DECOUPLER,)), "on", "the knob BAR0_DECOUPLER (10)"),
+        (Product(HOPPER, (Knob.OPTION_34,)), "ppcie", "the knob OPTION_34 (34)"),
+        (Product(BLACKWELL_1XX, (Knob.OPTION_2, Knob.CCM)), "on", "the knob OPTION_2 (2) and the knob CCM (8)"),
+        (Product(LAGUNA, (Knob.PPCIE,)), "ppcie", "the knob PPCIE (45)"),
+    ],
+)
+def test_a_knob_that_the_mode_needs_and_the_firmware_lacks(product: Product, mode: str, knobs: str) -> None:
+    device = found("off", product=product)
+    with pytest.raises(FirmwareTooOld) as caught:
+        plan.assign([device], mode, {})
+    words = "too old for %s: it answers %s with FSP error 0x1e3" % (mode, knobs)
+    assert words in caught.value.cause
+    assert caught.value.seen["device"] == ADDRESS
+    with pytest.raises(ValueError, match="is needed and has not been read"):
+        one_plan(device, mode)
 
 
 # --- several devices --------------------------------------------------------------------------------------------------
@@ -226,39 +272,39 @@ def test_entering_and_leaving_ppcie_moves_it(before: str, wanted: str, moves: bo
 
 
 def test_one_mode_for_all_and_switches_beside_gpus() -> None:
-    devices = [found(address="a"), found(address="s", traits=LS10)]
+    devices = [found(address="a"), found(address="s", product=LS10)]
     assert plan.assign(devices, "on", {}) == {"a": "on", "s": "off"}
     assert plan.assign(devices, "off", {}) == {"a": "off", "s": "off"}
     assert plan.assign(devices, "ppcie", {}) == {"a": "ppcie", "s": "ppcie"}
 
 
 def test_switches_alone_are_taken_by_their_word() -> None:
-    devices = [found(address="s", traits=LS10)]
+    devices = [found(address="s", product=LS10)]
     assert plan.assign(devices, "ppcie", {}) == {"s": "ppcie"}
-    with pytest.raises(errors.Unsupported, match=r"cannot do the mode on; it supports off, ppcie"):
+    with pytest.raises(Unsupported, match=r"cannot do the mode on; it supports off, ppcie"):
         plan.assign(devices, "on", {})
 
 
 def test_modes_by_address_concern_those_alone() -> None:
-    devices = [found(address="a"), found(address="b"), found(address="c", traits=A100, mode="unsupported")]
+    devices = [found(address="a"), found(address="b"), found(address="c", product=A100, mode="unsupported")]
     assert plan.assign(devices, None, {"a": "on", "b": "devtools"}) == {"a": "on", "b": "devtools"}
 
 
 def test_a_mode_that_is_none(tmp_path: Any) -> None:
-    with pytest.raises(errors.InvalidRequest, match=r"a: 'fast' is not a mode. Use one of off, on, devtools, ppcie"):
+    with pytest.raises(InvalidRequest, match=r"a: 'fast' is not a mode. Use one of off, on, devtools, ppcie"):
         plan.assign([found(address="a")], None, {"a": "fast"})
 
 
 def test_everything_that_stands_in_the_way_is_said_at_once() -> None:
-    recovery = errors.InRecovery("r: in recovery.", "Power-cycle.", device="r")
+    recovery = InRecovery("r: in recovery.", "Power-cycle.", device="r")
     devices = [
-        found(address="x", traits=A100, mode="unsupported", name="A100"),
-        found(address="b", traits=B200, name="B200"),
-        found(address="o", traits=OLD_H100, firmware_too_old=True),
+        found(address="x", product=A100, mode="unsupported", name="A100"),
+        found(address="b", product=B200, name="B200"),
+        found(address="o", product=OLD_H100),
         found(address="r", problem=recovery, mode=None),
         found(address="fine"),
     ]
-    with pytest.raises(errors.Several) as caught:
+    with pytest.raises(Several) as caught:
         plan.assign(devices, "ppcie", {})
     kinds = [type(error).__name__ for error in caught.value.errors]
     assert kinds == ["Unsupported", "Unsupported", "FirmwareTooOld", "InRecovery"]
@@ -274,7 +320,7 @@ def test_everything_that_stands_in_the_way_is_said_at_once() -> None:
 def fabric(*modes: str) -> list[Found]:
     """GPUs in these modes, and a switch that goes with the first."""
     gpus = [found(mode, address="gpu%d" % number) for number, mode in enumerate(modes)]
-    return [*gpus, found("ppcie" if modes[0] == "ppcie" else "off", address="switch", traits=LS10)]
+    return [*gpus, found("ppcie" if modes[0] == "ppcie" else "off", address="switch", product=LS10)]
 
 
 def test_a_whole_fabric_may_change() -> None:
@@ -285,7 +331,7 @@ def test_a_whole_fabric_may_change() -> None:
 
 def test_a_part_of_a_fabric_may_not() -> None:
     devices = fabric("off", "off")
-    with pytest.raises(errors.InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         plan.check_fabric(plan.make(devices, {"gpu0": "ppcie"}), devices)
     assert caught.value.cause == (
         "ppcie is a mode of the whole NVLink fabric, but gpu0 would be in it and gpu1, switch would not."
@@ -295,7 +341,7 @@ def test_a_part_of_a_fabric_may_not() -> None:
 
 def test_nor_may_a_part_leave() -> None:
     devices = fabric("ppcie", "ppcie")
-    with pytest.raises(errors.InvalidRequest, match="gpu1, switch would be in it and gpu0 would not"):
+    with pytest.raises(InvalidRequest, match="gpu1, switch would be in it and gpu0 would not"):
         plan.check_fabric(plan.make(devices, {"gpu0": "on"}), devices)
 
 
@@ -305,5 +351,5 @@ def test_without_switches_every_gpu_stands_alone() -> None:
 
 
 def test_devices_that_cannot_do_ppcie_are_no_part_of_it() -> None:
-    devices = [*fabric("off"), found(address="b200", traits=B200)]
+    devices = [*fabric("off"), found(address="b200", product=B200)]
     plan.check_fabric(plan.make(devices, {"gpu0": "ppcie", "switch": "ppcie"}), devices)

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import errors, lock, report, vfio_user
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._core import lock
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest, RunInProgress
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 GPU, B200, SWITCH, A100, UNKNOWN = ("0000:0%d:00.0" % number for number in (1, 2, 4, 5, 7))
 
@@ -41,7 +44,7 @@ def test_every_kind_of_device(emulated: Any) -> None:
 
 def test_some_devices(emulated: Any) -> None:
     assert list(by_address(emulated, addresses=[SWITCH, GPU])) == [SWITCH, GPU]
-    with pytest.raises(errors.InvalidRequest, match="0000:99:00.0"):
+    with pytest.raises(InvalidRequest, match="0000:99:00.0"):
         by_address(emulated, addresses=["0000:99:00.0"])
 
 
@@ -90,6 +93,19 @@ def test_devices_of_other_makers_are_not_listed(tmp_path: Path, device_server: A
 
 def test_a_change_at_work_is_waited_for(emulated: Any, clock: Any) -> None:
     bus = VfioUserBus(str(emulated.sockets))
-    with lock.held(bus.lock_path(), 0), pytest.raises(errors.RunInProgress):
+    with lock.held(bus.lock_path(), 0), pytest.raises(RunInProgress):
         report.read(bus, lock_timeout_s=2, clock=clock)
     assert clock.now() >= 2
+
+
+@pytest.mark.parametrize(
+    ("seen", "use", "kind"), [("counted", "used", "DeviceBusy"), ("hidden", "unknown", "NotPermitted")]
+)
+def test_a_device_that_nobody_is_seen_to_hold_is_not_touched_either(host: Any, seen: str, use: str, kind: str) -> None:
+    """By the kernel's count, or because a container sees its own processes only and the group cannot be opened."""
+    folder = host.device(driver="vfio-pci", group=27, group_file=False, enable=1 if seen == "counted" else 0)
+    host.pid_namespace("pid:[4026532999]")
+    (folder / "config").unlink()  # opening it would fail with another error
+    (device,) = report.read(SysfsBus(str(host.root)), root=str(host.root))["devices"]
+    assert (device["mode"], device["use"], device["in_use"]) == (None, use, use == "used")
+    assert device["problem"]["kind"] == kind

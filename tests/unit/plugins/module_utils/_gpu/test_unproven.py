@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.unproven import Unproven
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 GPU = "0000:01:00.0"
 

@@ -16,18 +16,17 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import vfio_user
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import BarSpan
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest, NotPermitted
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import BarSpan
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import (
     Bar0Unreadable,
     DeviceBusy,
     DeviceGone,
-    InvalidRequest,
-    NotPermitted,
     ResetFailed,
     ResetUnavailable,
 )
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.vfio_user import VfioUserBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 ADDRESS = "0000:17:00.0"
 HEADER = struct.Struct("<HHIII")
@@ -106,7 +105,7 @@ def test_registers_are_read_and_written(tmp_path: Path, device_server: Callable[
         bar.write16(0x44, 0x5566)
         bar.write8(0x46, 0x1FF)
         assert (bar.read32(0x40), bar.read16(0x44), bar.read8(0x46)) == (0x11223344, 0x5566, 0xFF)
-        function.map_bar(1).write8(0, 9)
+        function.map_bar(2).write8(0, 9)
     assert server.regions[0][0x40:0x47] == b"\x44\x33\x22\x11\x66\x55\xff"
     assert server.regions[2][0] == 9
 
@@ -117,20 +116,25 @@ def test_registers_are_read_and_written(tmp_path: Path, device_server: Callable[
         (
             (0xC, 0x20, 0x1000000C, 0x20),
             {0: 4096, 2: 256},
-            [BarSpan(0x2000000000, 4096, True), BarSpan(0x2010000000, 256, True)],
+            [BarSpan(0x2000000000, 4096, True, 0), BarSpan(0x2010000000, 256, True, 2)],
         ),
         (
             (0xFE000000, 0xE0000008),
             {0: 4096, 1: 256},
-            [BarSpan(0xFE000000, 4096, False), BarSpan(0xE0000000, 256, False)],
+            [BarSpan(0xFE000000, 4096, False, 0), BarSpan(0xE0000000, 256, False, 1)],
         ),
         (
             (0xFE000000, 0xC, 0x1, 0xE001),
             {0: 4096, 1: 256, 3: 32},
-            [BarSpan(0xFE000000, 4096, False), BarSpan(0x100000000, 256, True)],
+            [BarSpan(0xFE000000, 4096, False, 0), BarSpan(0x100000000, 256, True, 1)],
+        ),
+        (
+            (0xC, 0x0, 0x1000000C, 0x20),
+            {0: 4096, 2: 256},
+            [BarSpan(0x2010000000, 256, True, 2)],
         ),
     ],
-    ids=["64-bit", "32-bit", "mixed-and-io"],
+    ids=["64-bit", "32-bit", "mixed-and-io", "no-address"],
 )
 def test_memory_bars(
     tmp_path: Path,
@@ -156,14 +160,21 @@ def test_the_last_bar_has_no_upper_half(tmp_path: Path, device_server: Callable[
         assert [span[:2] for span in function.bars()] == [(0x80000000, 16)]
 
 
-def test_an_io_bar_does_not_count(tmp_path: Path, device_server: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("register", [0xE001, 0xC, 0x0], ids=["io", "64-bit", "32-bit"])
+def test_the_next_bar_is_not_taken_for_one_that_has_no_address(
+    tmp_path: Path, device_server: Callable[..., Any], register: int
+) -> None:
     server = device_server()
     server.config[0x10:0x28] = bytes(24)
-    struct.pack_into("<II", server.config, 0x10, 0xE001, 0xFE000000)
-    server.regions = {0: bytearray(32), 1: bytearray(4096), 7: server.config}
+    struct.pack_into("<III", server.config, 0x10, register, 0, 0xFE000000)
+    server.regions = {0: bytearray(32), 2: bytearray(4096), 7: server.config}
     with opened(tmp_path) as function:
-        function.map_bar(0).write32(0, 0x11223344)
-    assert server.regions[1][:4] == b"\x44\x33\x22\x11"
+        with pytest.raises(Bar0Unreadable) as caught:
+            function.map_bar(0)
+        assert "%s: BAR0 has no address" % ADDRESS in caught.value.cause
+        assert caught.value.seen == {"device": ADDRESS, "bar": 0}
+        function.map_bar(2).write32(0, 0x11223344)
+    assert server.regions[2][:4] == b"\x44\x33\x22\x11"
 
 
 def test_nothing_works_before_it_is_opened(tmp_path: Path, device_server: Callable[..., Any]) -> None:
@@ -373,10 +384,11 @@ def test_a_server_that_falls_silent(
         return b""
 
     with opened(tmp_path) as function:
+        bar = function.map_bar(0)
         server.handlers[vfio_user.REGION_READ] = silent
         monkeypatch.setattr(vfio_user, "ANSWER_TIMEOUT_S", 0.05)
         with pytest.raises(DeviceGone) as caught:
-            function.map_bar(0).read32(0x40)
+            bar.read32(0x40)
         test_over.set()
     assert "no answer to a read of BAR0 at 0x40 within 0.05 s" in caught.value.cause
     assert caught.value.seen == {"device": ADDRESS, "register": 0x40}
@@ -396,10 +408,11 @@ def test_errno_answers_to_accesses(
 ) -> None:
     server = device_server()
     with opened(tmp_path) as function:
+        bar = function.map_bar(0)
         server.handlers[vfio_user.REGION_READ] = server.handlers[vfio_user.REGION_WRITE] = raiser(fakes.Refuse(number))
         for verb, access in (("read", lambda bar: bar.read32(0x40)), ("written", lambda bar: bar.write32(0x40, 1))):
             with pytest.raises(kind) as caught:
-                access(function.map_bar(0))
+                access(bar)
             assert words.format(verb) in str(caught.value)
             assert caught.value.seen == {"device": ADDRESS, "register": 0x40, "errno": number}
 
@@ -407,11 +420,12 @@ def test_errno_answers_to_accesses(
 def test_the_place_is_named(tmp_path: Path, device_server: Callable[..., Any], fakes: Any) -> None:
     server = device_server()
     with opened(tmp_path) as function:
+        bar = function.map_bar(2)
         server.handlers[vfio_user.REGION_READ] = raiser(fakes.Refuse(errno.EIO))
         with pytest.raises(DeviceGone, match="a read of config space at 0xf0 fails"):
             function.config.read16(0xF0)
         with pytest.raises(DeviceGone, match="a read of region 2 at 0x0 fails"):
-            function.map_bar(1).read8(0)
+            bar.read8(0)
 
 
 # --- reset ------------------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import DeviceGone
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.parallel import each
+from ansible_collections.confidential.gpu.plugins.module_utils._core.parallel import each
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone
 
 
 def test_all_work_at_the_same_time_and_answers_keep_their_order() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import lock
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import NotPermitted, RunInProgress
+from ansible_collections.confidential.gpu.plugins.module_utils._core import lock
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import NotPermitted, RunInProgress
 
 
 def test_the_holder_is_named_in_the_file(tmp_path: Path) -> None:
@@ -99,4 +99,16 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotPermitted, match="root"), lock.held(str(tmp_path / "file" / "gpu.lock"), 0):
+        raise AssertionError("locked")
+
+
+def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.lock"
+    with lock.held(str(path), 0):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_fifo_in_its_place_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gpu.lock")
+    with pytest.raises(NotPermitted, match="is not a file"), lock.held(str(tmp_path / "gpu.lock"), 0):
         raise AssertionError("locked")

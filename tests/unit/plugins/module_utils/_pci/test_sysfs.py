@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.bus import BarSpan
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import NotPermitted
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.kind import is_nvidia, is_nvswitch
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import BarSpan
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import (
     Bar0Unreadable,
     DeviceGone,
-    NotPermitted,
     ResetFailed,
     ResetUnavailable,
 )
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.sysfs import SysfsBus
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
 
 ADDRESS = "0000:17:00.0"
 
@@ -57,9 +58,9 @@ def test_gpus_and_switches_of_nvidia_are_found_by_address(host: Any) -> None:
     host.device("0000:17:00.1", class_code=0x040300)
     host.device("0000:03:00.0", vendor=0x8086)
     (host.root / "sys/bus/pci/devices/0000:ff:00.0").mkdir()  # being removed: the folder is empty
-    functions = SysfsBus(str(host.root)).find()
+    functions = SysfsBus(str(host.root)).find(is_nvidia)
     assert [function.address for function in functions] == ["0000:07:00.0", "0000:17:00.0", "0000:3b:00.0"]
-    assert [function.is_nvswitch for function in functions] == [True, False, False]
+    assert [is_nvswitch(function) for function in functions] == [True, False, False]
     assert functions[0].device_id == 0x22A3
 
 
@@ -68,7 +69,7 @@ def test_a_host_without_pci_has_none(tmp_path: Path) -> None:
 
 
 def test_the_lock_is_in_run(host: Any) -> None:
-    assert SysfsBus(str(host.root)).lock_path() == str(host.root / "run/confidential-gpu.lock")
+    assert SysfsBus(str(host.root)).lock_path() == str(host.root / "run/nvidia/cc-manager/confidential-gpu.lock")
 
 
 def test_config_space_is_read_and_written_where_it_was_meant(host: Any) -> None:
@@ -123,7 +124,7 @@ def test_another_failure_to_write_config_space_is_not_hidden(host: Any) -> None:
     folder = host.device()
     (folder / "config").unlink()
     os.symlink("/dev/full", folder / "config")
-    with opened(host) as function, pytest.raises(OSError, match="No space left"):
+    with opened(host) as function, pytest.raises(DeviceGone, match="cannot be written at 0x4: ENOSPC"):
         function.config.write16(0x04, 0x6)
 
 
@@ -153,7 +154,7 @@ def test_a_device_that_is_gone(host: Any) -> None:
 def test_memory_bars_are_listed_and_io_is_passed_over(host: Any) -> None:
     host.device(bar0_bytes=8192)
     with opened(host) as function:
-        assert function.bars() == [BarSpan(0x2000000000, 8192, True), BarSpan(0x2010000000, 0x10000000, True)]
+        assert function.bars() == [BarSpan(0x2000000000, 8192, True, 0), BarSpan(0x2010000000, 0x10000000, True, 2)]
 
 
 def test_registers_behind_bar0_are_read_and_written(host: Any) -> None:
@@ -167,14 +168,37 @@ def test_registers_behind_bar0_are_read_and_written(host: Any) -> None:
     assert (folder / "resource0").read_bytes()[0x100:0x104] == b"\xa1\x00\x00\x18"
 
 
-def test_the_second_memory_bar_has_the_kernels_number(host: Any) -> None:
+def test_a_bar_has_the_kernels_number(host: Any) -> None:
     folder = host.device()
     (folder / "resource2").write_bytes(b"")
     os.truncate(folder / "resource2", 0x10000000)
     with opened(host) as function:
-        function.map_bar(1).write32(4, 7)
+        function.map_bar(2).write32(4, 7)
     with (folder / "resource2").open("rb") as file:
         assert file.read(8) == b"\x00\x00\x00\x00\x07\x00\x00\x00"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0x0000000000000000 0x0000000000000000 0x0000000000000000",
+        "0x0000000000000000 0x0000000000ffffff 0x000000002014220c",  # the kernel found no room for it
+        "0x0000002000000000 0x0000002000ffffff 0x000000002014220c",
+        "0x000000000000e000 0x000000000000e07f 0x0000000000040101",  # input and output
+        "nothing that could be read",
+    ],
+)
+def test_bar0_without_an_address_is_told_and_no_other_taken_for_it(host: Any, line: str) -> None:
+    folder = host.device()
+    others = (folder / "resource").read_text().splitlines()[1:]
+    (folder / "resource").write_text("\n".join([line, *others]) + "\n")
+    with opened(host) as function:
+        assert [span.number for span in function.bars()] == [2]
+        with pytest.raises(Bar0Unreadable) as caught:
+            function.map_bar(0)
+    assert "0000:17:00.0: BAR0 has no address" in caught.value.cause
+    assert "above 4 GiB" in caught.value.remedy
+    assert caught.value.seen == {"device": "0000:17:00.0", "bar": 0}
 
 
 @pytest.mark.parametrize(

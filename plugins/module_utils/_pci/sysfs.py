@@ -10,38 +10,41 @@ import os
 from pathlib import Path
 from typing import Optional, Sequence
 
+from .._core.errors import ExplainedError, NotPermitted, errno_words
 from . import bus
-from .errors import Bar0Unreadable, DeviceGone, GpuError, NotPermitted, ResetFailed, ResetUnavailable, errno_words
+from .errors import Bar0Unreadable, DeviceGone, ResetFailed, ResetUnavailable
 
 # include/linux/ioport.h, as printed in the third column of a ``resource`` file
 IORESOURCE_MEM = 0x200
 IORESOURCE_MEM_64 = 0x100000
+IORESOURCE_UNSET = 0x20000000  # no address has been given to it
+# PCI Code and ID Assignment: base class 06 is bridges. 0680, "other bridge", is what NVSwitches are: endpoints.
+BRIDGES = 0x06
+OTHER_BRIDGE = 0x0680
+
+# For the lock and what is kept beside it: below /run, which is emptied at boot and where only root may create files. A
+# pod of the GPU Operator sees this folder of the host and no other, so all programs on a host meet here.
+STATE_FOLDER = "/run/nvidia/cc-manager"
 
 
 class SysfsBus(bus.Bus):
     """/sys/bus/pci/devices below a root folder."""
 
     name = "sysfs"
+    forgets = True
 
-    def __init__(self, root: str = "/", state_folder: str = "/run") -> None:
+    def __init__(self, root: str = "/", state_folder: str = STATE_FOLDER) -> None:
         self.root = Path(root)
         self._state_folder = state_folder
 
-    def find(self) -> list[bus.Function]:
-        """Every NVIDIA GPU and NVSwitch that the kernel lists, by address."""
+    def find(self, takes: bus.Takes = bus.anything) -> list[bus.Function]:
+        """Every function that the kernel lists and ``takes`` accepts, by address."""
         folder = self.root / "sys/bus/pci/devices"
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        functions = []
-        for name in names:
-            if _number(folder / name / "vendor") != bus.NVIDIA_VENDOR_ID:
-                continue
-            function = SysfsFunction(folder / name, self.root)
-            if function.is_gpu or function.is_nvswitch:
-                functions.append(function)
-        return list(functions)
+        return [function for function in (SysfsFunction(folder / name, self.root) for name in names) if takes(function)]
 
     def lock_path(self) -> str:
-        """In /run, which is emptied at boot and where only root may create files, or the folder given instead."""
+        """In STATE_FOLDER, or the folder given instead."""
         return str(self.root / self._state_folder.lstrip("/") / "confidential-gpu.lock")
 
 
@@ -89,25 +92,29 @@ class SysfsFunction(bus.Function):
         return self._config
 
     def bars(self) -> Sequence[bus.BarSpan]:
-        """The memory BARs in order, as the kernel's ``resource`` file lists them."""
-        return [span for _index, span in self._resources()]
+        """The memory BARs that have an address, as the kernel's ``resource`` file lists them."""
+        lines = _text(self.path / "resource").splitlines()[:6]
+        spans = [_span(number, line) for number, line in enumerate(lines)]
+        return [span for span in spans if span is not None]
 
-    def map_bar(self, index: int) -> bus.Space:
-        """The index-th memory BAR, mapped. Raises Bar0Unreadable."""
-        if index not in self._bars:
-            self._bars[index] = self._map(index)
-        return self._bars[index]
+    def map_bar(self, number: int) -> bus.Space:
+        """The BAR of that number, mapped. Raises Bar0Unreadable."""
+        if number not in self._bars:
+            self._bars[number] = self._map(number)
+        return self._bars[number]
 
-    def _map(self, index: int) -> _BarMap:
-        resource, span = self._resources()[index]
+    def _map(self, number: int) -> _BarMap:
+        span = next((span for span in self.bars() if span.number == number), None)
+        if span is None:
+            raise no_bar(self.address, number)
         try:
-            return _BarMap(self.path / ("resource%d" % resource), min(span.size, 32 << 20))
+            return _BarMap(self.path / ("resource%d" % number), min(span.size, 32 << 20))
         except OSError as error:
             lockdown = _text(self.root / "sys/kernel/security/lockdown")
             locked = bool(lockdown) and "[none]" not in lockdown
             raise Bar0Unreadable(
                 "%s: BAR%d cannot be mapped: %s%s."
-                % (self.address, index, errno_words(error), ", kernel lockdown is %s" % lockdown if locked else ""),
+                % (self.address, number, errno_words(error), ", kernel lockdown is %s" % lockdown if locked else ""),
                 "Kernel lockdown (Secure Boot) forbids access to device registers: boot without it to change modes."
                 if locked
                 else "Run as root, in a container with /sys writable and no security profile that forbids it.",
@@ -115,14 +122,6 @@ class SysfsFunction(bus.Function):
                 errno=error.errno,
                 lockdown=lockdown,
             ) from error
-
-    def _resources(self) -> list[tuple[int, bus.BarSpan]]:
-        found = []
-        for index, line in enumerate(_text(self.path / "resource").splitlines()[:6]):
-            start, end, flags = (int(word, 16) for word in line.split()[:3])
-            if flags & IORESOURCE_MEM and end:
-                found.append((index, bus.BarSpan(start, end - start + 1, bool(flags & IORESOURCE_MEM_64))))
-        return found
 
     def reset_method(self) -> Optional[str]:
         """The kernel's list of methods ('flr bus'); 'unnamed' from kernels that have no such list.
@@ -152,6 +151,23 @@ class SysfsFunction(bus.Function):
         """Its folder below /sys/bus/pci/devices."""
         return self.path
 
+    def virtual_functions(self) -> Sequence[bus.Function]:
+        """By the kernel's links ``virtfn0``, ``virtfn1``, ..."""
+        names = sorted(filter(None, (_linked(link) for link in self.path.glob("virtfn*"))))
+        return [SysfsFunction(self.path.parent / name, self.root) for name in names]
+
+    def siblings(self) -> Sequence[bus.Function]:
+        """By the addresses of the same slot."""
+        slot = self.address.rpartition(".")[0]
+        names = sorted(name for name in os.listdir(self.path.parent) if name.rpartition(".")[0] == slot)
+        others = [SysfsFunction(self.path.parent / name, self.root) for name in names if name != self.address]
+        return [one for one in others if not one.is_bridge and not one.is_virtual]
+
+    @property
+    def is_bridge(self) -> bool:
+        """True for what joins buses: it stays with its driver, and vfio does not mind it in a group."""
+        return self.class_code >> 16 == BRIDGES and self.class_code >> 8 != OTHER_BRIDGE
+
     def power_control(self) -> Optional[str]:
         """'on' or 'auto'; None where the kernel has no runtime power management for it."""
         return _text(self.path / "power/control") or None
@@ -170,16 +186,32 @@ class SysfsFunction(bus.Function):
 
     def driver(self) -> Optional[str]:
         """The driver's name."""
-        link = self.path / "driver"
-        return os.path.basename(os.readlink(link)) if link.is_symlink() else None
+        return _linked(self.path / "driver")
+
+    @property
+    def is_virtual(self) -> bool:
+        """True for a virtual function: the kernel links its physical one."""
+        return (self.path / "physfn").is_symlink()
 
     def iommu_group(self) -> Optional[int]:
         """The group's number; None when the IOMMU is off."""
-        link = self.path / "iommu_group"
-        return int(os.path.basename(os.readlink(link))) if link.is_symlink() else None
+        name = _linked(self.path / "iommu_group")
+        return int(name) if name is not None and name.isdigit() else None
 
 
-def no_reset_method(address: str) -> GpuError:
+def no_bar(address: str, number: int) -> ExplainedError:
+    """The error for a device whose registers have no place in the host's memory."""
+    return Bar0Unreadable(
+        "%s: BAR%d has no address: the host found no room for it, so the device's registers cannot be reached."
+        % (address, number),
+        "Switch on decoding above 4 GiB in the firmware's set-up, or boot with pci=realloc; the kernel's log has the "
+        "reason (dmesg, BAR %d)." % number,
+        device=address,
+        bar=number,
+    )
+
+
+def no_reset_method(address: str) -> ExplainedError:
     """The error for a device that nothing can reset."""
     return ResetUnavailable(
         "%s: there is no way to reset the device (no reset method, no function-level reset)." % address,
@@ -189,7 +221,7 @@ def no_reset_method(address: str) -> GpuError:
     )
 
 
-def reset_refused(address: str, error: OSError, driver: Optional[str]) -> GpuError:
+def reset_refused(address: str, error: OSError, driver: Optional[str]) -> ExplainedError:
     """The error for a reset that was refused with an errno."""
     return ResetFailed(
         "%s: the reset was refused with %s; bound driver: %s." % (address, errno_words(error), driver or "none"),
@@ -235,7 +267,13 @@ class _ConfigFile(bus.Space):
             os.pwrite(self._descriptor, data.to_bytes(size, "little"), offset)
         except OSError as error:
             if error.errno != errno.EPERM:
-                raise
+                raise DeviceGone(
+                    "%s: config space cannot be written at 0x%x: %s." % (self._name, offset, errno_words(error)),
+                    "Look for PCIe errors in the kernel's log; power-cycle the host.",
+                    device=self._name,
+                    register=offset,
+                    errno=error.errno,
+                ) from error
             raise NotPermitted(
                 "%s: config space cannot be written at 0x%x: %s." % (self._name, offset, errno_words(error)),
                 "Kernel lockdown (Secure Boot) forbids it: boot without lockdown to change modes.",
@@ -272,11 +310,29 @@ class _BarMap(bus.Space):
         self._map.close()
 
 
+def _span(number: int, line: str) -> Optional[bus.BarSpan]:
+    try:
+        start, end, flags = (int(word, 16) for word in line.split()[:3])
+    except ValueError:
+        return None
+    if not flags & IORESOURCE_MEM or flags & IORESOURCE_UNSET or not start:
+        return None
+    return bus.BarSpan(start, end - start + 1, bool(flags & IORESOURCE_MEM_64), number)
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="backslashreplace").strip()
     except OSError:
         return ""
+
+
+def _linked(link: Path) -> Optional[str]:
+    """The name of what a link of sysfs names; None for no link, also one that goes at this moment."""
+    try:
+        return os.path.basename(os.readlink(link))
+    except OSError:
+        return None
 
 
 def _number(path: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.wait import SYSTEM_CLOCK, poll
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import SYSTEM_CLOCK, poll
 
 
 def test_the_first_true_answer_ends_it(clock: Any) -> None:

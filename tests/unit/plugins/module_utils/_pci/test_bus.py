@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu import bus
-from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import InvalidRequest
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.kind import is_gpu, is_nvswitch
+from ansible_collections.confidential.gpu.plugins.module_utils._pci import bus
 
 numbers = st.tuples(st.integers(0, 0xFFFFFFFF), st.integers(0, 255), st.integers(0, 255), st.integers(0, 7))
 
@@ -30,6 +31,19 @@ def test_an_address_is_parsed_to_itself_in_lower_case(
 def test_without_a_domain_it_is_domain_0(number: tuple[int, int, int, int]) -> None:
     short = "%02x:%02x.%d" % number[1:]
     assert bus.parse_address(short) == "0000:" + short
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("00000000:17:00.0", "0000:17:00.0"),  # nvidia-smi's
+        ("0000:17:00.0", "0000:17:00.0"),
+        ("10000:E1:00.0", "10000:e1:00.0"),  # behind Intel's VMD
+        ("00010000:e1:00.0", "10000:e1:00.0"),
+    ],
+)
+def test_every_spelling_is_the_kernels(text: str, expected: str) -> None:
+    assert bus.parse_address(text) == expected
 
 
 @given(st.text(max_size=20))
@@ -108,7 +122,7 @@ def test_a_function_knows_what_it_is() -> None:
         (0x020000, False, False),
     ):
         function.class_code = code
-        assert (function.is_gpu, function.is_nvswitch) == (gpu, switch)
+        assert (is_gpu(function), is_nvswitch(function)) == (gpu, switch)
 
 
 def test_a_function_without_a_kernel_has_no_power_control_driver_or_group() -> None:

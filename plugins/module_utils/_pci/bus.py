@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a PCI function is to the rest, whatever lies behind it, and how PCI addresses are written.
 
-A bus finds NVIDIA's functions; a function gives its config space, its BARs, a reset and its power control.
+A bus finds functions; a function gives its config space, its BARs, a reset and its power control.
 ``sysfs`` and ``vfio_user`` are the two buses.
 """
 
@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple, Optional, Sequence
+from typing import Callable, NamedTuple, Optional, Sequence
 
-from .errors import InvalidRequest
-
-NVIDIA_VENDOR_ID = 0x10DE
-GPU_CLASSES = (0x030000, 0x030200)
-NVSWITCH_CLASS = 0x068000
+from .._core.errors import InvalidRequest
 
 # PCI Express Base: config space registers that are needed before any driver or tool is.
 VENDOR_ID = 0x00
 DEVICE_ID = 0x02
 COMMAND = 0x04
 REVISION_AND_CLASS = 0x08
+BAR_REGISTERS = 0x10
 CAPABILITIES_POINTER = 0x34
 COMMAND_MEMORY = 1 << 1
 CAPABILITY_PM = 0x01
 CAPABILITY_EXPRESS = 0x10
 PM_CONTROL = 0x04
+PM_NO_SOFT_RESET = 1 << 3
 PM_STATE_MASK = 0x3
 EXPRESS_DEVCAP = 0x04
 EXPRESS_DEVCTL = 0x08
@@ -41,7 +39,10 @@ _ADDRESS = re.compile(r"^(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2
 
 
 def parse_address(text: str) -> str:
-    """'17:00.0' or '0000:17:00.0' as '0000:17:00.0'; raises InvalidRequest for anything else."""
+    """Any spelling ('17:00.0', '00000000:17:00.0', '10000:E1:00.0') as the kernel's: '0000:17:00.0', '10000:e1:00.0'.
+
+    Raises InvalidRequest for what is no PCI address.
+    """
     match = _ADDRESS.match(str(text).strip())
     if match is None:
         raise InvalidRequest(
@@ -51,15 +52,19 @@ def parse_address(text: str) -> str:
             value=str(text),
         )
     domain, bus, device, function = match.groups()
-    return "%s:%s:%s.%s" % ((domain or "0000").lower(), bus.lower(), device.lower(), function)
+    return "%04x:%s:%s.%s" % (int(domain or "0", 16), bus.lower(), device.lower(), function)
 
 
 class BarSpan(NamedTuple):
-    """One memory BAR: address in bytes as the host programmed it, size in bytes, 64-bit or not."""
+    """One memory BAR: address in bytes as the host programmed it, size in bytes, 64-bit or not, number of its register.
+
+    A 64-bit BAR takes two registers, so BAR0 may be followed by BAR2.
+    """
 
     start: int
     size: int
     is_64bit: bool
+    number: int
 
 
 class Space:
@@ -104,7 +109,7 @@ class Space:
 
 
 class Function:
-    """One PCI function of NVIDIA's. Whoever opens it closes it."""
+    """One PCI function. Whoever opens it closes it."""
 
     address = ""
     vendor_id = 0
@@ -112,7 +117,7 @@ class Function:
     class_code = 0
 
     def open(self) -> None:
-        """Make config space and BARs reachable; raises a GpuError that says why not."""
+        """Make config space and BARs reachable; raises an ExplainedError that says why not."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -125,11 +130,11 @@ class Function:
         raise NotImplementedError
 
     def bars(self) -> Sequence[BarSpan]:
-        """The memory BARs in order."""
+        """The memory BARs that have an address, in order."""
         raise NotImplementedError
 
-    def map_bar(self, index: int) -> Space:
-        """The registers behind the index-th memory BAR."""
+    def map_bar(self, number: int) -> Space:
+        """The registers behind the BAR of that number. Raises Bar0Unreadable, also for one without an address."""
         raise NotImplementedError
 
     def reset_method(self) -> Optional[str]:
@@ -143,6 +148,14 @@ class Function:
     def sysfs_path(self) -> Optional[Path]:
         """The kernel's folder of the function; None for one that this host's kernel does not know."""
         return None
+
+    def virtual_functions(self) -> Sequence[Function]:
+        """The virtual functions that the function has: they go and come with it."""
+        return ()
+
+    def siblings(self) -> Sequence[Function]:
+        """The other functions of the same slot, bridges apart: a reset of the slot takes them along."""
+        return ()
 
     def power_control(self) -> Optional[str]:
         """The kernel's runtime power setting, 'on' or 'auto'; None where there is no kernel to ask."""
@@ -160,23 +173,30 @@ class Function:
         return None
 
     @property
-    def is_gpu(self) -> bool:
-        """True for a GPU."""
-        return self.class_code in GPU_CLASSES
+    def is_virtual(self) -> bool:
+        """True for a virtual function (SR-IOV): a part of its physical function, reset with it."""
+        return False
 
-    @property
-    def is_nvswitch(self) -> bool:
-        """True for an NVSwitch."""
-        return self.class_code == NVSWITCH_CLASS
+
+Takes = Callable[[Function], bool]
+
+
+def anything(_function: Function) -> bool:
+    """Accepts every function."""
+    return True
 
 
 class Bus:
     """Where functions are found."""
 
     name = ""
+    forgets = False  # True when a function that goes is taken off the list
 
-    def find(self) -> list[Function]:
-        """Every NVIDIA GPU and NVSwitch, by address, not yet open."""
+    def find(self, takes: Takes = anything) -> list[Function]:
+        """Every function that ``takes`` accepts, by address, not yet open.
+
+        A bus that learns what a function is only when it is opened gives all.
+        """
         raise NotImplementedError
 
     def lock_path(self) -> str:
@@ -195,6 +215,20 @@ def capability(config: Space, wanted_id: int) -> Optional[int]:
             return offset
         offset = header >> 8 & 0xFC
     return None
+
+
+def programmed(config: Space) -> list[tuple[int, int]]:
+    """What the host has programmed into a type 0 header: (offset, value) of BARs and the rest, the command last."""
+    return [(offset, config.read32(offset)) for offset in (*range(BAR_REGISTERS, 0x40, 4), COMMAND)]
+
+
+def program(config: Space, header: Sequence[tuple[int, int]]) -> None:
+    """Write it again where it differs, after a reset or a sleep that lost it."""
+    for offset, value in header:
+        if offset == COMMAND:
+            config.write16(offset, value & 0xFFFF)  # the status half is write-one-to-clear
+        elif config.read32(offset) != value:
+            config.write32(offset, value)
 
 
 def has_flr(config: Space) -> bool:

@@ -19,10 +19,11 @@ import time
 from hashlib import sha256
 from typing import Optional, Sequence
 
+from .._core.errors import ExplainedError, InvalidRequest, NotPermitted, errno_words
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from . import bus
-from .errors import Bar0Unreadable, DeviceBusy, DeviceGone, GpuError, InvalidRequest, NotPermitted, errno_words
-from .sysfs import no_reset_method, reset_refused
-from .wait import SYSTEM_CLOCK, Clock, poll
+from .errors import Bar0Unreadable, DeviceBusy, DeviceGone
+from .sysfs import no_bar, no_reset_method, reset_refused
 
 VERSION = 1
 DEVICE_GET_INFO = 4
@@ -39,7 +40,6 @@ FLAG_ERROR = 0x20
 REGION_CONFIG = 7
 REGION_COUNT_OF_BARS = 6
 # PCI Local Bus: the registers of the BARs and the low bits of each
-BAR_REGISTERS = 0x10
 BAR_IS_IO = 0x1
 BAR_TYPE = 0x6
 BAR_IS_64BIT = 0x4
@@ -68,8 +68,8 @@ class VfioUserBus(bus.Bus):
         self.name = "vfio-user:%s" % folder
         self._clock = clock
 
-    def find(self) -> list[bus.Function]:
-        """Every function with a socket, by address. Which of them are NVIDIA's is known once they are open."""
+    def find(self, takes: bus.Takes = bus.anything) -> list[bus.Function]:
+        """Every function with a socket, by address, whatever ``takes`` says: what they are is known once open."""
         try:
             names = sorted(os.listdir(self.folder))
         except OSError as error:
@@ -94,7 +94,7 @@ class VfioUserFunction(bus.Function):
     """One device socket."""
 
     def __init__(self, folder: str, address: str, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.address = address.lower()
+        self.address = bus.parse_address(address)
         self._path = os.path.join(folder, address + ".sock")
         self._clock = clock
         self._connection: Optional[Connection] = None
@@ -119,7 +119,7 @@ class VfioUserFunction(bus.Function):
             self._bars = [
                 (index, size)
                 for index, size in enumerate(sizes[:REGION_COUNT_OF_BARS])
-                if size and not self._config.read32(BAR_REGISTERS + 4 * index) & BAR_IS_IO
+                if size and not self._config.read32(bus.BAR_REGISTERS + 4 * index) & BAR_IS_IO
             ]
             self.vendor_id = self._config.read16(bus.VENDOR_ID)
             self.device_id = self._config.read16(bus.DEVICE_ID)
@@ -147,20 +147,24 @@ class VfioUserFunction(bus.Function):
         return self._config
 
     def bars(self) -> Sequence[bus.BarSpan]:
-        """The memory BARs in order, with the addresses that config space holds."""
-        spans = []
-        for index, size in self._bars:
-            register = BAR_REGISTERS + 4 * index
-            low = self.config.read32(register)
-            is_64bit = low & BAR_TYPE == BAR_IS_64BIT
-            high = self.config.read32(register + 4) if is_64bit and index < REGION_COUNT_OF_BARS - 1 else 0
-            spans.append(bus.BarSpan(high << 32 | low & ~0xF, size, is_64bit))
-        return spans
+        """The memory BARs that have an address, as config space tells."""
+        spans = [self._span(number, size) for number, size in self._bars]
+        return [span for span in spans if span.start]
 
-    def map_bar(self, index: int) -> bus.Space:
-        """The index-th memory BAR."""
-        region, size = self._bars[index]
-        return _Region(self._connected(), region, size)
+    def _span(self, number: int, size: int) -> bus.BarSpan:
+        register = bus.BAR_REGISTERS + 4 * number
+        low = self.config.read32(register)
+        is_64bit = low & BAR_TYPE == BAR_IS_64BIT
+        high = self.config.read32(register + 4) if is_64bit and number < REGION_COUNT_OF_BARS - 1 else 0
+        return bus.BarSpan(high << 32 | low & ~0xF, size, is_64bit, number)
+
+    def map_bar(self, number: int) -> bus.Space:
+        """The BAR of that number. Raises Bar0Unreadable."""
+        connection = self._connected()
+        for span in self.bars():
+            if span.number == number:
+                return _Region(connection, number, span.size)
+        raise no_bar(self.address, number)
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -178,17 +182,13 @@ class VfioUserFunction(bus.Function):
         method = self.reset_method()
         if method is None:
             raise no_reset_method(self.address)
-        saved = [(offset, self.config.read32(offset)) for offset in (*range(BAR_REGISTERS, 0x40, 4), bus.COMMAND)]
+        header = bus.programmed(self.config)
         if method == "flr":
             self._function_level_reset(bus.capability(self.config, bus.CAPABILITY_EXPRESS) or 0)
         else:
             self._server_reset()
         self._wait_for_config_space()
-        for offset, value in saved:
-            if offset == bus.COMMAND:
-                self.config.write16(offset, value & 0xFFFF)  # the status half is write-one-to-clear
-            elif self.config.read32(offset) != value:
-                self.config.write32(offset, value)
+        bus.program(self.config, header)
 
     def _server_reset(self) -> None:
         try:
@@ -376,7 +376,7 @@ def _region_size(connection: Connection, index: int) -> int:
     return size
 
 
-def _silent_after_reset(address: str) -> GpuError:
+def _silent_after_reset(address: str) -> ExplainedError:
     return DeviceGone(
         "%s: config space did not answer within %g s after a reset." % (address, RESET_TIMEOUT_S),
         "Power-cycle the device.",
@@ -384,7 +384,7 @@ def _silent_after_reset(address: str) -> GpuError:
     )
 
 
-def _held(address: str) -> GpuError:
+def _held(address: str) -> ExplainedError:
     return DeviceBusy(
         "%s: the device's server does not greet: it serves another client (a virtual machine, another tool), or hangs."
         % address,
@@ -393,7 +393,7 @@ def _held(address: str) -> GpuError:
     )
 
 
-def _garbled(address: str, what: str) -> GpuError:
+def _garbled(address: str, what: str) -> ExplainedError:
     return DeviceGone(
         "%s: the device's server breaks the vfio-user protocol: %s." % (address, what),
         "Check that the socket belongs to a vfio-user device server of protocol 0.x.",
@@ -401,7 +401,7 @@ def _garbled(address: str, what: str) -> GpuError:
     )
 
 
-def _refused(address: str, verb: str, region: int, offset: int, error: OSError) -> GpuError:
+def _refused(address: str, verb: str, region: int, offset: int, error: OSError) -> ExplainedError:
     place = "config space" if region == REGION_CONFIG else "BAR0" if region == 0 else "region %d" % region
     if isinstance(error, socket.timeout):
         return DeviceGone(

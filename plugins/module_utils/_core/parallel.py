@@ -7,26 +7,26 @@ from __future__ import annotations
 import threading
 from typing import Callable, Generic, Optional, Sequence, TypeVar
 
-from .errors import GpuError
+from .errors import ExplainedError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
 class Outcome(Generic[Item, Answer]):
-    """What became of one item: an answer, or the GpuError that came instead."""
+    """What became of one item: an answer, or the ExplainedError that came instead."""
 
     def __init__(self, item: Item) -> None:
         self.item = item
         self.answer: Optional[Answer] = None
-        self.error: Optional[GpuError] = None
+        self.error: Optional[ExplainedError] = None
         self.crash: Optional[BaseException] = None
 
 
 def each(items: Sequence[Item], work: Callable[[Item], Answer]) -> list[Outcome[Item, Answer]]:
     """Do the work on every item, a thread for each, and return when all have ended.
 
-    A GpuError stays with its item; anything else is a defect of ours and is raised here.
+    A ExplainedError stays with its item; anything else is a defect of ours and is raised here.
     """
     outcomes = [Outcome[Item, Answer](item) for item in items]
     threads = [threading.Thread(target=_run, args=(outcome, work)) for outcome in outcomes[1:]]
@@ -45,7 +45,7 @@ def each(items: Sequence[Item], work: Callable[[Item], Answer]) -> list[Outcome[
 def _run(outcome: Outcome[Item, Answer], work: Callable[[Item], Answer]) -> None:
     try:
         outcome.answer = work(outcome.item)
-    except GpuError as error:
+    except ExplainedError as error:
         outcome.error = error
     except BaseException as error:  # noqa: BLE001  (handed over to the thread that asked)
         outcome.crash = error
