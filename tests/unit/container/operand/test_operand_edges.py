@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Requests and watches under bad weather: answers without an end, silent watches, an etcd that was restored."""
+"""Requests and watches when little works: answers without an end, silent watches, an etcd that was restored."""
 
 from __future__ import annotations
 
