@@ -42,6 +42,8 @@ class Effect(Enum):
     """What a write to config space sets off besides changing bits."""
 
     FLR = auto()
+    # From D3hot to D0 by a function that has no No_Soft_Reset: its internal state is lost.
+    SOFT_RESET = auto()
 
 
 class ConfigSpace:
@@ -94,6 +96,8 @@ class ConfigSpace:
     def write(self, offset: int, payload: bytes) -> Effect | None:
         """Software's write; tells of a side effect."""
         effect = self.express.on_write(offset, payload) if self.express else None
+        if effect is None and self.pm is not None:
+            effect = self.pm.on_write(self, offset, payload)
         for index, byte in enumerate(payload, offset):
             mask = self._writable[index]
             if mask:
@@ -165,20 +169,31 @@ class Header(Capability):
 class PowerManagement(Capability):
     """PCI power management: D0 and D3hot.
 
-    No_Soft_Reset is set, so going back to D0 keeps the registers, as on NVIDIA's data-centre GPUs.
+    With No_Soft_Reset, as on NVIDIA's data-centre GPUs, going back to D0 keeps the registers; without it the function
+    is as after a reset (PCI Express Base, 5.3.1.4.1).
     """
 
+    no_soft_reset: bool = True
     offset: int = 0x60
 
     def place(self, space: ConfigSpace) -> None:
         space.chain(0x01, self.offset)
         space.put(self.offset + 2, 0x0003, 2)
-        space.put(self.offset + 4, 0x0008, 2, writable=0x3)
+        space.put(self.offset + 4, self.no_soft_reset << 3, 2, writable=0x3)
         space.pm = self
 
     def state(self, space: ConfigSpace) -> int:
         """PMCSR bits 1:0; the unsupported D1 and D2 count as awake."""
         return 3 if space.data[self.offset + 4] & 0x3 == 3 else 0
+
+    def on_write(self, space: ConfigSpace, offset: int, payload: bytes) -> Effect | None:
+        """The power state is in the low byte of PMCSR."""
+        if self.no_soft_reset:
+            return None
+        index = self.offset + 4 - offset
+        if 0 <= index < len(payload) and payload[index] & 0x3 != 3 and self.state(space) == 3:
+            return Effect.SOFT_RESET
+        return None
 
     def set_state(self, space: ConfigSpace, state: int) -> None:
         """Change the power state from inside, for a device that starts asleep."""
@@ -216,56 +231,3 @@ class Express(Capability):
         if self.flr and 0 <= index < len(payload) and payload[index] & 0x80:
             return Effect.FLR
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class SerialNumber(Capability):
-    """Device serial number: the first extended capability of every device here."""
-
-    serial: int
-    offset: int = 0x100
-
-    def place(self, space: ConfigSpace) -> None:
-        space.chain_extended(0x03, 1, self.offset)
-        space.put(self.offset + 4, self.serial, 8)
-
-
-@dataclass(frozen=True, slots=True)
-class HealthVsec(Capability):
-    """NVIDIA's vendor-specific capability, id 1, revision 1 (Hopper, GB2xx).
-
-    Holds the code of a security fault at +0x10 and, on GB2xx, bit 24 at +0x14 while the BAR firewall is up.
-    """
-
-    firewall: bool
-    offset: int = 0x120
-    length: int = 0x18
-
-    def place(self, space: ConfigSpace) -> None:
-        space.chain_extended(0x0B, 1, self.offset)
-        space.put(self.offset + 4, 0x1 | 0x1 << 16 | self.length << 20, 4)
-
-    def show(self, space: ConfigSpace, firewall_up: bool, sec_fault: int) -> None:
-        """Reflect the device's health."""
-        space.patch(self.offset + 0x10, sec_fault)
-        space.patch(self.offset + 0x14, (firewall_up and self.firewall) << 24)
-
-
-@dataclass(frozen=True, slots=True)
-class HealthDvsec(Capability):
-    """NVIDIA's designated vendor-specific capability, id 0 (GB1xx).
-
-    Bit 20 at +0x8 is set while the BAR firewall is up, the code of a security fault is at +0x14.
-    """
-
-    offset: int = 0x120
-    length: int = 0x18
-
-    def place(self, space: ConfigSpace) -> None:
-        space.chain_extended(0x23, 1, self.offset)
-        space.put(self.offset + 4, VENDOR_NVIDIA | self.length << 20, 4)
-
-    def show(self, space: ConfigSpace, firewall_up: bool, sec_fault: int) -> None:
-        """Reflect the device's health."""
-        space.patch(self.offset + 0x08, firewall_up << 20)
-        space.patch(self.offset + 0x14, sec_fault)

@@ -17,22 +17,28 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from . import protocol as vfio
+from .config_space import SIZE as CONFIG_BYTES
 from .device import Device, ResetRefused
-from .faults import FaultSet
+from .faults import Access, FaultSet
 from .journal import Journal
+from .layout import bar_sizes
 from .listening import listen
 from .loop import EPOLLIN, EPOLLOUT, EventLoop
-from .models import MIB
 from .protocol import Command
+from .trace import Trace
 
 UCRED = struct.Struct("iII")
 RECEIVE_BYTES = 1 << 17
 HEADER_UNPACK = vfio.HEADER.unpack_from
 # Plain integers: comparing with an enumeration's member costs more than the rest of the dispatch.
 REGION_READ, REGION_WRITE = int(Command.REGION_READ), int(Command.REGION_WRITE)
+# A message id that no client is at.
+STRAY_MESSAGE = 0xFFFF
+BAR_REGIONS = (vfio.REGION_BAR0, vfio.REGION_BAR1)
 # A client that does not read its answers is dropped rather than buffered for without end.
 MAX_UNSENT = 1 << 24
 
@@ -62,6 +68,7 @@ class Port:
         self._journal = journal
         self.device = device
         self.path = path
+        self.trace = Trace()
         self.client_pid: int | None = None
         self._client: socket.socket | None = None
         self._received = bytearray()
@@ -69,11 +76,14 @@ class Port:
         self._greeted = False
         self._resetting = False
         self._generation = 0
-        self._sizes = {
-            vfio.REGION_BAR0: device.spec.product.bar0_mib * MIB,
-            vfio.REGION_BAR1: device.spec.bar1_mib * MIB,
-            vfio.REGION_CONFIG: 4096,
-        }
+        # Seconds between two bytes of an answer, while the answers drip; whether stray answers come instead.
+        self._drip_s: float | None = None
+        self._babbles = False
+        bar0_bytes, bar1_bytes = bar_sizes(device.spec)
+        self._sizes = {vfio.REGION_BAR0: bar0_bytes, vfio.REGION_BAR1: bar1_bytes, vfio.REGION_CONFIG: CONFIG_BYTES}
+        # VFIO tells the size of a BAR that has no address, and refuses every access to it.
+        missing = {BAR_REGIONS[number] for number in device.spec.unassigned_bars}
+        self.reach = {region: size for region, size in self._sizes.items() if region not in missing}
         self._listener = listen(path)
         loop.watch(self._listener.fileno(), self._on_connect)
 
@@ -90,7 +100,8 @@ class Port:
         self._generation += 1
         self._received.clear()
         self._unsent.clear()
-        self._greeted = self._resetting = False
+        self._greeted = self._resetting = self._babbles = False
+        self._drip_s = None
         # The next client waits in the backlog, unanswered, until this one is gone.
         self._loop.unwatch(self._listener.fileno())
         self._loop.watch(client.fileno(), self._on_ready)
@@ -116,6 +127,43 @@ class Port:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.drop()
+
+    def misbehave(self, action: str, seconds: float) -> None:
+        """For the rest of the connection: answers byte by byte (drip), or answers that nobody asked for (babble)."""
+        self._drip_s = seconds if action == "drip" else None
+        if action == "babble" and not self._babbles:
+            self._babbles = True
+            self._later(seconds, lambda: self._babble(seconds))
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Run something on this connection, if it is still there then."""
+        generation = self._generation
+
+        def run() -> None:
+            if generation == self._generation and self._client is not None:
+                try:
+                    action()
+                except Dropped:
+                    self.drop()
+
+        self._loop.call_at(self._loop.clock() + seconds, run)
+
+    def _babble(self, seconds: float) -> None:
+        self._send(vfio.reply(STRAY_MESSAGE, REGION_READ, b"\0" * 20))
+        self._later(seconds, lambda: self._babble(seconds))
+
+    def _drip(self) -> None:
+        """One byte, and the next one later."""
+        if self._client is None or self._drip_s is None:
+            return
+        try:
+            del self._unsent[: self._client.send(self._unsent[:1])]
+        except BlockingIOError:
+            pass
+        except OSError:
+            raise Dropped from None
+        if self._unsent:
+            self._later(self._drip_s, self._drip)
 
     def hang(self) -> None:
         """Stop listening to client and backlog, without closing anything."""
@@ -195,7 +243,10 @@ class Port:
     def _send(self, data: bytes) -> None:
         if self._client is None:
             raise Dropped
-        if not self._unsent:
+        if self._drip_s is not None:
+            if not self._unsent:
+                self._later(self._drip_s, self._drip)
+        elif not self._unsent:
             try:
                 sent = self._client.send(data)
             except BlockingIOError:
@@ -240,7 +291,7 @@ class Port:
                 reply = vfio.reply(message_id, command, self._inform(command, message[vfio.HEADER.size :]))
         except Refused as refusal:
             reply = vfio.error_reply(message_id, command, refusal.number)
-        if not flags & vfio.NO_REPLY:
+        if not flags & vfio.NO_REPLY and not self._babbles:
             self._send(reply)
 
     def _region_read(self, message_id: int, message: bytes) -> bytes:
@@ -254,7 +305,7 @@ class Port:
             device.advance(now)
         device.counters.reads += 1
         if "read" in self._faults.watched or device.bar0_errno or device.config_errno:
-            self._strike("read", region)
+            self._strike("read", region, offset, count)
         if region == vfio.REGION_BAR0:
             data = device.read_bar0(offset, count)
         elif region == vfio.REGION_CONFIG:
@@ -281,10 +332,11 @@ class Port:
             device.advance(now)
         device.counters.writes += 1
         data = message[head:]
+        self.trace.append((now, self.client_pid, region, offset, data))
         if self._journal is not None:
             self._note(self._journal, "write", region, offset, data)
         if "write" in self._faults.watched or device.bar0_errno or device.config_errno:
-            self._strike("write", region)
+            self._strike("write", region, offset, count)
         if region == vfio.REGION_BAR0:
             device.write_bar0(offset, data)
         elif region == vfio.REGION_CONFIG:
@@ -294,16 +346,16 @@ class Port:
     def _check_range(self, region: int, offset: int, count: int) -> None:
         if count > vfio.MAX_DATA:
             raise Malformed("an access longer than negotiated")
-        if count == 0 or offset + count > self._sizes.get(region, 0):
+        if count == 0 or offset + count > self.reach.get(region, 0):
             raise Refused(errno.EINVAL)
 
-    def _strike(self, event: str, region: int) -> None:
+    def _strike(self, event: str, region: int, offset: int, count: int) -> None:
         """Faults that answer an access; those that last are looked at first."""
         name = vfio.REGION_NAMES.get(region, "")
         lasting = {"bar0": self.device.bar0_errno, "config": self.device.config_errno}.get(name, 0)
         if lasting:
             raise Refused(lasting)
-        for fault in self.device.fire(event, region=name):
+        for fault in self.device.fire(event, access=Access(name, offset, count)):
             if fault.action in ("bar0_error", "config_error"):
                 raise Refused(fault.errno)
 
@@ -314,31 +366,21 @@ class Port:
         device.counters.writes += 1
         try:
             if "write" in self._faults.watched:
-                device.fire("write", region="reset")
-            if device.off_bus:
-                # What Linux reports when a device does not come back from its reset.
-                raise ResetRefused(errno.ENOTTY)
+                device.fire("write", access=Access("reset", 0, 0))
             device.bus_reset()
         except ResetRefused as refusal:
-            if not flags & vfio.NO_REPLY:
+            if not flags & vfio.NO_REPLY and not self._babbles:
                 self._send(vfio.error_reply(message_id, Command.DEVICE_RESET, refusal.errno))
             return
         self._resetting = True
-        generation = self._generation
 
         def finish() -> None:
-            if generation != self._generation or self._client is None:
-                return
             self._resetting = False
-            try:
-                if not flags & vfio.NO_REPLY:
-                    self._send(vfio.reply(message_id, Command.DEVICE_RESET))
-            except Dropped:
-                self.drop()
-                return
+            if not flags & vfio.NO_REPLY and not self._babbles:
+                self._send(vfio.reply(message_id, Command.DEVICE_RESET))
             self._serve()
 
-        self._loop.call_at(self._loop.clock() + device.spec.timing.flr_s, finish)
+        self._later(device.spec.timing.flr_s, finish)
 
     def _inform(self, command: int, body: bytes) -> bytes:
         """Everything that is not an access to the device."""

@@ -55,6 +55,30 @@ class ControlClient:
         found: dict[str, Any] = devices[device]
         return found
 
+    def read(self, device: str, region: str, offset: int, size: int) -> bytes:
+        """What a client would read of `config`, `bar0` or `bar1`: not counted, not slowed, changing nothing.
+
+        Any number of controllers may look while a client has the device.
+        """
+        return bytes.fromhex(self.request("read", device=device, region=region, offset=offset, size=size)["data"])
+
+    def config(self, device: str) -> bytes:
+        """The whole config space, to compare before and after."""
+        return self.read(device, "config", 0, 4096)
+
+    def trace(self, device: str) -> list[dict[str, Any]]:
+        """What clients made of the device since `reset_counters` or `restore`, in order.
+
+        Each entry has `t` (seconds), `client` (process id) and `op`: `write` (with region, offset, size, value, whether
+        or not it was applied), `knob_read`, `knob_write`, `rpc`, `reset`, `reset_refused`. Raises ControlError when
+        there were more than the emulator keeps.
+        """
+        answer = self.request("trace", device=device)
+        if not answer["complete"]:
+            raise ControlError(f"{device}: more happened than is kept; call reset_counters before what is looked at")
+        entries: list[dict[str, Any]] = answer["entries"]
+        return entries
+
     def set(
         self,
         device: str = "*",
@@ -62,9 +86,10 @@ class ControlClient:
         knobs: dict[str, int] | None = None,
         active: str | None = None,
         mode: str | None = None,
+        power: str | None = None,
     ) -> None:
-        """Set knobs, the active mode, or (mode) both so that they agree."""
-        self.request("set", device=device, knobs=knobs, active=active, mode=mode)
+        """Set knobs, the active mode, or (mode) both so that they agree; the power state: d0, d3hot, d3cold."""
+        self.request("set", device=device, knobs=knobs, active=active, mode=mode, power=power)
 
     def restore(self) -> None:
         """Everything as after the start."""
@@ -79,7 +104,7 @@ class ControlClient:
         self.request("clear_faults")
 
     def reset_counters(self) -> None:
-        """Count from zero."""
+        """Count from zero, trace anew."""
         self.request("reset_counters")
 
     def power_cycle(self, device: str = "*") -> None:

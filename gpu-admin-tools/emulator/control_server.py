@@ -20,12 +20,17 @@ from .knobs import NAMES, number_of
 from .listening import listen
 from .loop import EventLoop
 from .mode import MODES
+from .protocol import MAX_DATA, REGION_BAR0, REGION_BAR1, REGION_CONFIG
+from .spec import POWER_STATES
 
 MAX_LINE = 1 << 20
+REGIONS = {"config": REGION_CONFIG, "bar0": REGION_BAR0, "bar1": REGION_BAR1}
 # Which keys each request takes besides `do`; `fault` checks its own.
 REQUESTS: dict[str, frozenset[str]] = {
     "state": frozenset(),
-    "set": frozenset({"device", "knobs", "active", "mode"}),
+    "read": frozenset({"device", "region", "offset", "size"}),
+    "trace": frozenset({"device"}),
+    "set": frozenset({"device", "knobs", "active", "mode", "power"}),
     "restore": frozenset(),
     "clear_faults": frozenset(),
     "reset_counters": frozenset(),
@@ -143,6 +148,8 @@ class ControlServer:
             raise RequestError(f"{do}: unknown key {', '.join(sorted(unknown))}; use {', '.join(sorted(REQUESTS[do]))}")
         handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "state": self._state,
+            "read": self._read,
+            "trace": self._trace,
             "set": self._set,
             "restore": self._restore,
             "clear_faults": self._clear_faults,
@@ -172,13 +179,46 @@ class ControlServer:
             }
         }
 
+    def _one(self, request: Mapping[str, Any], do: str) -> Device:
+        address = request.get("device")
+        devices = self._server.devices
+        if not isinstance(address, str) or address not in devices:
+            raise RequestError(f"{do}: device must be one of {', '.join(devices)}, not {address!r}")
+        return devices[address]
+
+    def _read(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What a client would read, without counting, faults, latency or what a read changes."""
+        device = self._one(request, "read")
+        region, offset, size = request.get("region"), _count(request, "offset"), _count(request, "size")
+        if not isinstance(region, str) or region not in REGIONS:
+            raise RequestError(f"read: region must be one of {', '.join(REGIONS)}, not {region!r}")
+        reach = self._server.ports[device.address].reach.get(REGIONS[region], 0)
+        if not 0 < size <= MAX_DATA or offset + size > reach:
+            raise RequestError(
+                f"read: {region} has {reach} bytes, of which {size} at {offset} cannot be read; {MAX_DATA} at once"
+            )
+        self._server.settle()
+        return {"data": device.peek(region, offset, size).hex()}
+
+    def _trace(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What clients made of one device since the counters were reset."""
+        trace = self._server.ports[self._one(request, "trace").address].trace
+        return {"entries": trace.entries(), "complete": trace.complete}
+
     def _set(self, request: dict[str, Any]) -> dict[str, Any]:
         devices = self._chosen(request)
         values = _knobs(request.get("knobs", {}))
         for key in ("mode", "active"):
             if request.get(key) is not None and request[key] not in MODES:
                 raise RequestError(f"set: {key} must be one of {', '.join(MODES)}, not {request[key]!r}")
+        power = request.get("power")
+        if power is not None and power not in POWER_STATES:
+            raise RequestError(f"set: power must be one of {', '.join(POWER_STATES)}, not {power!r}")
+        if power is not None and any(device.spec.physical_function for device in devices):
+            raise RequestError("set: a virtual function has no power of its own; set its physical function's")
         for device in devices:
+            if power is not None:
+                device.set_power(power)
             if request.get("mode") is not None:
                 device.set_mode(request["mode"])
             if values:
@@ -193,6 +233,7 @@ class ControlServer:
             self._server.ports[address].wake()
             self._server.ports[address].drop()
             device.restore()
+            self._server.ports[address].trace.clear()
         return {}
 
     def _clear_faults(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -200,8 +241,9 @@ class ControlServer:
         return {}
 
     def _reset_counters(self, _request: dict[str, Any]) -> dict[str, Any]:
-        for device in self._server.devices.values():
+        for address, device in self._server.devices.items():
             device.counters = Counters()
+            self._server.ports[address].trace.clear()
         return {}
 
     def _power_cycle(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -217,6 +259,13 @@ class ControlServer:
     def _quit(self, _request: dict[str, Any]) -> dict[str, Any]:
         self._server.stop()
         return {}
+
+
+def _count(request: Mapping[str, Any], key: str) -> int:
+    value = request.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise RequestError(f"read: {key} must be a whole number from 0 up, not {value!r}")
+    return value
 
 
 def _knobs(raw: object) -> dict[int, int]:

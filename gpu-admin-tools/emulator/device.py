@@ -9,6 +9,7 @@ by itself, and whoever touches the device calls `advance` first when that moment
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,42 +17,20 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from . import registers as reg
-from .config_space import (
-    BAR0,
-    BAR1,
-    BAR_FLAGS,
-    COMMAND,
-    Capability,
-    ConfigSpace,
-    Effect,
-    Express,
-    Header,
-    HealthDvsec,
-    HealthVsec,
-    PowerManagement,
-    SerialNumber,
-)
+from .config_space import Effect
 from .emem import EmemTransport
-from .faults import HOST_ACTIONS, Fault
+from .faults import HOST_ACTIONS, RPC_EVENTS, Access, Fault
 from .fsp import NEVER, Fsp, RpcRecord
+from .identity import Condition, shown
 from .knobs import KnobStore
+from .layout import D3HOT, config_space, enable_virtual_functions, health, program, virtualization
 from .mnoc import MnocTransport
 from .mode import ActiveMode, knobs_for
-from .models import MIB, Family
+from .models import Family
 from .spec import DeviceSpec
 
-# Where firmware would have put the BARs: one 64 GiB window per device above 128 GiB, BAR1 first.
-WINDOW_BASE = 0x20_0000_0000
-WINDOW_BYTES = 0x10_0000_0000
 # A made-up code, in the place where hardware puts the cause of a security fault.
 SEC_FAULT_CODE = 0x0000002D
-# What the boot register shows when firmware gave up.
-BOOT_FAILED = 0x1
-# In recovery Blackwell shows a status that is neither 0 nor 1.
-BLACKWELL_IN_RECOVERY = 0x2
-ENGINE_TYPE = {Family.HOPPER: reg.PTOP_TYPE_IOCTRL, Family.BLACKWELL_1XX: reg.PTOP_TYPE_NVLINK_BLACKWELL}
-# Hopper counts NVLink controllers of six links each, Blackwell counts links.
-LINKS_PER_ENGINE = {Family.HOPPER: 6, Family.BLACKWELL_1XX: 1}
 
 
 class Phase(Enum):
@@ -65,7 +44,7 @@ class Phase(Enum):
 class Host(Protocol):
     """What a device needs of the server: faults, the connection's fate, the log, the state file."""
 
-    def fire(self, device: Device, event: str, knob: str | None = None, region: str | None = None) -> list[Fault]:
+    def fire(self, device: Device, event: str, knob: str | None = None, access: Access | None = None) -> list[Fault]:
         """The faults that strike on an event."""
 
     def perform(self, device: Device, fault: Fault) -> None:
@@ -76,6 +55,13 @@ class Host(Protocol):
 
     def knobs_changed(self) -> None:
         """Save the persistent state."""
+
+
+class Follower(Protocol):
+    """A function that is there only as long as another one lets it be."""
+
+    def follow(self) -> None:
+        """Look whether it still does."""
 
 
 class ResetRefused(Exception):
@@ -114,12 +100,18 @@ class Device:
         self.fsp = Fsp(self.knobs, self, spec.timing.rpc_s, seed=spec.pdi)
         transport = MnocTransport if self.family.is_blackwell else EmemTransport
         self.transport: MnocTransport | EmemTransport = transport(self.fsp, clock)
-        self.config = self._build_config()
-        self._health = self._build_health()
+        self.config = config_space(spec)
+        self._health = health(spec)
+        self._sriov = virtualization(spec)
+        # Functions that are there as long as this one lets them be.
+        self.virtual_functions: list[Follower] = []
         self._readers: dict[int, Callable[[], int]] = {}
+        # Of the registers whose reading changes something: the same without the change.
+        self._peekers: dict[int, Callable[[], int]] = {}
         self._writers: dict[int, Callable[[int], None]] = {}
         if self.family.has_fsp:
             self._readers.update(self.transport.readers)
+            self._peekers.update(self.transport.peekers)
             self._writers.update(self.transport.writers)
         if self.family is Family.LS10:
             self._readers[reg.LS10_GPIO] = self._read_gpio
@@ -129,28 +121,8 @@ class Device:
         self.restore()
 
     def _present_knobs(self) -> frozenset[int]:
-        return self.family.knob_ids - ({44, 45} if self.spec.old_firmware else set())
-
-    def _build_config(self) -> ConfigSpace:
-        product, space = self.spec.product, ConfigSpace()
-        sizes = (product.bar0_mib * MIB, self.spec.bar1_mib * MIB)
-        capabilities: list[Capability] = [
-            Header(self.spec.device_id, self.spec.subsystem_id, product.class_code, *sizes),
-            PowerManagement(),
-            Express(self.spec.flr),
-            SerialNumber(self.spec.pdi),
-        ]
-        if (health := self._build_health()) is not None:
-            capabilities.append(health)
-        space.seal(capabilities)
-        return space
-
-    def _build_health(self) -> HealthVsec | HealthDvsec | None:
-        if self.family is Family.BLACKWELL_1XX:
-            return HealthDvsec()
-        if self.family in (Family.HOPPER, Family.BLACKWELL_2XX):
-            return HealthVsec(firewall=self.family.is_blackwell)
-        return None
+        old = {44, 45} if self.spec.old_firmware else set()
+        return self.family.knob_ids - old - self.spec.unknown_knobs
 
     # --- life cycle -----------------------------------------------------------------------------------------------
 
@@ -159,12 +131,12 @@ class Device:
         self.knobs.restore()
         self.counters = Counters()
         self.repair(quietly=True)
-        self._program_config()
+        self._program()
         self._active = ActiveMode.latched(self.family, self.knobs)
         self._recovery = self.spec.recovery
         self._lose_volatile_state(bus=True)
-        self._phase = Phase.BOOT if self._recovery else Phase.UP
-        self.fsp.booted = self.family.has_fsp and not self._recovery
+        self._phase = Phase.BOOT if self._recovery or self.unpowered else Phase.UP
+        self.fsp.booted = self.family.has_fsp and self._phase is Phase.UP
         self._boot_at = NEVER
         self._firewall_up = False
         self._refresh()
@@ -177,61 +149,75 @@ class Device:
         self._failed_boot = False
         self.bar0_errno = self.config_errno = 0
         if not quietly:
-            self._program_config()
+            self._program()
             self._lose_volatile_state(bus=True)
             self._latch()
             self._start_boot(self._clock())
 
+    def _program(self) -> None:
+        """Firmware's values and the described power state, virtual functions included."""
+        program(self.config, self.spec)
+        enable_virtual_functions(self.config, self.spec)
+        self.unpowered = self.spec.power == "d3cold"
+
     def power_on(self) -> None:
         """Power was lost and came back: firmware assigned the BARs again, the device boots with its knobs."""
         self._sec_fault = self._recovery = False
-        self.off_bus = False
-        self._program_config()
+        self.off_bus = self.unpowered = False
+        program(self.config, self.spec)
         self._lose_volatile_state(bus=True)
         faults = self._strike("boot")
         self._latch_unless(faults)
         self._start_boot(self._clock(), faults)
         self._hand_over(faults)
 
-    def _program_config(self) -> None:
-        """BARs and COMMAND as firmware leaves them, power state as described."""
-        space, size = self.config, self.spec.bar1_mib * MIB
-        space.reset()
-        window = WINDOW_BASE + self.spec.index * WINDOW_BYTES
-        space.data[BAR1 : BAR1 + 8] = (window | BAR_FLAGS).to_bytes(8, "little")
-        bar0 = window + max(size, self.spec.product.bar0_mib * MIB)
-        space.data[BAR0 : BAR0 + 8] = (bar0 | BAR_FLAGS).to_bytes(8, "little")
-        space.data[COMMAND : COMMAND + 2] = (0x0006 if self.spec.memory_decode else 0).to_bytes(2, "little")
-        if space.pm is not None:
-            space.pm.set_state(space, 3 if self.spec.d3hot else 0)
-
-    def function_reset(self) -> None:
-        """FLR: BARs and COMMAND are lost, the software restores them."""
-        self._reset(bus=False)
+    def set_power(self, state: str) -> None:
+        """Another power state, as the kernel's runtime power management or the slot's switch brings it about."""
+        if state == "d3cold":
+            self.unpowered = True
+            self._lose_volatile_state(bus=True)
+            self._phase, self._boot_at, self._firewall_up = Phase.BOOT, NEVER, False
+        elif self.unpowered:
+            self.power_on()
+        self._refresh()
+        if self.config.pm is not None and state != "d3cold":
+            self.write_config(self.config.pm.offset + 4, bytes([D3HOT if state == "d3hot" else 0]))
 
     def bus_reset(self) -> None:
-        """A reset of the whole slot; config space comes back as it was, as VFIO gives it to its user."""
+        """A reset of the whole slot; config space comes back as it was, as VFIO gives it to its user.
+
+        The slot's power is switched on with it. Raises ResetRefused; a device that is not there answers ENOTTY, which
+        is what Linux reports when a device does not come back from its reset.
+        """
+        if self.off_bus or self._is_absent():
+            self._host.note(self, "reset_refused", kind="bus", errno=errno.ENOTTY)
+            raise ResetRefused(errno.ENOTTY)
+        if self.unpowered:
+            self._program()
+            self.unpowered = False
         image = self.config.snapshot()
-        self._reset(bus=True)
+        self._reset("bus")
         self.config.restore(image)
         if self.config.pm is not None:
             self.config.pm.set_state(self.config, 0)
         self._refresh()
 
-    def _reset(self, bus: bool) -> None:
+    def _reset(self, kind: str) -> None:
         faults = self.fire("reset")
         for fault in faults:
             if fault.action == "reset_error":
+                self._host.note(self, "reset_refused", kind=kind, errno=fault.errno)
                 raise ResetRefused(fault.errno)
         self.counters.resets += 1
-        self._host.note(self, "reset", kind="bus" if bus else "flr")
+        self._host.note(self, "reset", kind=kind)
         now = self._clock()
         self.config.reset()
-        self._lose_volatile_state(bus)
+        self._lose_volatile_state(bus=kind == "bus")
         struck = self._strike("boot")
         faults += struck
         self._latch_unless(faults)
-        self._start_boot(now, faults, dark_s=self.spec.timing.flr_s)
+        at_once = kind == "d3hot" or self.spec.during_reset == "data"
+        self._start_boot(now, faults, dark_s=0.0 if at_once else self.spec.timing.flr_s)
         self._hand_over(struck)
 
     def _latch_unless(self, faults: list[Fault]) -> None:
@@ -299,11 +285,27 @@ class Device:
     def _refresh(self) -> None:
         """After a change of state: deadline, whether config space and BARs answer, registers that follow from it."""
         self._set_deadline()
-        self.dark = self.off_bus or self._phase is Phase.RESET
+        gone = self.off_bus or self.unpowered or self._is_absent()
+        self.dark = gone or self._phase is Phase.RESET
+        # Whether the root port says "retry" for it.
+        self._retries = self.dark and not gone and self.spec.during_reset == "crs"
         if self._health is not None:
             self._health.show(self.config, self._firewall_up, SEC_FAULT_CODE if self._sec_fault else 0)
         self._gate()
         self._values = self._static_values()
+        self._tell_virtual_functions()
+
+    def _is_absent(self) -> bool:
+        """Whether another function keeps this one from being there."""
+        return False
+
+    def lets_be(self, index: int) -> bool:
+        """Whether the virtual function of this number, from 0, is there."""
+        return self._sriov is not None and not self.dark and index < self._sriov.enabled(self.config)
+
+    def _tell_virtual_functions(self) -> None:
+        for function in self.virtual_functions:
+            function.follow()
 
     def _gate(self) -> None:
         awake = self.config.memory_decode and self.config.in_d0
@@ -313,72 +315,10 @@ class Device:
 
     def _static_values(self) -> dict[int, int]:
         """Registers whose value only changes with the device's state."""
-        spec, up = self.spec, self._phase is Phase.UP
         if self._sec_fault:
             return {reg.PMC_BOOT_0: reg.BUS_ERROR_SECURITY}
-        values = {
-            reg.PMC_BOOT_0: spec.boot_0,
-            reg.PDI_LOW: spec.pdi & 0xFFFFFFFF,
-            reg.PDI_HIGH: spec.pdi >> 32,
-            **self._scratch,
-        }
-        if self.family in (Family.AMPERE, Family.UNKNOWN):
-            # The PMU is held in reset and its mailbox is empty: no driver is loaded.
-            values[reg.PMU_ENGINE_RESET] = 1
-            values[reg.PMU_MAILBOX] = 0
-            values[reg.AMPERE_BOOT_COMPLETE] = reg.AMPERE_BOOT_COMPLETE_SUCCESS if up else 0
-            return values
-        boot_register, flags_register = self._boot_registers()
-        values[boot_register] = self._boot_status()
-        values[flags_register] = 0
-        if self.family.is_blackwell:
-            values[reg.BLACKWELL_RECOVERY] = BLACKWELL_IN_RECOVERY if self._recovery else 0
-        else:
-            values[flags_register] = reg.BOOT_FLAGS_RECOVERY.put(self._recovery)
-        for word in range(4):
-            values[reg.FSP_STATUS[word]] = 0xDEAD0000 | word if self._failed_boot or self._recovery else 0
-        # The active mode is not shown before the firmware has put it there.
-        shown = self._active if up else ActiveMode()
-        if (mode := shown.register(self.family)) is not None:
-            values[mode[0]] = mode[1]
-        values[reg.FSP_MEMORY_PORTS] = reg.FSP_IMEM_PORTS.put(1) | reg.FSP_DMEM_PORTS.put(1)
-        values[reg.FSP_MEMORY_SIZES] = reg.FSP_IMEM_SIZE.put(0x300) | reg.FSP_DMEM_SIZE.put(0x200)
-        values[reg.FSP_EMEM_SIZE] = reg.FSP_EMEM_SIZE_BLOCKS.put(32)
-        values.update(self._engine_table())
-        if self.family is Family.HOPPER and spec.product.sxm:
-            straps = spec.module_id ^ spec.product.strap_flip
-            for bit, offset in enumerate(reg.MODULE_STRAPS):
-                values[offset] = reg.MODULE_STRAP_BIT.put(straps >> bit & 1)
-        return values
-
-    def _boot_registers(self) -> tuple[int, int]:
-        if self.family is Family.LS10:
-            return reg.BOOT_COMPLETE_LS10, reg.BOOT_FLAGS_LS10
-        if self.family is Family.BLACKWELL_2XX:
-            return reg.BOOT_COMPLETE_GB2XX, reg.BOOT_FLAGS_GB2XX
-        return reg.BOOT_COMPLETE, reg.BOOT_FLAGS
-
-    def _boot_status(self) -> int:
-        """While it boots, Blackwell's register cannot be read at all, the others' shows 0."""
-        if self._phase is Phase.UP:
-            return reg.BOOT_COMPLETE_SUCCESS
-        if self._failed_boot or self._recovery:
-            return BOOT_FAILED
-        return reg.BUS_ERROR_BOOTING if self.family.is_blackwell else 0
-
-    def _engine_table(self) -> dict[int, int]:
-        """Only the NVLink engines are listed; hardware has 353 rows, most of them empty."""
-        engines = 0
-        if self.family in ENGINE_TYPE:
-            engines = self.spec.product.nvlinks // LINKS_PER_ENGINE[self.family]
-        table = {
-            reg.PTOP_DEVICE_INFO_CFG: reg.PTOP_DEVICE_INFO_CFG_VERSION.put(2)
-            | reg.PTOP_DEVICE_INFO_CFG_NUM_ROWS.put(engines)
-        }
-        for row in range(engines):
-            kind = reg.PTOP_DEVICE_INFO2_TYPE.put(ENGINE_TYPE[self.family])
-            table[reg.PTOP_DEVICE_INFO2[row]] = kind | reg.PTOP_DEVICE_INFO2_INSTANCE.put(row)
-        return table
+        up = self._phase is Phase.UP
+        return shown(self.spec, Condition(up, self._failed_boot, self._recovery, self._active)) | self._scratch
 
     def _read_gpio(self) -> int:
         """An LS10 shows the module strap that was selected by the last write."""
@@ -419,6 +359,22 @@ class Device:
         for at in range(0, len(data), 4):
             self.write_word(offset + at, int.from_bytes(data[at : at + 4], "little"))
 
+    def peek(self, region: str, offset: int, size: int) -> bytes:
+        """What a client would read now, without what a read sets off."""
+        if region == "config":
+            return self.read_config(offset, size)
+        if region == "bar1":
+            return self.read_bar1(size)
+        if not self.bars_answer:
+            return b"\xff" * size
+        first, end = offset & ~3, offset + size
+        words = b"".join(self._peek_word(at).to_bytes(4, "little") for at in range(first, end, 4))
+        return words[offset - first : end - first]
+
+    def _peek_word(self, offset: int) -> int:
+        peeker = self._peekers.get(offset)
+        return self.read_word(offset) if peeker is None or self._sec_fault else peeker()
+
     def read_bar1(self, count: int) -> bytes:
         """The framebuffer's window: blank."""
         return (b"\x00" if self.bars_answer else b"\xff") * count
@@ -429,11 +385,11 @@ class Device:
         """All ones while the device does not answer.
 
         During a reset a read of the vendor id gives 0x0001: the root port's way of saying "retry" (Request Retry
-        Status). Linux and NVIDIA's tool both wait for that value to go away.
+        Status), where it has that. Linux and NVIDIA's tool both wait for that value to go away.
         """
         if not self.dark:
             return bytes(self.config.data[offset : offset + count])
-        if offset == 0 and count >= 2 and not self.off_bus:
+        if self._retries and offset == 0 and count >= 2:
             return b"\x01\x00" + b"\xff" * (count - 2)
         return b"\xff" * count
 
@@ -442,27 +398,29 @@ class Device:
         if self.dark:
             return
         effect = self.config.write(offset, data)
-        if effect is Effect.FLR:
+        if effect is not None:
             try:
-                self.function_reset()
+                self._reset("flr" if effect is Effect.FLR else "d3hot")
             except ResetRefused:
                 self._host.note(self, "fault", action="reset_error")
         self._gate()
+        if self.virtual_functions:
+            self._tell_virtual_functions()
 
     # --- events and faults ----------------------------------------------------------------------------------------
 
-    def fire(self, event: str, knob: str | None = None, region: str | None = None) -> list[Fault]:
+    def fire(self, event: str, knob: str | None = None, access: Access | None = None) -> list[Fault]:
         """Count an event, let the faults that strike take hold, return them.
 
         Faults of the connection raise `Dropped` from here: what was about to happen then does not.
         """
-        faults = self._strike(event, knob, region)
+        faults = self._strike(event, knob, access)
         self._hand_over(faults)
         return faults
 
-    def _strike(self, event: str, knob: str | None = None, region: str | None = None) -> list[Fault]:
+    def _strike(self, event: str, knob: str | None = None, access: Access | None = None) -> list[Fault]:
         """The part that concerns the device itself; a boot that has begun must not be left half-way."""
-        faults = self._host.fire(self, event, knob, region)
+        faults = self._host.fire(self, event, knob, access)
         for fault in faults:
             self._host.note(self, "fault", event=event, action=fault.action)
             self._suffer(fault)
@@ -485,6 +443,8 @@ class Device:
             self._phase = Phase.BOOT
             self._boot_at = NEVER
             self.fsp.reset()
+        elif fault.action == "rpc_huge" and fault.event not in RPC_EVENTS:
+            self.transport.claim(fault.words)
         elif fault.action == "bar0_error" and fault.event not in ("read", "write"):
             self.bar0_errno = fault.errno
         elif fault.action == "config_error" and fault.event not in ("read", "write"):
@@ -530,7 +490,9 @@ class Device:
             "active_bar0_filter": self._active.bar0_filter,
             "knobs": self.knobs.named(),
             "booted": self._phase is Phase.UP,
-            "power": "D0" if self.config.in_d0 else "D3hot",
+            "power": "D3cold" if self.unpowered else "D0" if self.config.in_d0 else "D3hot",
+            "answers": not self.dark,
+            "physical_function": self.spec.physical_function,
             "off_bus": self.off_bus,
             "recovery": self._recovery,
             "sec_fault": self._sec_fault,

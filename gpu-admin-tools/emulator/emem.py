@@ -39,7 +39,10 @@ class EmemTransport:
         self._fsp = fsp
         self._clock = clock
         fsp.deliver = self._deliver
+        fsp.claim = self.claim
         self.readers: dict[int, Callable[[], int]] = {}
+        # The registers whose reading changes something, read without the change.
+        self.peekers: dict[int, Callable[[], int]] = {}
         self.writers: dict[int, Callable[[int], None]] = {}
         for port in range(PORTS):
             self._map_port(port)
@@ -68,11 +71,15 @@ class EmemTransport:
             self._count_writes[port] = bool(reg.PFSP_EMEMC_AINCW.get(value))
             self._count_reads[port] = bool(reg.PFSP_EMEMC_AINCR.get(value))
 
-        def read_data() -> int:
+        def peek_data() -> int:
             offset = self._offsets[port]
+            return self._memory[offset // 4] if offset < EMEM_BYTES else reg.BUS_ERROR
+
+        def read_data() -> int:
+            word, offset = peek_data(), self._offsets[port]
             if self._count_reads[port]:
                 self._offsets[port] = (offset + 4) & reg.PFSP_EMEMC_OFFSET_MASK
-            return self._memory[offset // 4] if offset < EMEM_BYTES else reg.BUS_ERROR
+            return word
 
         def write_data(value: int) -> None:
             offset = self._offsets[port]
@@ -84,6 +91,7 @@ class EmemTransport:
         self.readers[reg.PFSP_EMEMC[port]] = read_control
         self.writers[reg.PFSP_EMEMC[port]] = write_control
         self.readers[reg.PFSP_EMEMD[port]] = read_data
+        self.peekers[reg.PFSP_EMEMD[port]] = peek_data
         self.writers[reg.PFSP_EMEMD[port]] = write_data
 
     def _map_channel(self, number: int) -> None:
@@ -141,6 +149,12 @@ class EmemTransport:
                 words, channel.unsent = channel.unsent, None
                 self._deliver(number, words)
         self.pump(self._clock())
+
+    def claim(self, words: int) -> None:
+        """Let the response queues say that so many words wait for the host."""
+        for channel in self._channels.values():
+            channel.msgq_head = channel.base
+            channel.msgq_tail = channel.base + 4 * (words - 1) & reg.ALL_ONES
 
     def _deliver(self, number: int, words: list[int]) -> None:
         """Put a response where the host looks for it; it stays until the host moves the tail."""

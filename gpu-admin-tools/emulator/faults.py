@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno as errno_module
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .knobs import NAMES, number_of
 
@@ -20,8 +21,9 @@ EVERY_EVENT = frozenset(
 )
 RPC_EVENTS = frozenset({"rpc", "knob_read", "knob_write"})
 BOOT_EVENTS = frozenset({"reset", "boot"})
-# Actions that are done to the connection or to the whole node, before the access is applied.
-HOST_ACTIONS = frozenset({"kill_client", "power_cut", "power_cut_all", "disconnect", "hang"})
+# Actions that are done to the connection or to the whole node, before the access is applied. After these but for the
+# last two it is not applied.
+HOST_ACTIONS = frozenset({"kill_client", "power_cut", "power_cut_all", "disconnect", "hang", "drip", "babble"})
 # Which action can answer which event; a rule that could never strike is a mistake in the test.
 ACTIONS: dict[str, frozenset[str]] = {
     **dict.fromkeys(HOST_ACTIONS, EVERY_EVENT),
@@ -41,16 +43,36 @@ ACTIONS: dict[str, frozenset[str]] = {
     "rpc_garble": RPC_EVENTS,
     "rpc_short": RPC_EVENTS,
     "rpc_late": RPC_EVENTS,
+    "rpc_drip": RPC_EVENTS,
+    # A claim made before a reset would be lost in it.
+    "rpc_huge": RPC_EVENTS | {"connect", "boot"},
     "stick": frozenset({"knob_write"}),
 }
 ERRNO_ACTIONS = frozenset({"bar0_error", "config_error", "reset_error"})
-KEYS = frozenset({"device", "event", "nth", "times", "action", "knob", "errno", "code", "seconds"})
+KEYS = frozenset(
+    {"device", "event", "nth", "times", "action", "knob", "region", "offset", "errno", "code", "seconds", "words"}
+)
+REGIONS = frozenset({"config", "bar0", "bar1"})
+SECONDS_ACTIONS = frozenset({"rpc_late", "drip", "babble"})
+# Between two bytes or two stray answers, unless the rule says it; rpc_late has to say it.
+DEFAULT_SECONDS = {"drip": 0.05, "babble": 0.05}
+ACCESS_EVENTS = frozenset({"read", "write"})
+# A queue's length is the difference of two 32-bit addresses.
+MOST_WORDS = 1_000_000_000
 DEFAULT_ERRNO = {"bar0_error": errno_module.EPERM, "config_error": errno_module.EIO, "reset_error": errno_module.EBUSY}
 EVERY_DEVICE = "*"
 
 
 class FaultError(ValueError):
     """A rule that cannot be understood; the message names the key and what it may be."""
+
+
+class Access(NamedTuple):
+    """Which bytes a read or a write is about."""
+
+    region: str
+    offset: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -66,6 +88,9 @@ class Fault:
     errno: int = 0
     code: int = 0
     seconds: float = 0.0
+    region: str | None = None
+    offset: int | None = None
+    words: int = 0
     seen: int = 0
 
     @property
@@ -73,7 +98,7 @@ class Fault:
         """Has struck for the last time."""
         return self.times is not None and self.seen >= self.nth + self.times - 1
 
-    def counts(self, device: str, event: str, knob: str | None, region: str | None) -> bool:
+    def counts(self, device: str, event: str, knob: str | None, access: Access | None) -> bool:
         """Whether an event is one of those the rule counts.
 
         A rule that makes accesses to BAR0 or config space fail counts those accesses only.
@@ -82,8 +107,12 @@ class Fault:
             return False
         if self.knob is not None and knob != self.knob:
             return False
-        wanted = {"bar0_error": "bar0", "config_error": "config"}.get(self.action)
-        return wanted is None or region is None or region == wanted
+        if access is None:
+            return True
+        wanted = self.region or {"bar0_error": "bar0", "config_error": "config"}.get(self.action)
+        if wanted is not None and access.region != wanted:
+            return False
+        return self.offset is None or access.offset <= self.offset < access.offset + access.size
 
     def strikes(self) -> bool:
         """Count one event."""
@@ -113,11 +142,11 @@ class FaultSet:
     def _watch(self) -> None:
         self.watched = frozenset(rule.event for rule in self._rules)
 
-    def fire(self, event: str, device: str, knob: str | None = None, region: str | None = None) -> list[Fault]:
+    def fire(self, event: str, device: str, knob: str | None = None, access: Access | None = None) -> list[Fault]:
         """Count an event with every rule and return those that strike."""
         if event not in self.watched:
             return []
-        matching = [rule for rule in self._rules if rule.counts(device, event, knob, region)]
+        matching = [rule for rule in self._rules if rule.counts(device, event, knob, access)]
         struck = [rule for rule in matching if rule.strikes()]
         if any(rule.spent for rule in matching):
             self._rules = [rule for rule in self._rules if not rule.spent]
@@ -151,6 +180,9 @@ def parse_fault(raw: object, addresses: Iterable[str]) -> Fault:
         errno=_errno(raw.get("errno"), action),
         code=_code(raw.get("code"), action),
         seconds=_seconds(raw.get("seconds"), action),
+        region=_region(raw.get("region"), event),
+        offset=_offset(raw.get("offset"), raw.get("region")),
+        words=_words(raw.get("words"), action),
     )
 
 
@@ -208,10 +240,43 @@ def _code(value: object, action: str) -> int:
 
 
 def _seconds(value: object, action: str) -> float:
-    if action != "rpc_late":
+    if action not in SECONDS_ACTIONS:
         if value is not None:
-            raise FaultError(f"fault: seconds only goes with rpc_late, not with {action}")
+            raise FaultError(f"fault: seconds only goes with {_list(SECONDS_ACTIONS)}, not with {action}")
         return 0.0
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
-        raise FaultError(f"fault: rpc_late needs seconds, a number from 0 up, not {value!r}")
-    return float(value)
+    chosen = DEFAULT_SECONDS.get(action) if value is None else value
+    if not isinstance(chosen, (int, float)) or isinstance(chosen, bool) or not chosen >= 0:
+        raise FaultError(f"fault: {action} needs seconds, a number from 0 up, not {value!r}")
+    return float(chosen)
+
+
+def _region(value: object, event: str) -> str | None:
+    if value is None:
+        return None
+    if event not in ACCESS_EVENTS:
+        raise FaultError(f"fault: region only goes with the events {_list(ACCESS_EVENTS)}, not with {event}")
+    if not isinstance(value, str) or value not in REGIONS:
+        raise FaultError(f"fault: region must be one of {_list(REGIONS)}, not {value!r}")
+    return value
+
+
+def _offset(value: object, region: object) -> int | None:
+    if value is None:
+        return None
+    if region is None:
+        raise FaultError("fault: offset only goes with a region; say which")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise FaultError(f"fault: offset must be a whole number from 0 up, not {value!r}")
+    return value
+
+
+def _words(value: object, action: str) -> int:
+    if action != "rpc_huge":
+        if value is not None:
+            raise FaultError(f"fault: words only goes with rpc_huge, not with {action}")
+        return 0
+    if value is None:
+        return MOST_WORDS
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST_WORDS:
+        raise FaultError(f"fault: words must be a whole number from 1 to {MOST_WORDS}, not {value!r}")
+    return value

@@ -95,6 +95,22 @@ class _Outcome:
     value: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A response on its way to the host: one packet, or with `endless` the first of packets none of which is last."""
+
+    channel: int
+    words: list[int]
+    claimed_words: int = 0
+    endless: bool = False
+
+
+def _next_part(words: list[int]) -> list[int]:
+    """A packet that goes on with the message and does not end it."""
+    sequence = (MCTP_SEQUENCE.get(words[0]) + 1) % 4
+    return [MCTP_SEQUENCE.put(sequence) | MCTP_TAG.put(MCTP_TAG.get(words[0])), *words[1:]]
+
+
 class Fsp:
     """One security processor; handles one command at a time, for whichever channel it came from."""
 
@@ -104,9 +120,11 @@ class Fsp:
         self._rpc_s = rpc_s
         self._noise = seed & 0xFFFFFFFF
         self.deliver: Callable[[int, list[int]], None] = lambda _channel, _words: None
+        # Make the response that waits for the host look longer than it is.
+        self.claim: Callable[[int], None] = lambda _words: None
         self.booted = False
         self.deadline = NEVER
-        self._reply: tuple[int, list[int]] | None = None
+        self._reply: _Reply | None = None
         self._partial: dict[int, _Assembly] = {}
 
     def reset(self) -> None:
@@ -125,10 +143,17 @@ class Fsp:
         """Hand over the response whose time has come."""
         if self._reply is None or now < self.deadline:
             return
-        channel, words = self._reply
-        self._reply = None
-        self.deadline = NEVER
-        self.deliver(channel, words)
+        reply = self._reply
+        if reply.endless:
+            # The next part is on its way when this one is handed over; the firmware takes no other command.
+            self._reply = _Reply(reply.channel, _next_part(reply.words), endless=True)
+            self.deadline = now + self._rpc_s
+        else:
+            self._reply = None
+            self.deadline = NEVER
+        self.deliver(reply.channel, reply.words)
+        if reply.claimed_words:
+            self.claim(reply.claimed_words)
 
     def accept(self, channel: int, packet: Sequence[int], now: float) -> None:
         """Take one packet; the last one of a message starts the command."""
@@ -205,6 +230,7 @@ class Fsp:
         delay = self._rpc_s
         response_type = NVDM_FSP_RESPONSE
         length: int | None = None
+        claimed_words, endless = 0, False
         code = outcome.code
         for fault in faults:
             if fault.action == "rpc_timeout":
@@ -218,9 +244,13 @@ class Fsp:
                 response_type = NVDM_FSP_RESPONSE + 1
             elif fault.action == "rpc_short":
                 length = 3
+            elif fault.action == "rpc_huge":
+                claimed_words = fault.words
+            elif fault.action == "rpc_drip":
+                endless = True
         data = outcome.data if code == SUCCESS else []
         words = [
-            MCTP_SOM.mask | MCTP_EOM.mask | MCTP_TAG.put(tag),
+            MCTP_SOM.mask | (0 if endless else MCTP_EOM.mask) | MCTP_TAG.put(tag),
             MESSAGE_TYPE.put(TYPE_VENDOR_PCI) | MESSAGE_VENDOR.put(VENDOR_NVIDIA) | MESSAGE_NVDM.put(response_type),
             0,
             nvdm,
@@ -228,5 +258,5 @@ class Fsp:
             *data,
         ]
         self._owner.rpc_done(RpcRecord(channel, outcome.command, knob, outcome.value, code))
-        self._reply = (channel, words[:length])
+        self._reply = _Reply(channel, words[:length], claimed_words, endless)
         self.deadline = now + delay

@@ -17,6 +17,8 @@ from .fsp import Fsp
 
 PORT = 0
 MAX_PACKET = 4160
+# What waits for a host that does not read; the rest is lost.
+MAX_WAITING = 16
 
 
 class MnocTransport:
@@ -26,12 +28,15 @@ class MnocTransport:
         self._fsp = fsp
         self._clock = clock
         fsp.deliver = self._deliver
+        fsp.claim = self.claim
         self.readers: dict[int, Callable[[], int]] = {
             reg.MNOC_SEND_INFO[PORT]: self._read_send_info,
             reg.MNOC_SEND_DATA[PORT]: self._read_send_data,
             reg.MNOC_RECEIVE_INFO[PORT]: self._read_receive_info,
             reg.MNOC_RECEIVE_DATA[PORT]: lambda: 0,
         }
+        # The register whose reading changes something, read without the change.
+        self.peekers: dict[int, Callable[[], int]] = {reg.MNOC_SEND_DATA[PORT]: self._peek_send_data}
         self.writers: dict[int, Callable[[int], None]] = {
             reg.MNOC_RECEIVE_INFO[PORT]: self._start,
             reg.MNOC_RECEIVE_DATA[PORT]: self._push,
@@ -45,6 +50,7 @@ class MnocTransport:
         self._receive_error = False
         self._outgoing: deque[list[int]] = deque()
         self._read_words = 0
+        self._claimed_bytes = 0
         self._send_error = False
 
     def pump(self, now: float) -> None:
@@ -82,15 +88,26 @@ class MnocTransport:
             packet, self._incoming, self._expected = self._incoming, [], 0
             self._fsp.accept(PORT, packet, self._clock())
 
+    def claim(self, words: int) -> None:
+        """Let the mailbox say that so many words wait for the host; its size field has 20 bits."""
+        self._claimed_bytes = min(4 * words, reg.MNOC_SIZE.mask & ~3)
+
     def _deliver(self, _channel: int, words: list[int]) -> None:
-        self._outgoing.append(words)
+        if len(self._outgoing) < MAX_WAITING:
+            self._outgoing.append(words)
 
     def _read_send_info(self) -> int:
         """The size stays while the words are read out, ready drops with the last one."""
-        size = 4 * len(self._outgoing[0]) if self._outgoing else 0
+        size = self._claimed_bytes or (4 * len(self._outgoing[0]) if self._outgoing else 0)
         return reg.MNOC_SIZE.put(size) | reg.MNOC_READY.put(size > 0) | reg.MNOC_ERROR.put(self._send_error)
 
+    def _peek_send_data(self) -> int:
+        return self._outgoing[0][self._read_words] if self._outgoing else 0
+
     def _read_send_data(self) -> int:
+        if self._claimed_bytes:
+            self._claimed_bytes -= 4
+            return reg.BUS_ERROR
         if not self._outgoing:
             self._send_error = True
             return 0

@@ -9,12 +9,17 @@ same place and from NVIDIA's open kernel modules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from . import knobs
 
 MIB = 1 << 20
+# The first virtual function's routing id is that of its physical function and 4, as on NVIDIA's data-centre GPUs.
+VF_OFFSET, VF_STRIDE = 4, 1
+CLASS_VGA = 0x030000
+CLASS_3D = 0x030200
+CLASS_SWITCH = 0x068000
 
 
 class Family(Enum):
@@ -26,6 +31,7 @@ class Family(Enum):
     LS10 = "ls10"
     AMPERE = "ampere"
     UNKNOWN = "unknown"
+    VIRTUAL = "virtual function"
 
     @property
     def is_blackwell(self) -> bool:
@@ -68,7 +74,7 @@ class Model:
     device_id: int
     subsystem_id: int
     boot_0: int
-    class_code: int = 0x030200
+    class_code: int = CLASS_3D
     bar0_mib: int = 16
     nvlinks: int = 0
     sxm: bool = False
@@ -81,9 +87,15 @@ MODELS: dict[str, Model] = {
     "h100-pcie": Model(Family.HOPPER, 0x2331, 0x1626, 0x180000A1, nvlinks=18),
     "h200": Model(Family.HOPPER, 0x2335, 0x18BE, 0x180000A1, nvlinks=18, sxm=True, strap_flip=4),
     "b200": Model(Family.BLACKWELL_1XX, 0x2901, 0x1999, 0x1A0000A1, nvlinks=18, sxm=True),
-    "rtx-pro-6000": Model(Family.BLACKWELL_2XX, 0x2BB1, 0x204B, 0x1B2000A1, class_code=0x030000),
-    "nvswitch-ls10": Model(Family.LS10, 0x22A3, 0x1796, 0x007000A1, class_code=0x068000, bar0_mib=32, nvlinks=64),
+    "rtx-pro-6000": Model(Family.BLACKWELL_2XX, 0x2BB1, 0x204B, 0x1B2000A1, class_code=CLASS_VGA),
+    "nvswitch-ls10": Model(Family.LS10, 0x22A3, 0x1796, 0x007000A1, class_code=CLASS_SWITCH, bar0_mib=32, nvlinks=64),
     "a100": Model(Family.AMPERE, 0x20B5, 0x1533, 0x170000A1),
     # An id and a BOOT_0 that no release of the tool knows: it must report the device, not crash.
     "unknown": Model(Family.UNKNOWN, 0x3FFE, 0x0000, 0x1F0000A1),
+    "unknown-nvswitch": Model(Family.UNKNOWN, 0x3FFD, 0x0000, 0x00F000A1, class_code=CLASS_SWITCH, bar0_mib=32),
 }
+
+
+def virtual_function(physical: Model) -> Model:
+    """What a virtual function of a product is: a 3D controller without firmware of its own."""
+    return replace(physical, family=Family.VIRTUAL, class_code=CLASS_3D, nvlinks=0, sxm=False, bar0_mib=16)

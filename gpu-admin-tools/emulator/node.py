@@ -14,20 +14,38 @@ from typing import Any
 import yaml
 
 from .knobs import ALLOW_IN_BAND, NAMES, number_of
-from .models import MODELS
-from .spec import DeviceSpec, Timing
+from .models import CLASS_SWITCH, MODELS, VF_OFFSET, VF_STRIDE
+from .spec import DURING_RESET, POWER_STATES, DeviceSpec, Timing
 
 SHIPPED = Path(__file__).parent / "nodes"
 ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+# Routing ids of a segment: 256 buses of 32 devices of 8 functions.
+ROUTING_IDS = 1 << 16
 NODE_KEYS = frozenset({"name", "timing", "devices"})
 TIMING_KEYS = frozenset(item.name for item in fields(Timing))
-POWER_STATES = ("d0", "d3hot")
 FIRMWARES = ("current", "old")
 # Keys whose value is a number, with the largest one.
 NUMBERS = {"device_id": 0xFFFF, "subsystem_id": 0xFFFF, "boot_0": 0xFFFFFFFF, "module_id": 7, "pdi": (1 << 64) - 1}
-FLAGS = ("flr", "memory_decode", "recovery")
+FLAGS = {"flr": True, "memory_decode": True, "no_soft_reset": True, "recovery": False}
+BARS = (0, 1)
+MOST_VIRTUAL_FUNCTIONS = 32
 DEVICE_KEYS = frozenset(
-    {"address", "model", "firmware", "power", "knobs", "locked", "timing", "bar1_mib", *NUMBERS, *FLAGS}
+    {
+        "address",
+        "model",
+        "firmware",
+        "power",
+        "during_reset",
+        "knobs",
+        "locked",
+        "unknown_knobs",
+        "unassigned_bars",
+        "virtual_functions",
+        "timing",
+        "bar1_mib",
+        *NUMBERS,
+        *FLAGS,
+    }
 )
 # The first half of a made-up unique id; the second half is the device's place in the node.
 PDI_BASE = 0x4C6F_7265_0000_0000
@@ -82,7 +100,8 @@ class Node:
                 chosen = {key: getattr(forced, key) for key in timing}
                 spec = replace(spec, timing=replace(spec.timing, **chosen))
             specs.append(spec)
-        return cls(str(raw.get("name", "node")), tuple(_number_modules(specs, entries)))
+        complete = [*_number_modules(specs, entries), *_virtual_functions(specs)]
+        return cls(str(raw.get("name", "node")), tuple(complete))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -108,7 +127,7 @@ def _device(raw: object, index: int, base: Timing) -> DeviceSpec:
         raise NodeError(f"{where}: bar1_mib must be a power of two from 1 to 262144, not {bar1_mib!r}")
     knobs = _knobs(raw.get("knobs"), where)
     knobs.update(_locked(raw.get("locked"), where))
-    flags = {key: _flag(raw, key, key != "recovery", where) for key in FLAGS}
+    flags = {key: _flag(raw, key, default, where) for key, default in FLAGS.items()}
     return DeviceSpec(
         address=address,
         model=model,
@@ -120,10 +139,17 @@ def _device(raw: object, index: int, base: Timing) -> DeviceSpec:
         module_id=_or(numbers["module_id"], 0),
         pdi=_or(numbers["pdi"], PDI_BASE | product.device_id << 16 | index + 1),
         old_firmware=_choice(raw, "firmware", FIRMWARES, where) == "old",
-        d3hot=_choice(raw, "power", POWER_STATES, where) == "d3hot",
+        flr=flags["flr"],
+        memory_decode=flags["memory_decode"],
+        power=_choice(raw, "power", POWER_STATES, where),
+        no_soft_reset=flags["no_soft_reset"],
+        during_reset=_choice(raw, "during_reset", DURING_RESET, where),
+        unassigned_bars=_bars(raw.get("unassigned_bars"), where),
+        unknown_knobs=_unknown_knobs(raw.get("unknown_knobs"), where),
+        recovery=flags["recovery"],
+        virtual_functions=_count_of_functions(raw.get("virtual_functions", 0), product.class_code, where),
         knobs=knobs,
         timing=_timing(raw.get("timing"), base, where),
-        **flags,
     )
 
 
@@ -131,11 +157,46 @@ def _number_modules(specs: list[DeviceSpec], entries: list[Any]) -> Iterable[Dev
     """SXM modules and switches count from 0 each, unless their place is given."""
     places = {"sxm": 0, "switch": 0}
     for spec, entry in zip(specs, entries, strict=True):
-        kind = "switch" if spec.product.class_code == 0x068000 else "sxm" if spec.product.sxm else ""
+        kind = "switch" if not spec.is_gpu else "sxm" if spec.product.sxm else ""
         numbered = kind and "module_id" not in entry
         yield replace(spec, module_id=places[kind] % 8) if numbered else spec
         if kind:
             places[kind] += 1
+
+
+def _virtual_functions(specs: list[DeviceSpec]) -> list[DeviceSpec]:
+    """The functions that the devices' SR-IOV capabilities lead to; they need no boot."""
+    found: list[DeviceSpec] = []
+    taken = {spec.address for spec in specs}
+    for spec in specs:
+        for number in range(spec.virtual_functions):
+            address = _routed(spec.address, VF_OFFSET + number * VF_STRIDE)
+            if address in taken:
+                raise NodeError(f"{spec.address}: the address of its virtual function {address} is used; move one")
+            taken.add(address)
+            virtual = DeviceSpec(
+                address=address,
+                model=spec.model,
+                index=len(specs) + len(found),
+                device_id=spec.device_id,
+                subsystem_id=spec.subsystem_id,
+                boot_0=spec.boot_0,
+                physical_function=spec.address,
+                timing=replace(spec.timing, boot_s=0.0, firewall_s=0.0),
+            )
+            found.append(virtual)
+    return found
+
+
+def _routed(address: str, distance: int) -> str:
+    """The function whose routing id (bus, device and function as one number) is that much higher."""
+    segment, bus, rest = address.split(":")
+    device, function = rest.split(".")
+    number = int(bus, 16) << 8 | int(device, 16) << 3 | int(function)
+    if number + distance >= ROUTING_IDS:
+        raise NodeError(f"{address}: its virtual functions go beyond bus ff; give it a lower address")
+    number += distance
+    return f"{segment}:{number >> 8:02x}:{number >> 3 & 0x1F:02x}.{number & 7}"
 
 
 def _timing(raw: object, base: Timing, where: str) -> Timing:
@@ -180,6 +241,36 @@ def _locked(raw: object, where: str) -> dict[int, int]:
             raise NodeError(f"{where}: locked knob {name!r} cannot be locked; use one of {able}")
         found[number - 1] = 0
     return found
+
+
+def _unknown_knobs(raw: object, where: str) -> frozenset[int]:
+    """Knobs that the firmware has never heard of."""
+    names = [] if raw is None else raw
+    if not isinstance(names, list):
+        raise NodeError(f"{where}: unknown_knobs must be a list of knobs such as [CCD]")
+    found = [number_of(name) for name in names]
+    if None in found:
+        name = names[found.index(None)]
+        raise NodeError(f"{where}: unknown_knobs: there is no knob {name!r}; use some of {_list(NAMES.values())}")
+    return frozenset(number for number in found if number is not None)
+
+
+def _bars(raw: object, where: str) -> frozenset[int]:
+    """BARs that firmware found no room for."""
+    numbers = [] if raw is None else raw
+    if not isinstance(numbers, list) or not all(_is_int(number) and number in BARS for number in numbers):
+        raise NodeError(f"{where}: unassigned_bars must be a list of BAR numbers, some of {_list(BARS)}, not {raw!r}")
+    return frozenset(numbers)
+
+
+def _count_of_functions(raw: object, class_code: int, where: str) -> int:
+    if not isinstance(raw, int) or isinstance(raw, bool) or not 0 <= raw <= MOST_VIRTUAL_FUNCTIONS:
+        raise NodeError(
+            f"{where}: virtual_functions must be a whole number from 0 to {MOST_VIRTUAL_FUNCTIONS}, not {raw!r}"
+        )
+    if raw and class_code == CLASS_SWITCH:
+        raise NodeError(f"{where}: a switch has no virtual functions; leave virtual_functions out")
+    return raw
 
 
 def _number(raw: Mapping[Any, Any], key: str, most: int, where: str) -> int | None:

@@ -3,9 +3,9 @@
 
 """BAR0 registers with their bit fields, declared once; what they do is in `device.py`, `emem.py` and `mnoc.py`.
 
-Names follow NVIDIA's published manuals (open-gpu-kernel-modules, `dev_boot.h`, `dev_fsp_pri.h`, `dev_therm.h`) where
-those name the register; the others are known only from the behaviour of NVIDIA's gpu-admin-tools, release
-2025.11.21, and have descriptive names here.
+Names follow NVIDIA's published manuals (open-gpu-kernel-modules, `dev_boot.h`, `nv_ref.h`, `dev_fsp_pri.h`,
+`dev_therm.h`) where those name the register; the others are known only from the behaviour of NVIDIA's
+gpu-admin-tools, release 2025.11.21, and have descriptive names here.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class Bank:
 
 # --- identity ---------------------------------------------------------------------------------------------------
 PMC_BOOT_0 = 0x0
+PMC_BOOT_1 = 0x4
+PMC_BOOT_1_VGPU = Field(17, 16)
+PMC_BOOT_1_VGPU_REAL = 0
+PMC_BOOT_1_VGPU_VF = 2
 PDI_LOW = 0x820344
 PDI_HIGH = 0x820348
 # SXM position on Hopper: one strap bit in each of three GPIO registers, least significant first.

@@ -17,11 +17,13 @@ from pathlib import Path
 from .connection import Dropped, Port
 from .control_server import ControlServer
 from .device import Device
-from .faults import Fault, FaultSet
+from .faults import Access, Fault, FaultSet
 from .journal import Journal
 from .loop import EventLoop
 from .node import Node
 from .state_file import StateFile
+from .trace import EVENTS
+from .virtual_function import VirtualFunction
 
 
 class Server:
@@ -45,7 +47,13 @@ class Server:
         self._state: StateFile | None = None
         self._control: ControlServer | None = None
         self.ports: dict[str, Port] = {}
-        self.devices = {spec.address: Device(spec, self, clock) for spec in node.devices}
+        self.devices: dict[str, Device] = {}
+        for spec in node.devices:
+            if spec.physical_function is None:
+                self.devices[spec.address] = Device(spec, self, clock)
+            else:
+                physical = self.devices[spec.physical_function]
+                self.devices[spec.address] = VirtualFunction(spec, self, physical, clock)
         saved = StateFile(Path(state)) if state is not None else None
         for address, knobs in (saved.load() if saved else {}).items():
             if address in self.devices:
@@ -96,9 +104,9 @@ class Server:
 
     # --- what devices ask of their host ---------------------------------------------------------------------------
 
-    def fire(self, device: Device, event: str, knob: str | None = None, region: str | None = None) -> list[Fault]:
+    def fire(self, device: Device, event: str, knob: str | None = None, access: Access | None = None) -> list[Fault]:
         """The faults that strike on an event."""
-        return self.faults.fire(event, device.address, knob, region)
+        return self.faults.fire(event, device.address, knob, access)
 
     def perform(self, device: Device, fault: Fault) -> None:
         """Do what a fault does to connections or power, then give up the access it struck."""
@@ -113,20 +121,28 @@ class Server:
             self.cut_power([device.address])
         elif fault.action == "power_cut_all":
             self.cut_power(self.devices)
+        elif fault.action in ("drip", "babble"):
+            port.misbehave(fault.action, fault.seconds)
+            return
         raise Dropped
 
     def cut_power(self, addresses: Iterable[str]) -> None:
-        """Power off and on: the connections break, the devices boot with their knobs."""
-        for address in addresses:
+        """Power off and on: the connections break, virtual functions' too; the devices boot with their knobs."""
+        chosen = set(addresses)
+        whose = {address: device.spec.physical_function for address, device in self.devices.items()}
+        for address in [address for address in self.devices if address in chosen or whose[address] in chosen]:
             self.ports[address].drop()
             with contextlib.suppress(Dropped):
                 self.devices[address].power_on()
 
     def note(self, device: Device, op: str, **details: object) -> None:
-        """Log something, if there is a log."""
+        """Trace what a client made the device do; log everything, if there is a log."""
+        port = self.ports.get(device.address)
+        client = port.client_pid if port else None
+        if port is not None and op in EVENTS:
+            port.trace.append((self.loop.clock(), client, {"op": op, **details}))
         if self.journal is not None:
-            port = self.ports.get(device.address)
-            self.journal.add(device.address, port.client_pid if port else None, op, **details)
+            self.journal.add(device.address, client, op, **details)
 
     def knobs_changed(self) -> None:
         """Save the persistent state, if it is kept."""

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .models import MODELS, Model
+from .models import CLASS_SWITCH, MODELS, Model, virtual_function
+
+POWER_STATES = ("d0", "d3hot", "d3cold")
+# The value that says "retry" (as root ports do), all ones (those that do not), or config space itself, at once.
+DURING_RESET = ("crs", "ones", "data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,26 @@ class DeviceSpec:
     old_firmware: bool = False
     flr: bool = True
     memory_decode: bool = True
-    d3hot: bool = False
+    power: str = "d0"
+    no_soft_reset: bool = True
+    # What config space reads during a reset: one of `DURING_RESET`.
+    during_reset: str = "crs"
+    unassigned_bars: frozenset[int] = frozenset()
+    unknown_knobs: frozenset[int] = frozenset()
     recovery: bool = False
+    virtual_functions: int = 0
+    # Of a virtual function: the address of the function whose it is.
+    physical_function: str | None = None
     knobs: Mapping[int, int] = field(default_factory=dict)
     timing: Timing = Timing()
 
     @property
     def product(self) -> Model:
         """The model's fixed properties."""
-        return MODELS[self.model]
+        model = MODELS[self.model]
+        return model if self.physical_function is None else virtual_function(model)
+
+    @property
+    def is_gpu(self) -> bool:
+        """Not a switch."""
+        return self.product.class_code != CLASS_SWITCH
