@@ -33,6 +33,8 @@ class Emulator:
 
     sockets: Path
     control: ControlClient
+    # For more controllers: `ControlClient(control_path)`.
+    control_path: Path
     process: subprocess.Popen[str]
 
     @property
@@ -73,7 +75,7 @@ def launch(
         try:
             _wait_ready(process, timeout_s)
             with ControlClient(control) as client:
-                yield Emulator(folder, client, process)
+                yield Emulator(folder, client, control, process)
         finally:
             _end(process)
 

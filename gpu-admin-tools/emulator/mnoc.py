@@ -48,9 +48,9 @@ class MnocTransport:
         self._incoming: list[int] = []
         self._expected = 0
         self._receive_error = False
-        self._outgoing: deque[list[int]] = deque()
+        # Each with how many words it claims to have.
+        self._outgoing: deque[tuple[list[int], int]] = deque()
         self._read_words = 0
-        self._claimed_bytes = 0
         self._send_error = False
 
     def pump(self, now: float) -> None:
@@ -89,32 +89,32 @@ class MnocTransport:
             self._fsp.accept(PORT, packet, self._clock())
 
     def claim(self, words: int) -> None:
-        """Let the mailbox say that so many words wait for the host; its size field has 20 bits."""
-        self._claimed_bytes = min(4 * words, reg.MNOC_SIZE.mask & ~3)
+        """Let the last message claim so many words; the size field of the mailbox has 20 bits."""
+        message, _ = self._outgoing.pop() if self._outgoing else ([], 0)
+        self._outgoing.append((message, min(words, reg.MNOC_SIZE.mask // 4)))
 
     def _deliver(self, _channel: int, words: list[int]) -> None:
         if len(self._outgoing) < MAX_WAITING:
-            self._outgoing.append(words)
+            self._outgoing.append((words, len(words)))
 
     def _read_send_info(self) -> int:
         """The size stays while the words are read out, ready drops with the last one."""
-        size = self._claimed_bytes or (4 * len(self._outgoing[0]) if self._outgoing else 0)
+        size = 4 * self._outgoing[0][1] if self._outgoing else 0
         return reg.MNOC_SIZE.put(size) | reg.MNOC_READY.put(size > 0) | reg.MNOC_ERROR.put(self._send_error)
 
     def _peek_send_data(self) -> int:
-        return self._outgoing[0][self._read_words] if self._outgoing else 0
+        if not self._outgoing:
+            return 0
+        words = self._outgoing[0][0]
+        return words[self._read_words] if self._read_words < len(words) else reg.BUS_ERROR
 
     def _read_send_data(self) -> int:
-        if self._claimed_bytes:
-            self._claimed_bytes -= 4
-            return reg.BUS_ERROR
+        word = self._peek_send_data()
         if not self._outgoing:
             self._send_error = True
-            return 0
-        words = self._outgoing[0]
-        word = words[self._read_words]
+            return word
         self._read_words += 1
-        if self._read_words == len(words):
+        if self._read_words == self._outgoing[0][1]:
             self._outgoing.popleft()
             self._read_words = 0
         return word

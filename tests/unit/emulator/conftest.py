@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[2] / "gpu-admin-tools"), str(HERE)]
 
 from emulator import Emulator, launch  # noqa: E402
-from emulator_node import HOPPER, NODE  # noqa: E402
+from emulator_node import HOPPER, NODE, UNHURRIED  # noqa: E402
 from vfio_client import Client  # noqa: E402
 
 
@@ -32,9 +32,33 @@ def emulator(running: Emulator) -> Iterator[Emulator]:
     running.control.restore()
 
 
+@pytest.fixture(scope="session")
+def running_unhurried() -> Iterator[Emulator]:
+    with launch(UNHURRIED) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def unhurried(running_unhurried: Emulator) -> Iterator[Emulator]:
+    """Devices that take long enough for a test to look while they do, on a busy machine too."""
+    running_unhurried.control.restore()
+    yield running_unhurried
+    running_unhurried.control.restore()
+
+
 @pytest.fixture
 def connect(emulator: Emulator) -> Iterator[Callable[..., Client]]:
     """Opens connections and closes them at the end."""
+    yield from clients(emulator)
+
+
+@pytest.fixture
+def connect_unhurried(unhurried: Emulator) -> Iterator[Callable[..., Client]]:
+    """The same for the devices that take their time."""
+    yield from clients(unhurried)
+
+
+def clients(emulator: Emulator) -> Iterator[Callable[..., Client]]:
     opened: list[Client] = []
 
     def open_one(address: str = HOPPER, **options: bool) -> Client:

@@ -135,8 +135,8 @@ def flr(client: Client) -> None:
     client.write(CONFIG, control, client.read(CONFIG, control, 2) | 0x8000, 2)
 
 
-def test_function_level_reset(connect: Connect) -> None:
-    client = connect()
+def test_function_level_reset(connect_unhurried: Connect) -> None:
+    client = connect_unhurried()
     control = capabilities(client)[0x10] + 8
     client.write(CONFIG, control, 0x2950, 2)
     client.write(BAR0, 0x1458, 7)
@@ -147,7 +147,7 @@ def test_function_level_reset(connect: Connect) -> None:
     assert client.read(CONFIG, 0) == 0xFFFF0001
     assert client.read(BAR0, 0) == ONES
     poll(lambda: client.read(CONFIG, 0xF0, 2) == 0)
-    assert time.monotonic() - started >= 0.02
+    assert time.monotonic() - started >= 0.4
     assert client.read(CONFIG, 4, 2) == 0
     assert client.read(CONFIG, 0x10) == 0xC
     assert client.read(CONFIG, control, 2) & 0x80E0 == 0x0040
@@ -178,19 +178,21 @@ def test_bus_reset_answers_late_and_restores_config_space(connect: Connect) -> N
 @pytest.mark.parametrize(
     ("address", "register"), [(HOPPER, 0x200BC), (SWITCH, 0x660BC), (B200, 0x200BC), (RTX, 0xAD00BC)]
 )
-def test_boot_takes_its_time(connect: Connect, emulator: Emulator, address: str, register: int) -> None:
-    client = connect(address)
+def test_boot_takes_its_time(connect_unhurried: Connect, unhurried: Emulator, address: str, register: int) -> None:
+    client = connect_unhurried(address)
     assert client.read(BAR0, register) == 0xFF
     client.reset()
     assert client.read(BAR0, register) != 0xFF
     poll(lambda: client.read(BAR0, register) == 0xFF)
-    counters = emulator.control.state(address)["counters"]
+    counters = unhurried.control.state(address)["counters"]
     assert counters["resets"] == counters["boots"] == 1
 
 
 @pytest.mark.parametrize(("address", "capability", "offset", "bit"), [(B200, 0x23, 0x08, 20), (RTX, 0x0B, 0x14, 24)])
-def test_bar_firewall_after_a_reset(connect: Connect, address: str, capability: int, offset: int, bit: int) -> None:
-    client = connect(address)
+def test_bar_firewall_after_a_reset(
+    connect_unhurried: Connect, address: str, capability: int, offset: int, bit: int
+) -> None:
+    client = connect_unhurried(address)
     at = extended_capabilities(client)[capability] + offset
     client.reset()
     assert client.read(CONFIG, at) >> bit & 1

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from vfio_client import (
     CONFIG,
     Client,
     Emem,
+    Mnoc,
     Refused,
     capabilities,
     exchange,
@@ -59,7 +62,8 @@ def test_kill_client_before_the_access(connect: Connect, emulator: Emulator) -> 
 
 
 @pytest.mark.parametrize("action", ["power_cut", "power_cut_all", "disconnect"])
-def test_the_connection_breaks_before_the_access(connect: Connect, emulator: Emulator, action: str) -> None:
+def test_the_connection_breaks_before_the_access(connect_unhurried: Connect, unhurried: Emulator, action: str) -> None:
+    connect, emulator = connect_unhurried, unhurried
     client, other = connect(), connect(SWITCH)
     client.write(BAR0, 0x1458, 5)
     bars = client.read(CONFIG, 0x10, 8)
@@ -213,6 +217,177 @@ def test_rpc_late(connect: Connect, emulator: Emulator) -> None:
     assert port.fetch()[4] == 0
 
 
+@pytest.mark.parametrize(("address", "transport"), [(HOPPER, Emem), (B200, Mnoc)])
+def test_rpc_drip_never_ends_its_answer(
+    connect: Connect, emulator: Emulator, address: str, transport: type[Emem | Mnoc]
+) -> None:
+    port = transport(connect(address))
+    emulator.control.fault(event="knob_read", action="rpc_drip")
+    port.post(read_command(CCM))
+    heads = [port.fetch()[0] for _ in range(6)]
+    assert [head >> 31 for head in heads] == [1, 0, 0, 0, 0, 0]
+    assert {head >> 30 & 1 for head in heads} == {0}
+    assert [head >> 28 & 3 for head in heads] == [0, 1, 2, 3, 0, 1]
+    port.client.reset()
+    poll(lambda: booted(emulator, address))
+    assert read_knob(port, CCM) == 0
+
+
+def test_rpc_huge_claims_a_billion_words(connect: Connect, emulator: Emulator) -> None:
+    port = Emem(connect())
+    emulator.control.fault(event="knob_read", action="rpc_huge")
+    port.post(read_command(CCM))
+    poll(port.answered)
+    head, tail = port.client.read(BAR0, port.answers), port.client.read(BAR0, port.answers + 4)
+    assert (tail - head) // 4 + 1 == 1_000_000_000
+    port.client.write(BAR0, port.control, 1 << 24 | 1 << 25 | 8192 - 4)
+    words = [port.client.read(BAR0, port.data) for _ in range(3)]
+    assert words[1:] == [0xBADF5040] * 2
+    port.client.write(BAR0, port.answers + 4, head)
+    assert read_knob(port, CCM) == 0
+
+
+def test_rpc_huge_fills_the_mailbox_of_blackwell(connect: Connect, emulator: Emulator) -> None:
+    port = Mnoc(connect(B200))
+    emulator.control.fault(event="knob_read", action="rpc_huge", words=100)
+    port.post(read_command(CCM))
+    assert len(port.fetch()) == 100
+    emulator.control.fault(event="knob_read", action="rpc_huge")
+    port.post(read_command(CCM))
+    poll(port.answered)
+    assert port.client.read(BAR0, 0x8F1F04) & 0xFFFFF == 0xFFFFC
+
+
+@pytest.mark.parametrize("event", ["connect", "boot"])
+def test_rpc_huge_before_any_command(connect: Connect, emulator: Emulator, event: str) -> None:
+    emulator.control.fault(device=HOPPER, event=event, action="rpc_huge", words=5000)
+    if event == "boot":
+        emulator.control.power_cycle(HOPPER)
+    port = Emem(connect())
+    poll(lambda: booted(emulator))
+    assert port.client.read(BAR0, port.answers + 4) - port.client.read(BAR0, port.answers) == 4 * 4999
+
+
+def test_firmware_refuses_knobs_while_a_driver_is_bound(connect: Connect, emulator: Emulator) -> None:
+    """Hosts whose nvidia driver holds the GPU answer every reading of a knob so; the active mode can still be read."""
+    port = Emem(connect())
+    emulator.control.fault(device=HOPPER, event="knob_read", action="rpc_error", code=0x202, times="forever")
+    for knob in (2, 4, 34, 6, CCM, 10, 45):
+        assert exchange(port, read_command(knob)) == [0x202]
+    assert port.client.read(BAR0, 0x1182CC) == 0
+
+
+def test_rpc_late_may_last_for_every_command(connect: Connect, emulator: Emulator) -> None:
+    port = Emem(connect())
+    emulator.control.fault(event="rpc", action="rpc_late", seconds=0.05, times="forever")
+    started = time.monotonic()
+    for _ in range(3):
+        read_knob(port, CCM)
+    assert time.monotonic() - started >= 0.15
+
+
+def test_drip_gives_answers_byte_by_byte(connect: Connect, emulator: Emulator) -> None:
+    client = connect()
+    emulator.control.fault(event="read", action="drip", seconds=0.01)
+    started = time.monotonic()
+    client.send(9, b"\0" * 8 + b"\0\0\0\0\x04\0\0\0")
+    parts = []
+    while sum(map(len, parts)) < 36:
+        parts.append(client.socket.recv(100))
+    assert time.monotonic() - started >= 0.36
+    assert len(parts) > 1
+    assert b"".join(parts)[32:] == (0x180000A1).to_bytes(4, "little")
+    client.close()
+    assert connect().read(BAR0, 0) == 0x180000A1
+
+
+def test_babble_answers_what_nobody_asked(connect: Connect, emulator: Emulator) -> None:
+    client = connect()
+    emulator.control.fault(event="read", action="babble", seconds=0.01)
+    asked = client.send(9, b"\0" * 8 + b"\0\0\0\0\x04\0\0\0")
+    assert asked not in {client.receive()[0] for _ in range(5)}
+    client.close()
+    assert connect().read(BAR0, 0) == 0x180000A1
+
+
+# --- a device that dies while it is looked at
+
+
+def walk(client: Client, steps: int) -> list[int]:
+    """As many headers of the list of capabilities as asked for, whatever they say."""
+    at, seen = client.read(CONFIG, 0x34, 1), []
+    for _ in range(steps):
+        header = client.read(CONFIG, at)
+        seen.append(header)
+        at = header >> 8 & 0xFF
+    return seen
+
+
+def test_the_list_of_capabilities_can_turn_into_all_ones(connect: Connect, emulator: Emulator) -> None:
+    client = connect()
+    emulator.control.fault(device=HOPPER, event="read", region="config", offset=0x78, action="fall_off")
+    seen = walk(client, 5)
+    assert seen[0] & 0xFF == 1
+    assert seen[1:] == [0xFFFFFFFF] * 4
+
+
+def test_the_list_of_extended_capabilities_can_turn_into_all_ones(connect: Connect, emulator: Emulator) -> None:
+    client = connect()
+    emulator.control.fault(device=HOPPER, event="read", region="config", offset=0x120, action="fall_off")
+    at, seen = 0x100, []
+    for _ in range(4):
+        seen.append(client.read(CONFIG, at))
+        at = seen[-1] >> 20 & 0xFFC
+    assert seen[0] & 0xFFFF == 3
+    assert (seen[1:], at) == ([0xFFFFFFFF] * 3, 0xFFC)
+
+
+PHASES = [
+    {"event": "connect"},
+    {"event": "read", "region": "config", "offset": 0x04},
+    {"event": "read", "region": "bar0", "offset": 0x0},
+    {"event": "read", "region": "bar0", "offset": 0x200BC},
+    {"event": "read", "region": "bar0", "offset": 0x1182CC},
+    {"event": "write", "region": "bar0", "offset": 0x8F2C10},
+    {"event": "rpc"},
+    {"event": "knob_read", "knob": "CCM"},
+    {"event": "knob_write", "knob": "CCM"},
+    {"event": "reset"},
+    {"event": "boot"},
+]
+
+
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: "-".join(map(str, phase.values())))
+def test_a_device_can_die_in_every_phase(connect: Connect, emulator: Emulator, phase: dict[str, object]) -> None:
+    """After it nothing but all ones is read, wherever one looks, until the device is repaired."""
+    emulator.control.fault(device=HOPPER, action="fall_off", **phase)
+    client = connect()
+    with contextlib.suppress(AssertionError):
+        client.read(CONFIG, 4, 2)
+        for register in (0, 0x200BC, 0x1182CC):
+            client.read(BAR0, register)
+        port = Emem(client)
+        for words in (read_command(CCM), write_command(CCM, 1)):
+            port.post(words)
+            port.fetch(timeout=0.05)
+        client.write(CONFIG, 0x81, 0x80, 1)
+    assert emulator.control.state(HOPPER)["off_bus"]
+    for region, offset in ((CONFIG, 0), (CONFIG, 0x78), (CONFIG, 0xFFC), (CONFIG, 0xFF), (BAR0, 0), (BAR0, 0x8F2C90)):
+        assert client.read(region, offset) == 0xFFFFFFFF
+    emulator.control.repair(HOPPER)
+    poll(lambda: booted(emulator))
+    assert client.read(BAR0, 0) == 0x180000A1
+
+
+def test_a_rule_for_a_register_counts_that_register_only(connect: Connect, emulator: Emulator) -> None:
+    client = connect()
+    emulator.control.fault(event="read", region="bar0", offset=0x2, nth=2, action="bar0_error")
+    for region, offset, size in ((CONFIG, 0, 4), (BAR0, 4, 4), (BAR0, 0, 2), (BAR0, 0, 4)):
+        client.read(region, offset, size)
+    with pytest.raises(Refused):
+        client.read(BAR0, 0, 8)
+
+
 def test_stick(connect: Connect, emulator: Emulator) -> None:
     port = Emem(connect())
     emulator.control.fault(event="knob_write", action="stick")
@@ -267,6 +442,14 @@ def test_rules_count_from_nth_for_times() -> None:
         ({"event": "read", "action": "bar0_error", "errno": "EWHAT"}, "errno"),
         ({"event": "rpc", "action": "hang", "knob": "CCM"}, "knob"),
         ({"event": "knob_read", "action": "hang", "knob": "XYZ"}, "XYZ"),
+        ({"event": "rpc", "action": "hang", "region": "bar0"}, "region"),
+        ({"event": "read", "action": "hang", "region": "rom"}, "region"),
+        ({"event": "read", "action": "hang", "offset": 4}, "say which"),
+        ({"event": "read", "action": "hang", "region": "bar0", "offset": -4}, "offset"),
+        ({"event": "rpc", "action": "rpc_huge", "words": 0}, "words"),
+        ({"event": "rpc", "action": "rpc_late", "seconds": 1, "words": 1}, "words"),
+        ({"event": "reset", "action": "rpc_huge"}, "cannot answer"),
+        ({"event": "read", "action": "drip", "seconds": -1}, "seconds"),
         ("hang", "mapping"),
     ],
 )

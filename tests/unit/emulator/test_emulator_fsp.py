@@ -101,8 +101,10 @@ def test_malformed_requests_are_answered(
     assert read_knob(port, CCM) == 0
 
 
-def test_a_second_command_waits_for_the_first_answer(connect: Connect) -> None:
+def test_a_second_command_waits_for_the_first_answer(connect: Connect, emulator: Emulator) -> None:
     port = Emem(connect())
+    # Command and answer share their memory: the answer comes when the second command is written.
+    emulator.control.fault(event="knob_write", action="rpc_late", seconds=0.3)
     port.post(write_command(CCM, 1))
     port.post(read_command(CCM))
     assert not port.queue_empty()
