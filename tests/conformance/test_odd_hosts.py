@@ -33,7 +33,7 @@ def run(device: dict[str, Any], *options: str) -> tuple[Answer, str]:
         {"power": "d3hot", "no_soft_reset": False},
         {"unknown_knobs": ["PPCIE", "PPCIE_ALLOW_INB", "CECA"]},
     ],
-    ids=lambda device: "-".join(device),
+    ids="-".join,
 )
 def test_it_sets_the_mode(device: dict[str, Any]) -> None:
     answer, mode = run(device, "--set-cc-mode=on", "--reset-after-cc-mode-switch")
