@@ -20,7 +20,8 @@ from .kube import ApiError
 from .messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked, WatchFailed
 from .metrics import Metrics
 from .names import COMPONENT_LABELS, READY_LABEL, REASON_ANNOTATION, STATE_LABEL
-from .node import Node, Patch, Pod
+from .node import Node, Patch
+from .pod import Pod
 from .publish import Status
 from .reading import Reading
 from .reconcile import CHANGE, READ, Failure, Pods, Policy, Run, Seen

@@ -39,6 +39,7 @@ class Metrics:
         self.failures = counter("failures", "failed attempts by kind of error", "kind")
         self.retries = counter("retries", "attempts after a failed one")
         self.watch_restarts = counter("watch_restarts", "watches that met an error", "watch")
+        self.watch_silence = gauge("watch_silence_seconds", "seconds since a watch last heard anything", "watch")
         self.api_errors = counter("api_errors", "requests that failed, by HTTP status; 0: no answer", "status")
         self.drift = counter("drift", "devices found in another mode than they were left in, or no longer found")
         self.events_lost = counter("events_lost", "Events that the API refused")

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from . import components, publish
 from . import wish as wishes
 from .names import CHANGING_ANNOTATION, FAILED, PAUSED
-from .node import Node, Patch, Pod
+from .node import Node, Patch
+from .pod import Pod
 from .publish import Status
 from .reading import Reading
 from .settings import DRAIN, REFUSE
