@@ -13,9 +13,10 @@ from .node import Node, Pod
 
 @dataclass(frozen=True)
 class NodeSeen:
-    """The node as the watch saw it; None: it is not there."""
+    """The node as the watch saw it; None: it is not there. ``fresh``: from a list, not from an event."""
 
     node: Node | None
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,28 +21,35 @@ class Node:
     resource_version: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    unschedulable: bool = False  # known from a whole object only
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Node:
         """From an API object, whole or with its metadata only."""
-        metadata = found["metadata"]
+        metadata, spec = found["metadata"], found.get("spec") or {}
         return cls(
             metadata["name"],
             metadata.get("resourceVersion", ""),
             dict(metadata.get("labels") or {}),
             dict(metadata.get("annotations") or {}),
+            spec.get("unschedulable") is True,
         )
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Labels and annotations to set; None removes one."""
+    """Labels and annotations to set; None removes one. ``unschedulable``: to cordon or uncordon; None: as it is."""
 
     labels: Mapping[str, str | None] = field(default_factory=dict)
     annotations: Mapping[str, str | None] = field(default_factory=dict)
+    unschedulable: bool | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.labels or self.annotations)
+        return bool(self.labels or self.annotations or self.unschedulable is not None)
+
+    def items(self) -> list[tuple[str, str | None]]:
+        """The keys of labels and annotations with their values; no key is both."""
+        return [*self.labels.items(), *self.annotations.items()]
 
     def beyond(self, node: Node) -> Patch:
         """What of it the node does not have yet."""
@@ -57,7 +64,9 @@ class Patch:
             metadata["labels"] = dict(self.labels)
         if self.annotations:
             metadata["annotations"] = dict(self.annotations)
-        return {"metadata": metadata}
+        if self.unschedulable is None:
+            return {"metadata": metadata}
+        return {"metadata": metadata, "spec": {"unschedulable": self.unschedulable or None}}
 
 
 def _beyond(wanted: Mapping[str, str | None], found: Mapping[str, str]) -> dict[str, str | None]:
@@ -97,6 +106,11 @@ class Pod:
     def words(self) -> str:
         """namespace/name."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def identity(self) -> str:
+        """The same for as long as it is the same pod."""
+        return self.uid or self.words
 
     @property
     def holds_gpus(self) -> bool:
