@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from .journal import Journal, is_original
 from .names import COMPONENT_LABELS, PAUSED
-from .node import Pod
+from .pod import Pod
 
 # The value that the DaemonSets' node selectors ask for; so it is what a paused label was if no journal tells.
 RUNNING = "true"

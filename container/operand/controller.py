@@ -20,7 +20,8 @@ from .kube import ApiError
 from .messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked, WatchFailed
 from .metrics import Metrics
 from .names import READY_LABEL, REASON_ANNOTATION, STATE_LABEL
-from .node import Node, Patch, Pod
+from .node import Node, Patch
+from .pod import Pod
 from .publish import Status
 from .retry import Rules
 from .run import Job
@@ -172,7 +173,6 @@ class Controller:
         return self._run is not None and self._run.number == number
 
     def _node_seen(self, message: NodeSeen) -> None:
-        self._metrics.heard("node")
         node, known = message.node, self.seen.node
         if node is None:
             LOG.warning("The node %s is not there. Is NODE_NAME right (kubectl get nodes)?", self._node_name)

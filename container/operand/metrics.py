@@ -46,10 +46,10 @@ class Metrics:
         self.failures = counter("failures", "failed attempts by kind of error", "kind")
         self.retries = counter("retries", "attempts after a failed one")
         self.watch_restarts = counter("watch_restarts", "watches that met an error", "watch")
+        self.watch_silence = gauge("watch_silence_seconds", "seconds since a watch last heard anything", "watch")
         self.api_errors = counter("api_errors", "requests that failed, by HTTP status; 0: no answer", "status")
         self.drift = counter("drift", "devices found in another mode than they were left in, or no longer found")
         self.fights = counter("fights", "keys of the node that something else kept changing back", "key")
-        self._heard = gauge("watch_last_heard_timestamp_seconds", "when a watch last told something", "watch")
         self.events_lost = counter("events_lost", "Events that the API refused")
         self._phases = Histogram(
             PREFIX + "phase_seconds", "seconds of a change", ("phase",), buckets=SECONDS, registry=self.registry
@@ -60,10 +60,6 @@ class Metrics:
             self.changes.labels(result)
         self.show_state("")
         self.show_wanted(None)
-
-    def heard(self, watch: str) -> None:
-        """A watch told something, if only that nothing has changed."""
-        self._heard.labels(watch).set_to_current_time()
 
     def phase(self, name: str, seconds: float) -> None:
         """How long a part of a change took."""

@@ -42,5 +42,5 @@ COMPONENTS = {
 }
 COMPONENT_LABELS = {DEPLOY_PREFIX + component: names for component, names in COMPONENTS.items()}
 
-# Extended resources of GPUs and NVSwitches, as the device plugins name them (nvidia.com/pgpu, nvidia.com/gpu, ...).
-RESOURCE_PREFIX = "nvidia.com/"
+# The domain of NVIDIA's names: extended resources (nvidia.com/pgpu), CDI kinds (k8s.device-plugin.nvidia.com/gpu).
+VENDOR = "nvidia.com"

@@ -16,7 +16,8 @@ from __future__ import annotations
 from . import components, publish
 from . import wish as wishes
 from .names import CHANGING_ANNOTATION, CORDONED_ANNOTATION, FAILED, JOURNAL_ANNOTATION, PAUSED
-from .node import Node, Patch, Pod
+from .node import Node, Patch
+from .pod import Pod
 from .publish import Status
 from .retry import FIGHT_MAX, Done, try_again
 from .seen import READ, Policy, Run, Seen

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from . import wish as wishes
 from .names import RETRY_ANNOTATION
-from .node import Node, Pod
+from .node import Node
+from .pod import Pod
 from .reading import Reading
 from .retry import Done, Failure, Refusal, Rules, Writes
 from .settings import REFUSE

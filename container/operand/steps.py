@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .node import Patch, Pod
+from .node import Patch
+from .pod import Pod
 from .publish import Status
 from .wish import Wish
 

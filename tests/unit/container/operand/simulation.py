@@ -25,7 +25,8 @@ from operand.controller import Controller
 from operand.kube import ApiError
 from operand.messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked
 from operand.metrics import Metrics
-from operand.node import Node, Patch, Pod
+from operand.node import Node, Patch
+from operand.pod import Pod
 from operand.run import Job
 
 NODE = "node-1"

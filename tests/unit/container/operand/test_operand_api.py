@@ -25,14 +25,15 @@ from fake_api.daemon_sets import node as new_node
 from fake_api.server import ApiServer, serving
 from fake_api.store import Refusal, Request, Store
 from operand import connection, settings
-from operand.__main__ import Process, main
 from operand.alone import Alone
 from operand.cluster import Cluster
 from operand.connection import Connection, NoConnection
 from operand.health import Health
 from operand.kube import ApiError, Kube
 from operand.messages import Message, RunEnded, RunPlanned
-from operand.node import Node, Patch, Pod
+from operand.node import Node, Patch
+from operand.pod import Pod
+from operand.process import Process, main
 from operand.run import Job
 from operand.watch import Delay, Watch
 
@@ -192,11 +193,17 @@ class Told:
     def __init__(self) -> None:
         self.seen: list[list[dict[str, Any]]] = []
         self.errors: list[ApiError] = []
+        self.fresh: list[bool] = []
+
+    def take(self, objects: list[dict[str, Any]], fresh: bool) -> None:
+        """What the watch calls."""
+        self.seen.append(objects)
+        self.fresh.append(fresh)
 
     def watch(self, kube: Kube, server: str = NODE, pods: bool = False) -> Watch:
         cluster = Cluster(kube, server)
-        resource = cluster.pods("gpu-operator") if pods else cluster.this_node()
-        watch = Watch(kube, resource, self.seen.append, self.errors.append, Delay(0.01, 0.05))
+        resource = cluster.pods_resource("gpu-operator") if pods else cluster.this_node()
+        watch = Watch(kube, resource, self.take, self.errors.append, Delay(0.01, 0.05))
         watch.start()
         return watch
 
@@ -296,7 +303,7 @@ def test_a_watch_without_the_right_is_tried_again_at_another_pace(kube: Kube, st
     store.before = forbid_pods
     told = Told()
     watch = Watch(
-        kube, Cluster(kube, NODE).pods(None), told.seen.append, told.errors.append, Delay(0.01, 0.02), Delay(30, 60)
+        kube, Cluster(kube, NODE).pods_resource(None), told.take, told.errors.append, Delay(0.01, 0.02), Delay(30, 60)
     )
     watch.start()
     eventually(lambda: told.errors)
@@ -335,14 +342,16 @@ def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_a_pause() ->
     class Hasty:
         """The API server."""
 
-        def request(self, *_arguments: Any, **_named: Any) -> dict[str, Any]:
-            return {"items": [], "metadata": {"resourceVersion": "1"}}
+        silence_s = 1.0
+
+        def items(self, *_arguments: Any) -> tuple[list[dict[str, Any]], str]:
+            return [], "1"
 
         def stream(self, path: str, _query: Any, _accept: str) -> Ends:
             asked.append(path)
             return Ends()
 
-    watch = Watch(Hasty(), Cluster(None, NODE).this_node(), lambda _o: None, lambda _e: None, Delay(0.1, 0.2))  # type: ignore[arg-type]
+    watch = Watch(Hasty(), Cluster(None, NODE).this_node(), lambda _o, _f: None, lambda _e: None, Delay(0.1, 0.2))  # type: ignore[arg-type]
     watch.start()
     time.sleep(0.5)
     watch.end()
@@ -370,9 +379,9 @@ def test_a_pods_service_account(tmp_path: Path) -> None:
     assert (found.server, found.ca_file) == ("https://10.0.0.1:443", str(tmp_path / "ca.crt"))
     assert found.token is not None
     assert found.token() == "first"
-    token.write_text("second, and longer")
+    token.write_text("second-and-longer")
     os.utime(token, (1, 1))
-    assert found.token() == "second, and longer"
+    assert found.token() == "second-and-longer"
     six = connection.of_pod({**environment, "KUBERNETES_SERVICE_HOST": "fd00::1"}, str(tmp_path))
     assert six.server == "https://[fd00::1]:443"
     with pytest.raises(NoConnection, match="in no pod"):
@@ -395,10 +404,10 @@ def test_kubeconfig_files(tmp_path: Path) -> None:
     assert (found.server, found.ca_file, found.verify) == ("https://api:6443", str(tmp_path / "ca.crt"), True)
     assert found.token is not None
     assert found.token() == "t"
-    (tmp_path / "token").write_text("of a file")
+    (tmp_path / "token").write_text("of-a-file\n")
     found = connection.of_file(kubeconfig(tmp_path, {"tokenFile": "token"}, **{"insecure-skip-tls-verify": True}))
     assert found.token is not None
-    assert (found.token(), found.verify) == ("of a file", False)
+    assert (found.token(), found.verify) == ("of-a-file", False)
     data = base64.b64encode(b"pem").decode()
     user = {"client-certificate-data": data, "client-key-data": data}
     found = connection.of_file(kubeconfig(tmp_path, user))
@@ -406,13 +415,13 @@ def test_kubeconfig_files(tmp_path: Path) -> None:
     for file in (found.certificate_file, found.key_file):
         assert file is not None
         assert Path(file).read_bytes() == b"pem"
-        assert os.stat(file).st_mode & 0o77 == 0
-        os.unlink(file)
+        assert os.stat(file).st_mode & 0o777 == 0o600
+        assert file.startswith("/proc/self/fd/")  # so that nothing is left, however the process ends
 
 
 @pytest.mark.parametrize("user", [{"exec": {"command": "aws"}}, {"auth-provider": {}}])
 def test_kubeconfig_files_with_programs_are_refused(tmp_path: Path, user: dict[str, Any]) -> None:
-    with pytest.raises(NoConnection, match="from a program"):
+    with pytest.raises(NoConnection, match="the user has .*, which is not supported"):
         connection.of_file(kubeconfig(tmp_path, user))
 
 
@@ -576,11 +585,11 @@ def test_a_stuck_process_is_not_healthy() -> None:
     health = Health(lambda: now[0])
     health.busy()
     now[0] = 100.0
-    assert health.healthy
+    assert health.is_alive
     now[0] = 200.0
-    assert not health.healthy
+    assert not health.is_alive
     health.idle()
-    assert health.healthy
+    assert health.is_alive
 
 
 def test_nodes_of_the_api_without_metadata_maps() -> None:

@@ -138,12 +138,62 @@ def test_the_lock_goes_from_one_to_the_next(tmp_path: Path, caplog: pytest.LogCa
     second.release()
 
 
-def test_where_no_lock_can_be_the_operand_works_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_no_lock_can_be_the_operand_waits_until_there_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").touch()
-    order: list[str] = []
-    Alone(str(tmp_path / "file")).take(lambda: order.append("taken"))
-    assert order == ["taken"]
-    assert "is not known" in caplog.text
+    taken = threading.Event()
+    alone = Alone(str(tmp_path / "file"), again_s=0.01)
+    alone.take(taken.set)
+    assert not taken.wait(0.1)
+    assert caplog.text.count("is not known, so nothing is done") == 1
+    (tmp_path / "file").unlink()
+    assert taken.wait(10)
+    alone.release()
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_what_others_put_in_the_place_of_the_lock_is_not_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    lock, victim = tmp_path / ".cc-manager.lock", tmp_path / "victim"
+    victim.touch(mode=0o644)
+    if what == "link":
+        lock.symlink_to(victim)
+    elif what == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    taken = threading.Event()
+    alone = Alone(str(tmp_path), again_s=0.01)
+    alone.take(taken.set)
+    assert not taken.wait(0.05)
+    assert "so nothing is done" in caplog.text
+    assert victim.stat().st_mode & 0o777 == 0o644
+    alone.release()
+
+
+def test_the_lock_is_for_its_owner_alone_also_one_that_was_made_otherwise(tmp_path: Path) -> None:
+    lock = tmp_path / ".cc-manager.lock"
+    lock.touch(mode=0o644)
+    alone = Alone(str(tmp_path))
+    alone.take(lambda: None)
+    assert lock.stat().st_mode & 0o777 == 0o600
+    alone.release()
+
+
+def test_a_lock_that_was_removed_and_made_anew_is_the_new_one(tmp_path: Path) -> None:
+    """Two that hold two files of one name would both work."""
+    first, second, third = (Alone(str(tmp_path), again_s=0.01) for _number in range(3))
+    taken: list[str] = []
+    first.take(lambda: taken.append("first"))
+    (tmp_path / ".cc-manager.lock").unlink()
+    second.take(lambda: taken.append("second"))
+    first.release()
+    third.take(lambda: taken.append("third"))
+    assert taken == ["first", "second"]
+    second.release()
+    third.release()
 
 
 @pytest.mark.parametrize(("bus", "folder"), [("sysfs", "/state"), ("vfio-user:/sockets", "/sockets")])
