@@ -151,12 +151,8 @@ def _reading_is_due(seen: Seen) -> bool:
 
 def _idle(seen: Seen, node: Node) -> Step:
     status, wish = standing(seen)
-    if wish is None:
+    if wish is None or not _is_due(seen, wish):
         return _settle(seen, node, status)
-    if seen.failure_of(wish) is not None:
-        step = _settle(seen, node, status)
-        if not isinstance(step, Wait) or not _is_due(seen, wish):
-            return step
     return _begin(seen, node, wish)
 
 
@@ -247,7 +243,7 @@ def _users_first(seen: Seen, node: Node, wish: Wish) -> Step | None:
     deadline = everywhere.since + seen.policy.busy_timeout_s
     if seen.policy.busy == REFUSE or seen.now >= deadline:
         waited = "" if seen.policy.busy == REFUSE else f" after {seen.policy.busy_timeout_s:g} s"
-        return Fail(wish, _in_use(users, waited), "DrainFailed" if seen.policy.busy == DRAIN else "DeviceBusy")
+        return Fail(wish, _in_use(users, waited), _busy_kind(seen))
     return (
         _put_back(seen, node)  # nothing stays paused while somebody is waited for
         or (_drain(seen, node, wish, users) if seen.policy.busy == DRAIN else None)
@@ -259,6 +255,11 @@ def _listed(seen: Seen, wish: Wish, since: float) -> Step:
     if seen.now < since + LISTED_S:
         return Wait(since + LISTED_S)
     return Fail(wish, f"The API gave no list of this node's pods within {LISTED_S:g} s.", "NoList")
+
+
+def _busy_kind(seen: Seen) -> str:
+    """A node is not drained for ever; without a drain, to look whether it has become free costs nobody anything."""
+    return "DrainFailed" if seen.policy.busy == DRAIN else "DeviceBusy"
 
 
 def _in_use(users: list[Pod], waited: str = "") -> str:
@@ -327,7 +328,7 @@ def _before_the_gate(seen: Seen, run: Run, node: Node) -> Step:
         return Abandon("there is another wish")
     users = components.users((seen.everywhere.pods if seen.everywhere else None) or ())
     if users:  # they came after the run was started
-        return Fail(wish, _in_use(users), "DeviceBusy")
+        return Fail(wish, _in_use(users), _busy_kind(seen))
     if run.look_first and not run.planned:
         return Wait()
     step = _make_free(seen, node, wish)

@@ -89,7 +89,7 @@ def failed(
     in_a_row = before is not None and (before.wish, before.asked) == (now.wish, now.asked)
     attempts = before.attempts + 1 if before is not None and in_a_row else 1
     if now.waits_s:
-        return replace(now, attempts=attempts, retry_at=at)
+        return replace(now, attempts=attempts, retry_at=at + SHORTEST_S)
     patient = now.kind in PATIENT and not touched
     given_up = now.wish is not None and (now.kind in FINAL or (attempts >= rules.limit and not patient))
     return replace(now, attempts=attempts, retry_at=None if given_up else at + delay_s(attempts, rules.delay_s, jitter))
@@ -113,7 +113,7 @@ class Done:
 
 def done(before: Done | None, wish: Wish, asked: str, at: float) -> Done:
     """A success, after one that did not last or not."""
-    in_a_row = before is not None and (before.wish, before.asked) == (wish, asked) and at - before.at < QUIET_S
+    in_a_row = before is not None and (before.wish, before.asked) == (wish, asked) and at < before.at + QUIET_S
     return Done(wish, asked, before.times + 1 if before is not None and in_a_row else 1, at)
 
 
@@ -168,7 +168,7 @@ class Writes:
     def fought(self, at: float) -> tuple[str, ...]:
         """The keys that somebody else keeps changing."""
         every = self.by_key.items()
-        return tuple(sorted(key for key, one in every if one.times >= FOUGHT and at - one.at < QUIET_S))
+        return tuple(sorted(key for key, one in every if one.times >= FOUGHT and at < one.at + QUIET_S))
 
     def quiet_at(self, at: float) -> float | None:
         """When the next of the fought keys counts as quiet."""
@@ -176,7 +176,7 @@ class Writes:
 
     def _in_a_row(self, key: str, value: str | None, at: float) -> Write | None:
         before = self.by_key.get(key)
-        return before if before and before.value == value and at - before.at < QUIET_S else None
+        return before if before and before.value == value and at < before.at + QUIET_S else None
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,7 @@ class SimRun:
                 self.site.cut_point(f"reset {address}")
                 device.mode = device.staged
                 device.resets += 1
-        self.site.time.later(BOOT_S, self._verify)
+        self.site.time.later(self.site.boot_s, self._verify)
 
     def _verify(self) -> None:
         if self.dead or self.over:
@@ -285,6 +285,7 @@ class SimWatch:
 
     def __init__(self, site: Site, everywhere: bool) -> None:
         self._site, self._everywhere, self._ended = site, everywhere, False
+        self.deaf = False  # no change is heard any more
         site.store.listeners.append(self._changed)
         self._list()
 
@@ -302,7 +303,7 @@ class SimWatch:
         self._tell()
 
     def _tell(self) -> None:
-        if not self._ended:
+        if not self._ended and not self.deaf:
             found, _version = self._site.store.list(self._path, {"spec.nodeName": NODE})
             self._site.put(PodsSeen(self, self._everywhere, tuple(Pod.of(one) for one in found)))
 
@@ -397,6 +398,8 @@ class Site:
         self.readiness = SimReadiness()
         self.violations: list[str] = []
         self.lose_answers = 0
+        self.boot_s = BOOT_S
+        self.deaf = False  # the watch of the node tells nothing
         self.watched_namespace = "gpu-operator"
         self.cut_at: int | None = None
         self.cut_points: list[str] = []
@@ -469,7 +472,21 @@ class Site:
             self.time.later(LATENCY_S, self._tell_node)
 
     def _tell_node(self, fresh: bool = False) -> None:
+        if self.deaf:
+            return
         self.put(NodeSeen(Node.of({"metadata": self.store.get(NODES, NODE)["metadata"]}), fresh))
+
+    def tell_fresh(self) -> None:
+        """The watch of the node begins anew, with a list."""
+        self._tell_node(fresh=True)
+
+    def tell_gone(self) -> None:
+        """The watch does not find the node."""
+        self.put(NodeSeen(None, fresh=True))
+
+    def tell_pods(self, watch: SimWatch, everywhere: bool, pods: tuple[Pod, ...]) -> None:
+        """A watch of pods tells what may be old."""
+        self.put(PodsSeen(watch, everywhere, pods))
 
     def run(self, seconds: float) -> None:
         """Let that much time pass."""
@@ -505,7 +522,7 @@ class Site:
         while not condition():
             if self.time.now() - began > timeout_s:
                 raise AssertionError(f"not within {timeout_s} s: {self.labels} {self.annotations}")
-            self.run(0.05)
+            self.run(0.05 if self.time.now() - began < 10 else 0.5)
         return self.time.now() - began
 
     # --- what tests do and see ----------------------------------------------------------------------------------------
@@ -586,7 +603,9 @@ class Site:
     def check_state(self) -> None:
         """Whenever the node changes: a mode that it names is the devices'."""
         labels = self.labels
-        modes = set(self.devices.modes())
+        _state, _found, others = self.reason.partition("The state is not that of")  # those are named
+        gpus = (device for device in self.devices.every.values() if device.kind == "gpu")
+        modes = {device.mode for device in gpus if device.address not in others}
         if labels.get(STATE) in ALL_MODES and modes != {labels[STATE]}:
             self.violations.append(f"the node says {labels[STATE]} and the devices are {modes}")
         if labels.get(READY) == "true" and not modes <= {"on", "ppcie"}:
