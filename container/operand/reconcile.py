@@ -58,9 +58,9 @@ KILLED_S = 15.0
 LISTED_S = 60.0
 # An eviction that a disruption budget refuses is asked for again.
 DRAIN_AGAIN_S = 5.0
-# From a stop to the moment at which a change that is still at work is left behind, and to that at which the process
-# ends whatever is left; kubelet kills after 30 s.
-STOP_S, LEAVE_S = 20.0, 24.0
+# From a stop to the moment at which a change that is still at work is ended, to that at which its end is waited for no
+# longer, and to that at which the process ends whatever is left; kubelet kills after 30 s.
+STOP_S, PUT_BACK_S, LEAVE_S = 18.0, 23.0, 25.0
 
 
 def next_step(seen: Seen) -> Step:
@@ -391,8 +391,10 @@ def _stopping(seen: Seen, since: float) -> Step:
         return Stop(late=True)
     if run is not None and not run.opened and run.abandoned_at is None and run.killed_at is None:
         return Abandon("the operand stops")
-    if run is not None and seen.now < since + STOP_S:
-        return Wait(since + STOP_S)
+    if run is not None and run.killed_at is None:
+        return Kill() if seen.now >= since + STOP_S else Wait(since + STOP_S)
+    if run is not None and seen.now < since + PUT_BACK_S:
+        return Wait(since + PUT_BACK_S)
     if node is None:
         return Stop()
     step = _put_back(seen, node) or _uncordon(seen, node)
