@@ -19,7 +19,7 @@ def test_nothing_that_can_happen_once_goes_wrong(busy: str) -> None:
     assert found.states > 150
 
 
-def test_no_order_of_three_events_goes_wrong() -> None:
-    found = Explorer(retry=0, stop=0, fault=0).search(depth_max=3)
+def test_no_order_of_two_events_goes_wrong() -> None:
+    found = Explorer(retry=0, stop=0, fault=0).search(depth_max=2)
     assert found.wrong == []
-    assert found.states > 500
+    assert found.states > 150
