@@ -12,6 +12,7 @@ cluster   -- all of it started, looked at and ended
 workloads -- what the GPU Operator runs on a node: components and the manager's DaemonSet
 bed       -- one node: devices, components, manager
 release   -- the chart, installed
+account   -- requests with the token of a pod
 
 Each file imports only those above it.
 """

@@ -88,17 +88,22 @@ class Cluster:
                 raise SpaceError(f"the API server is not ready after {timeout_s:.0f} s: {server.words()}")
             time.sleep(0.1)  # it announces its readiness to nobody
 
-    def start_proxy(self) -> None:
-        """The way in for requests from outside."""
-        path = self.folder / "api.sock"
-        command = ["--kubeconfig", self.settings.path("admin.kubeconfig"), "proxy", f"--unix-socket={path}"]
-        self.launch("kubectl", command)
+    def start_proxy(self, name: str = "api", kubeconfig: str = "") -> Api:
+        """The way in for requests from outside, as the administrator unless a kubeconfig is given."""
+        path = self.folder / f"{name}.sock"
+        path.unlink(missing_ok=True)
+        config = kubeconfig or self.settings.path("admin.kubeconfig")
+        arguments = ["--kubeconfig", config, "proxy", f"--unix-socket={path}"]
+        process = self.processes[f"{name} proxy"] = self.space.launch(
+            f"{name}-proxy", self._programs["kubectl"], *arguments
+        )
         deadline = time.monotonic() + 20
         while not path.exists():
-            self.processes["kubectl"].check()
+            process.check()
             if time.monotonic() > deadline:
                 raise SpaceError("kubectl proxy opens no socket")
             time.sleep(0.02)
+        return Api(path)
 
     def kubectl(self, *arguments: str, check: bool = True, input: str | None = None, kubeconfig: str = "") -> str:
         """Run kubectl inside, as the administrator unless a kubeconfig is given; its output."""

@@ -45,7 +45,7 @@ def pod_of(cluster: Cluster) -> Object:
     return cluster.api.until(PODS, is_running, 60)
 
 
-def token_of(cluster: Cluster, pod: Object | None = None) -> str:
+def token_of(cluster: Cluster, pod: Object | None = None, account: str = RELEASE, namespace: str = RELEASE) -> str:
     """A token as the kubelet gives it to the pod."""
     metadata = (pod or pod_of(cluster))["metadata"]
     bound = (
@@ -56,4 +56,4 @@ def token_of(cluster: Cluster, pod: Object | None = None) -> str:
         "--bound-object-uid",
         metadata["uid"],
     )
-    return cluster.kubectl("create", "token", RELEASE, "-n", RELEASE, *bound).strip()
+    return cluster.kubectl("create", "token", account, "-n", namespace, *bound).strip()
