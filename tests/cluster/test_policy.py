@@ -22,6 +22,7 @@ from tools.cache import ROOT
 
 VFIO = "nvidia.com/gpu.deploy.vfio-manager"
 PLUGIN = "nvidia.com/gpu.deploy.sandbox-device-plugin"
+CORDONED = "nvidia.com/cc.mode.cordoned"
 FOREIGN = {"metadata": {"labels": {"example.org/any": "x"}}}
 
 
@@ -34,8 +35,9 @@ def labels(found: dict[str, str | None], **annotations: str | None) -> Object:
 
 
 def cordon(value: bool | None, **annotations: str | None) -> Object:
-    """A change of whether pods are scheduled to the node, and of the journal."""
-    return {**labels({}, **annotations), "spec": {"unschedulable": value}}
+    """A change of whether pods are scheduled to the node, and of the note that it is the manager's doing."""
+    note = {"metadata": {"annotations": {CORDONED: annotations["note"]}}} if annotations else {}
+    return {**note, "spec": {"unschedulable": value}}
 
 
 def test_another_node(policed: Account) -> None:
@@ -63,7 +65,7 @@ def test_another_node(policed: Account) -> None:
         {"metadata": {"annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": None}}},
         {"metadata": {"finalizers": ["example.org/mine"]}},
         {"spec": {"taints": [{"key": "example.org/any", "effect": "NoSchedule"}]}},
-        cordon(True, journal="{}"),
+        cordon(True, note="true"),
     ],
     ids=json.dumps,
 )
@@ -135,8 +137,8 @@ def test_a_component_gets_back_what_the_journal_says(policed: Account) -> None:
 
 def test_what_another_manager_left_paused_is_put_back(policed: Account) -> None:
     """NVIDIA's appends the pause to a value that is neither true nor false."""
-    for value in ("some", "true", PAUSED):
-        policed.cluster.set_labels({VFIO: f"some_{PAUSED}"})
+    for value, end in (("some", ""), ("some", "-again"), ("true", ""), (PAUSED, "")):
+        policed.cluster.set_labels({VFIO: f"some_{PAUSED}{end}"})
         with refused("components"):
             policed.patch(labels({VFIO: "other"}))
         policed.patch(labels({VFIO: value}))
@@ -194,17 +196,24 @@ def test_the_gpu_operators_manager(cluster: Cluster) -> None:
         cluster.kubectl("delete", "pod", "-n", workloads.NAMESPACE, "stand-in", "--now")
 
 
-def test_cordoning_needs_a_journal(draining: Account) -> None:
+def test_its_own_cordon_is_taken_away(policed: Account) -> None:
+    """Also when it is no longer told to drain."""
+    policed.cluster.api.patch(NODE_PATH, cordon(True, note="true"))
+    policed.patch(cordon(None, note=None))
+
+
+def test_cordoning_needs_a_note(draining: Account) -> None:
     """It says that the cordon is the manager's: an administrator's is not taken away."""
-    with refused("journal"):
+    with refused("cc.mode.cordoned"):
         draining.patch(cordon(True))
-    draining.patch(cordon(True, journal="{}"))
+    draining.patch(cordon(True, note="true"))
     with refused():
         draining.patch({"spec": {"taints": []}})
-    draining.patch(cordon(None, journal=None))
+    draining.patch(cordon(None, note=None))
     draining.cluster.kubectl("cordon", NODE)
-    with refused("journal"):
-        draining.patch(cordon(None))
+    for change in (cordon(None), {"metadata": {"annotations": {CORDONED: "true"}}}):
+        with refused("cc.mode.cordoned"):
+            draining.patch(change)
     draining.cluster.kubectl("uncordon", NODE)
 
 
@@ -269,7 +278,7 @@ def installed(account: Account, folder: Path, drain: bool) -> Account:
     if has != drain:
         install(account.cluster, folder, {**NOWHERE, "settings": {"busy": "drain" if drain else "refuse"}})
     account.wait_until(FOREIGN, allowed=False)
-    account.wait_until(cordon(True, journal="{}"), allowed=drain)
+    account.wait_until(cordon(True, note="true"), allowed=drain)
     return account
 
 
