@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 
 from gpu.devid_names import GPU_NAME_BY_DEVID  # noqa: E402
-from operand import cluster, journal, metrics, names, publish, reading, settings  # noqa: E402
+from operand import events, journal, metrics, names, publish, reading, settings  # noqa: E402
 
 from tests.chart import gpu_operator  # noqa: E402
 from tests.cluster.kube import workloads  # noqa: E402
@@ -147,7 +147,7 @@ def test_the_rights_are_those_that_are_used(render: Any) -> None:
         ("pods", "list", "watch"),
     }
     assert rights(manifests["Role"]) == {("events", "create", "patch")}
-    assert manifests["Role"]["metadata"]["namespace"] == cluster.EVENT_NAMESPACE
+    assert manifests["Role"]["metadata"]["namespace"] == events.NAMESPACE
     for binding in ("ClusterRoleBinding", "RoleBinding"):
         (subject,) = manifests[binding]["subjects"]
         assert (subject["name"], subject["namespace"]) == ("cc-manager", "place")
@@ -430,7 +430,7 @@ def test_every_setting_is_one_of_the_operand(render: Any) -> None:
 def test_the_defaults_are_the_operands(render: Any) -> None:
     given = {one["name"]: one.get("value") for one in container(render())["env"]}
     for option in settings.OPTIONS:
-        if option.variable in given and option.variable not in ("NODE_NAME", "OPERATOR_NAMESPACE"):
+        if option.variable in given and option.variable not in ("NODE_NAME", "POD_NAME", "OPERATOR_NAMESPACE"):
             assert given[option.variable] == option.default, option.variable
 
 
@@ -471,9 +471,9 @@ def test_the_policy_allows_what_the_operand_writes(render: Any) -> None:
         names.REASON_ANNOTATION,
         names.DEVICES_ANNOTATION,
         names.JOURNAL_ANNOTATION,
-        "nvidia.com/cc.mode.cordoned",
+        names.CORDONED_ANNOTATION,
     }
-    assert longest[names.REASON_ANNOTATION] >= publish.REASON_MAX_CHARS
+    assert longest[names.REASON_ANNOTATION] >= publish.REASON_MAX_BYTES
     allowed = json.loads(found["readyOf"])
     assert set(allowed) == {*names.MODES, names.MIXED, names.FAILED, ""}
     for state, ready in allowed.items():
@@ -531,7 +531,8 @@ def test_every_alert_says_what_to_do(alerts: Any) -> None:
         assert rule["annotations"]["summary"], name
         assert rule["annotations"]["description"], name
         assert rule["labels"]["severity"] in ("warning", "critical")
-    assert "nvidia.com/cc.mode.retry=" in alerts()["ConfidentialComputingGaveUp"]["annotations"]["description"]
+    for name in ("GaveUp", "Fight"):
+        assert f" {names.RETRY_ANNOTATION}=" in alerts()[f"ConfidentialComputing{name}"]["annotations"]["description"]
 
 
 def test_no_alert_asks_for_readings_that_nobody_makes(alerts: Any) -> None:
@@ -555,7 +556,7 @@ def test_every_label_and_its_value_exist(expressions: Any, where: str) -> None:
         for sample in family.samples:
             for label, value in sample.labels.items():
                 values.setdefault(label, set()).add(value)
-    of_targets, of_errors = {"node", "pod", "namespace"}, {"kind", "watch", "status"}
+    of_targets, of_errors = {"node", "pod", "namespace"}, {"kind", "watch", "status", "key"}
     for expression in expressions(where):
         own = re.sub(r"kube_\w+{[^}]*}", "", expression)
         for label, value in re.findall(r'(\w+)=~?"([^"]*)"', own):

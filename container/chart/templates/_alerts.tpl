@@ -74,6 +74,28 @@ What is wrong, and what to do about it. Without readings by the clock their age 
         description: >-
           No pod runs, or Prometheus does not reach its port.
           See kubectl get daemonset -n {{ .Release.Namespace }} {{ include "cc-manager.daemonSet" . }}, and Prometheus' targets.
+    - alert: ConfidentialComputingManagerIsBlind
+      # The API server says something to each watch every minute.
+      expr: max by (node, watch) (cc_manager_watch_silence_seconds) > 600
+      for: 5m
+      labels: {severity: critical}
+      annotations:
+        summary: The manager on {{ $node }} has heard nothing of its {{ "{{ $labels.watch }}" }} for {{ "{{ $value | humanizeDuration }}" }}
+        description: >-
+          A wish for another mode is not followed, and pods that hold GPUs may not be seen. See the log of the manager's pod:
+          the API server is not reached, or a right is missing.
+    - alert: ConfidentialComputingFight
+      # The first fight about a key is no increase: its series was not there before.
+      expr: >-
+        sum by (node, key) (increase(cc_manager_fights_total[1h])) > 0
+        or sum by (node, key) (cc_manager_fights_total unless cc_manager_fights_total offset 1h) > 0
+      labels: {severity: warning}
+      annotations:
+        summary: Something keeps changing {{ "{{ $labels.key }}" }} of {{ $node }} against the manager
+        description: >-
+          The manager writes it seldom, so that it does not go on for ever. kubectl get node {{ $node }} -o yaml --show-managed-fields
+          tells who else writes it; mutating webhooks are not named there. Then let it try again:
+          kubectl annotate node {{ $node }} --overwrite nvidia.com/cc.mode.retry=$(date +%s)
     - alert: ConfidentialComputingApiErrors
       # Requests that fail come every 30 s. Conflicts (409) are told apart: they are no fault, and tried again at once.
       expr: sum by (node, status) (increase(cc_manager_api_errors_total{status!="409"}[15m])) > 15

@@ -78,7 +78,7 @@ CC_MANAGER_METRICS_PORT: {{ .metricsPort | int | quote }}
 
 {{- /* What cannot be meant, and a schema does not see. */ -}}
 {{- define "cc-manager.check" -}}
-{{- $ours := append (keys (include "cc-manager.environment" . | fromYaml)) "NODE_NAME" }}
+{{- $ours := concat (keys (include "cc-manager.environment" . | fromYaml)) (list "NODE_NAME" "POD_NAME") }}
 {{- range $name, $value := .Values.extraEnv }}
 {{- if has $name $ours }}
 {{- fail (printf "extraEnv.%s: the chart sets it. Use the value for it below settings (README.md)." $name) }}
