@@ -37,13 +37,18 @@ class Node:
 
 @dataclass(frozen=True)
 class Patch:
-    """Labels and annotations to set; None removes one."""
+    """Labels and annotations to set; None removes one. ``unschedulable``: to cordon or uncordon; None: as it is."""
 
     labels: Mapping[str, str | None] = field(default_factory=dict)
     annotations: Mapping[str, str | None] = field(default_factory=dict)
+    unschedulable: bool | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.labels or self.annotations)
+        return bool(self.labels or self.annotations or self.unschedulable is not None)
+
+    def items(self) -> list[tuple[str, str | None]]:
+        """The keys of labels and annotations with their values; no key is both."""
+        return [*self.labels.items(), *self.annotations.items()]
 
     def beyond(self, node: Node) -> Patch:
         """What of it the node does not have yet."""
@@ -58,7 +63,9 @@ class Patch:
             metadata["labels"] = dict(self.labels)
         if self.annotations:
             metadata["annotations"] = dict(self.annotations)
-        return {"metadata": metadata}
+        if self.unschedulable is None:
+            return {"metadata": metadata}
+        return {"metadata": metadata, "spec": {"unschedulable": self.unschedulable or None}}
 
 
 def _beyond(wanted: Mapping[str, str | None], found: Mapping[str, str]) -> dict[str, str | None]:

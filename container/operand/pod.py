@@ -73,6 +73,11 @@ class Pod:
         return self.phase in GONE_PHASES and not self.running
 
     @property
+    def identity(self) -> str:
+        """The same for as long as it is the same pod."""
+        return self.uid or self.words
+
+    @property
     def holds_gpus(self) -> bool:
         """True while the pod has, or may have, GPUs or NVSwitches: from being bound to the node until it has ended."""
         return bool(self.resources or self.unclear) and not self.has_ended

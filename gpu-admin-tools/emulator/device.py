@@ -88,6 +88,46 @@ class Counters:
 class Device:
     """A GPU or an NVSwitch behind one socket."""
 
+    # More attributes than Python looks up fast in a dictionary, and every access looks up several.
+    __slots__ = (
+        "_active",
+        "_boot_at",
+        "_clock",
+        "_config_at",
+        "_failed_boot",
+        "_firewall_at",
+        "_firewall_up",
+        "_health",
+        "_host",
+        "_peekers",
+        "_phase",
+        "_readers",
+        "_recovery",
+        "_retries",
+        "_scratch",
+        "_sec_fault",
+        "_sriov",
+        "_values",
+        "_writers",
+        "address",
+        "bar0_errno",
+        "bars_answer",
+        "config",
+        "config_errno",
+        "counters",
+        "dark",
+        "deadline",
+        "family",
+        "fsp",
+        "hung",
+        "knobs",
+        "off_bus",
+        "spec",
+        "transport",
+        "unpowered",
+        "virtual_functions",
+    )
+
     def __init__(self, spec: DeviceSpec, host: Host, clock: Callable[[], float] = time.monotonic) -> None:
         self.spec = spec
         self.address = spec.address
@@ -355,6 +395,9 @@ class Device:
     def write_bar0(self, offset: int, data: bytes) -> None:
         """Aligned dwords only, as on hardware; the rest is dropped."""
         if not self.bars_answer or offset & 3 or len(data) & 3:
+            return
+        if len(data) == 4:
+            self.write_word(offset, int.from_bytes(data, "little"))
             return
         for at in range(0, len(data), 4):
             self.write_word(offset + at, int.from_bytes(data[at : at + 4], "little"))

@@ -40,6 +40,7 @@ class EmemTransport:
         self._clock = clock
         fsp.deliver = self._deliver
         fsp.claim = self.claim
+        fsp.has_room = lambda number: self._channels[number].unsent is None
         self.readers: dict[int, Callable[[], int]] = {}
         # The registers whose reading changes something, read without the change.
         self.peekers: dict[int, Callable[[], int]] = {}

@@ -120,6 +120,8 @@ class Fsp:
         self._rpc_s = rpc_s
         self._noise = seed & 0xFFFFFFFF
         self.deliver: Callable[[int, list[int]], None] = lambda _channel, _words: None
+        # Whether the host has taken enough of what was delivered for more.
+        self.has_room: Callable[[int], bool] = lambda _channel: True
         # Make the response that waits for the host look longer than it is.
         self.claim: Callable[[int], None] = lambda _words: None
         self.booted = False
@@ -145,9 +147,11 @@ class Fsp:
             return
         reply = self._reply
         if reply.endless:
+            self.deadline = now + self._rpc_s
+            if not self.has_room(reply.channel):
+                return
             # The next part is on its way when this one is handed over; the firmware takes no other command.
             self._reply = _Reply(reply.channel, _next_part(reply.words), endless=True)
-            self.deadline = now + self._rpc_s
         else:
             self._reply = None
             self.deadline = NEVER

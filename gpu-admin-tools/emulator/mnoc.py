@@ -17,8 +17,6 @@ from .fsp import Fsp
 
 PORT = 0
 MAX_PACKET = 4160
-# What waits for a host that does not read; the rest is lost.
-MAX_WAITING = 16
 
 
 class MnocTransport:
@@ -29,6 +27,7 @@ class MnocTransport:
         self._clock = clock
         fsp.deliver = self._deliver
         fsp.claim = self.claim
+        fsp.has_room = lambda _channel: not self._outgoing
         self.readers: dict[int, Callable[[], int]] = {
             reg.MNOC_SEND_INFO[PORT]: self._read_send_info,
             reg.MNOC_SEND_DATA[PORT]: self._read_send_data,
@@ -94,8 +93,7 @@ class MnocTransport:
         self._outgoing.append((message, min(words, reg.MNOC_SIZE.mask // 4)))
 
     def _deliver(self, _channel: int, words: list[int]) -> None:
-        if len(self._outgoing) < MAX_WAITING:
-            self._outgoing.append((words, len(words)))
+        self._outgoing.append((words, len(words)))
 
     def _read_send_info(self) -> int:
         """The size stays while the words are read out, ready drops with the last one."""

@@ -19,6 +19,8 @@ from .spec import DeviceSpec
 class VirtualFunction(Device):
     """One virtual function behind one socket."""
 
+    __slots__ = ("_absent", "_index", "_physical")
+
     def __init__(
         self, spec: DeviceSpec, host: Host, physical: Device, clock: Callable[[], float] = time.monotonic
     ) -> None:

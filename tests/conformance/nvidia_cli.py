@@ -27,8 +27,8 @@ import utils.sysfs
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "plugins"))
 
-from module_utils._gpu.bus import Function, Space  # noqa: E402  (needs the path above)
-from module_utils._gpu.vfio_user import VfioUserBus  # noqa: E402
+from module_utils._pci.bus import Function, Space  # noqa: E402  (needs the path above)
+from module_utils._pci.vfio_user import VfioUserBus  # noqa: E402
 
 LISTED = "/sys/bus/pci/devices/"
 # The tool takes a parent folder whose name begins so for the root of the bus.

@@ -88,7 +88,7 @@ def test_bar0_that_cannot_be_read(h100: Any, told: Told) -> None:
     h100.control.fault(device=H100, event="connect", action="bar0_error", errno="EPERM")
     error = h100.refused("on")
     told(
-        error, "Bar0Unreadable", H100, "BAR0 cannot be read at 0x0", "EPERM", "lockdown", errno=errno.EPERM, register=0
+        error, "Bar0Unreadable", H100, "BAR0 cannot be read at 0x4", "EPERM", "lockdown", errno=errno.EPERM, register=4
     )
     assert h100.touched() == {}
 

@@ -108,7 +108,7 @@ class ModeChange:
         """Bring the devices into the wanted modes, or only find out what that would take. Raises GpuErrors."""
         tools = admin_tools.load(self._tools_path)
         self.untested_tool = "" if tools.is_tested else tools.version
-        roster = Roster(self._bus, self._root)
+        roster = Roster(self._bus, self._root, self._clock)
         present = roster.present
         self.present = [function.address for function in present]
         chosen = roster.chosen(self._request.devices)

@@ -39,7 +39,7 @@ def read(
     checked_seconds("boot_timeout", boot_timeout_s)
     tools = admin_tools.load(tools_path)
     answer = {"host": host.facts(root), "tool_version": tools.version, "tool_tested": tools.is_tested}
-    roster = Roster(bus, root)
+    roster = Roster(bus, root, clock)
     try:
         functions = roster.chosen(addresses)
     except NoDevices:

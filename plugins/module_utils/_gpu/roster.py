@@ -8,15 +8,21 @@ boot are written down, and one that is missing is told. Who took a device out on
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
 from .._core.errors import ExplainedError, InvalidRequest
 from .._core.files import read_json, replace_json
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from .._pci.bus import Bus, Function
 from .._pci.errors import DeviceGone, NoDevices
 from .kind import is_identified, is_nvswitch, may_be_nvidia
 from .mode import GPU, NVSWITCH
+
+# The kernel removes the entry of a device in a few milliseconds.
+SETTLE_S = 1.0
+SETTLE_POLL_S = 0.01
 
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 
@@ -32,11 +38,11 @@ class Lost(NamedTuple):
 class Roster:
     """The devices of one bus in this boot. ``note`` is for who holds the bus's lock."""
 
-    def __init__(self, bus: Bus, root: str = "/") -> None:
+    def __init__(self, bus: Bus, root: str = "/", clock: Clock = SYSTEM_CLOCK) -> None:
         self._bus = bus
         self._path = bus.lock_path().rpartition(".lock")[0] + ".seen"
         self._boot = _text(Path(root) / BOOT_ID)
-        self.present = bus.find(may_be_nvidia)
+        self.present = _settled(bus, clock)
 
     def chosen(self, addresses: Sequence[str]) -> list[Function]:
         """The functions with these addresses, or all.
@@ -128,6 +134,13 @@ def check_named(addresses: Sequence[str], opened: Sequence[str]) -> None:
             "Leave it out of devices and modes; of a virtual function (SR-IOV), name the physical one.",
             missing=strangers,
         )
+
+
+def _settled(bus: Bus, clock: Clock) -> list[Function]:
+    """What is listed now. An entry that does not say what it is may be that of any device on its way out or in."""
+    with contextlib.suppress(TimeoutError):
+        poll(lambda: not bus.forgets or all(map(is_identified, bus.find())), SETTLE_S, SETTLE_POLL_S, clock)
+    return bus.find(may_be_nvidia)
 
 
 def _text(path: Path) -> str:

@@ -42,7 +42,7 @@ class Gpus:
         self._clock = clock
         self._problem: Optional[ExplainedError] = None
         self._functions: Sequence[Function] = []
-        roster = Roster(bus, root)
+        roster = Roster(bus, root, clock)
         try:
             self._functions = roster.chosen(addresses)
             raise_all([] if addresses else [lost.problem for lost in roster.lost()])

@@ -121,7 +121,7 @@ def test_one_gpu_that_does_not_boot_makes_the_node_failed_and_is_named(installat
     assert all(one.modes_by_address()[address] == mode for address, mode in told.items())
     assert one.components() == {"true"}
     assert not one.ready.exists()
-    one.until(lambda: "Given up after attempt 2" in one.annotations["nvidia.com/cc.mode.reason"])
+    one.until(lambda: "Given up" in one.annotations["nvidia.com/cc.mode.reason"])
     one.emulator.control.clear_faults()
     one.emulator.control.repair(gpu)
     one.wish("off")

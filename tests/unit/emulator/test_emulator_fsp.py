@@ -148,8 +148,8 @@ def test_a_reset_empties_the_queues_and_keeps_the_knobs(
     assert read_knob(port, CCM) == 1
 
 
-def test_the_fsp_is_silent_until_it_has_booted(connect: Connect) -> None:
-    client = connect()
+def test_the_fsp_is_silent_until_it_has_booted(connect_unhurried: Connect) -> None:
+    client = connect_unhurried()
     port = Emem(client)
     client.reset()
     port.post(read_command(CCM))

@@ -188,21 +188,41 @@ def test_sockets_have_names_as_long_as_they_are_there(tmp_path: Path, device_ser
 # --- those that do not say what they are ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", ["vendor", "class"])
-def test_a_folder_that_is_half_there_is_not_passed_over(seen: Any, file: str) -> None:
-    (seen.root / "sys/bus/pci/devices" / B / file).unlink()
-    assert chosen(seen) == [SWITCH, A, B]
-    (function,) = roster(seen).chosen([B])
-    with devices.opened([function], admin_tools.load(), Claims(str(seen.root))) as (one,):
+def half_there(host: Any, file: str | None) -> None:
+    """A folder of which one file, or all, cannot be read."""
+    folder = host.root / "sys/bus/pci/devices" / B
+    if file is not None:
+        (folder / file).unlink()
+        return
+    shutil.rmtree(folder.resolve())
+    folder.resolve().mkdir()
+
+
+@pytest.mark.parametrize("file", ["vendor", "class", None])
+def test_a_folder_that_stays_half_there_is_not_passed_over(host: Any, clock: Any, file: str | None) -> None:
+    host.device(B)
+    half_there(host, file)
+    found = Roster(SysfsBus(str(host.root)), str(host.root), clock)
+    assert clock.now() >= 1
+    assert [function.address for function in found.present] == [B]
+    with devices.opened(found.present, admin_tools.load(), Claims(str(host.root))) as (one,):
         assert isinstance(one.problem, DeviceGone)
-        assert "it cannot be told what the device is" in one.problem.cause
+        assert B in one.problem.cause
+    found.note()
+    remove(host, B)
+    assert roster(host).lost() == [], "what does not say what it is is not written down"
 
 
-def test_what_does_not_say_what_it_is_is_not_written_down(host: Any) -> None:
-    (host.device(A) / "vendor").unlink()
-    roster(host).note()
-    remove(host, A)
-    assert roster(host).lost() == []
+@pytest.mark.parametrize("goes", [True, False])
+def test_a_device_on_its_way_is_waited_for(seen: Any, clock: Any, goes: bool) -> None:
+    """Of any maker: network interfaces come and go."""
+    folder = seen.device("0000:99:00.0", vendor=0x8086)
+    vendor = (folder / "vendor").read_text()
+    (folder / "vendor").unlink()
+    clock.at(0.05, lambda: remove(seen, "0000:99:00.0") if goes else (folder / "vendor").write_text(vendor))
+    found = Roster(SysfsBus(str(seen.root)), str(seen.root), clock)
+    assert [function.address for function in found.present] == [SWITCH, A, B]
+    assert 0.05 <= clock.now() < 0.1
 
 
 @pytest.mark.parametrize(("vendor", "class_code"), [(0xFFFF, 0xFFFFFF), (0x10DE, 0xFFFFFF)])
