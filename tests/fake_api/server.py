@@ -8,9 +8,10 @@ import contextlib
 import json
 import select
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -25,24 +26,35 @@ SUBRESOURCES = ("eviction",)
 
 
 class ApiServer:
-    """A running server. ``stop`` and ``start`` end and begin it on the same port; clients lose their connections."""
+    """A running server. ``stop`` and ``start`` end and begin it on the same port; clients lose their connections.
 
-    def __init__(self, store: Store) -> None:
+    ``tls``: a server's context; without, it speaks plain HTTP.
+    """
+
+    def __init__(self, store: Store, tls: ssl.SSLContext | None = None) -> None:
         self.store = store
+        self._tls = tls
         self.port = 0
+        self.connections = 0  # ever made
         self._server: _Server | None = None
         self.start()
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Begin."""
-        self._server = _Server(("127.0.0.1", self.port), self.store)
+        self._server = _Server(("127.0.0.1", self.port), self.store, self._connected)
         self.port = self._server.server_address[1]
+        if self._tls is not None:  # hands are shaken by the thread of the connection
+            plain = self._server.socket
+            self._server.socket = self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def _connected(self) -> None:
+        self.connections += 1
 
     def stop(self) -> None:
         """End, and break every connection."""
@@ -59,9 +71,9 @@ class ApiServer:
 
 
 @contextlib.contextmanager
-def serving(store: Store) -> Iterator[ApiServer]:
+def serving(store: Store, tls: ssl.SSLContext | None = None) -> Iterator[ApiServer]:
     """A server for as long as it is used."""
-    server = ApiServer(store)
+    server = ApiServer(store, tls)
     try:
         yield server
     finally:
@@ -72,13 +84,15 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], store: Store) -> None:
+    def __init__(self, address: tuple[str, int], store: Store, connected: Callable[[], None]) -> None:
         self.store = store
+        self._connected = connected
         self.clients: set[socket.socket] = set()
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.clients.add(request)
+        self._connected()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -91,7 +105,7 @@ class _Server(ThreadingHTTPServer):
     def cut(self) -> None:
         for client in list(self.clients):
             with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(client, socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -213,9 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(DRIP_S)
 
     def _client_left(self) -> bool:
-        return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) if self._readable() else False
-
-    def _readable(self) -> bool:
+        """It has said all that it had to say: what comes now is the end."""
         return bool(select.select([self.connection], [], [], 0)[0])
 
     def _begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
