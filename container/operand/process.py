@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import connection, controller, log, settings
+from . import connection, controller, log, settings, signals
 from .alone import Alone
 from .cluster import Cluster
 from .connection import NoConnection
@@ -140,7 +140,7 @@ class Process:
             self._readiness.close()
         self.inbox.put(StopAsked(time.monotonic()))
 
-    def stop_signalled(self, *_signal: object) -> None:
+    def stop_signalled(self) -> None:
         """The handler of SIGTERM: whatever the main thread waits for, it hears of it now."""
         self.stop()
         self._kube.interrupt()
@@ -222,11 +222,10 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         _boot_id(),
         Alone(chosen.lock_folder),
     )
-    signal.signal(signal.SIGTERM, process.stop_signalled)
-    signal.signal(signal.SIGINT, process.stop_signalled)
     LOG.info("Looking after the node %s, devices on %s.", chosen.node_name, chosen.bus)
     try:
-        process.run()
+        with signals.heard((signal.SIGTERM, signal.SIGINT), process.stop_signalled):
+            process.run()
     except Exception:  # the last line is to be of the same form as all others, whatever it is about
         LOG.exception("The operand ends: nobody has thought of this.")
         return 1

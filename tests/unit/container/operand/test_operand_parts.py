@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import signal
 import socket
 import stat
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from api_tools import eventually
-from operand import journal, processes, reading, settings
+from operand import journal, processes, reading, settings, signals
 from operand.alone import Alone
 from operand.log import JsonLines, TextLines, configure
 from operand.readiness import ReadinessFile
@@ -320,6 +321,29 @@ def test_the_readiness_file_is_never_written_after_the_end(tmp_path: Path) -> No
     assert not path.exists()
     file.write()
     assert not path.exists()
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_that_interrupts_no_wait_is_heard_all_the_same() -> None:
+    """One that another thread gets is like one that comes right before the main thread begins to wait."""
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    waits = threading.Event()
+
+    def another() -> None:
+        waits.wait(10)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    with signals.heard((signal.SIGUSR1,), lambda: said.put("stop")):
+        thread = threading.Thread(target=another)
+        thread.start()
+        waits.set()
+        assert said.get(timeout=20) == "stop"  # without more, the handler runs when this time is over
+        thread.join(10)
+    assert signal.getsignal(signal.SIGUSR1) == before
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 # --- the processes of a run -------------------------------------------------------------------------------------------
