@@ -116,7 +116,7 @@ def _change_ended(seen: Seen, run: Run, result: Mapping[str, Any], has_failed: b
         done = retry.done(seen.done_of(run.wish), run.wish, seen.asked, seen.now)
         due_at = _next_reading_at(after)
         return replace(after, failure=None, done=done, evict_first=False, paused_at=None, reading_due_at=due_at)
-    if run.abandoned_at is not None:  # why it was called off is known already
+    if run.abandoned_at is not None or seen.stopping_since is not None:  # why it was called off is known already
         return after
     if kind == "DeviceBusy" and not run.opened and not seen.evict_first and not run.look_first:
         # What is being evicted may be what uses them: let it go first, and then start again.

@@ -403,7 +403,7 @@ def _stopping(seen: Seen, since: float) -> Step:
     if not {CHANGING_ANNOTATION, JOURNAL_ANNOTATION} & node.annotations.keys():
         return Stop()
     status, wish = standing(seen)
-    if run is not None or (wish is not None and not status.is_failure):
+    if run is not None or (wish is not None and seen.failure_of(wish) is None):
         status = Status(FAILED, "The operand was stopped during a change. It goes on when it is started.", None)
     patch = _allowed(seen, publish.told(node, status), told=True)
     return Tell(status, patch) if patch else Stop()
