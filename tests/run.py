@@ -88,6 +88,7 @@ def suites() -> list[Suite]:
             enable="make system-deps",
             prepare=(python, "-m", "tests.vm.bench", "build"),
         ),
+        Suite("explore", [(python, "tests/cuts/explore_operand.py")], on_request=True),
         Suite("cuts", [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")], "tests/cuts/run.py"),
         Suite(
             "chart",

@@ -4,74 +4,101 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from typing import Any
 
+from .events import Events
 from .kube import MERGE_PATCH, METADATA, METADATA_LIST, NOT_AN_OBJECT, ApiError, Kube
-from .node import Node, Patch, Pod
+from .node import Node, Patch
+from .pod import Pod, Witness
 from .watch import Resource
-
-COMPONENT = "k8s-cc-manager"
-EVENT_NAMESPACE = "default"  # of things without a namespace, as the kubelet does
 
 
 class Cluster:
-    """One node of a cluster, and the pods on it."""
+    """One node of a cluster, and the pods on it, of which those in ``namespace`` are the components'.
 
-    def __init__(self, kube: Kube, node_name: str) -> None:
+    ``witness``: the pod that has to be in a list that is to be believed; None: nothing is known of one.
+    """
+
+    def __init__(self, kube: Kube, node_name: str, namespace: str = "", witness: Witness | None = None) -> None:
         self._kube = kube
         self._node_name = node_name
+        self._namespace = namespace
+        self._witness = witness
         self._path = f"/api/v1/nodes/{node_name}"
+        self._events = Events(kube, node_name)
 
     def node(self) -> Node:
-        """The node as it is now. Raises ApiError."""
-        return _node(self._kube.request("GET", self._path, accept=METADATA))
+        """The whole node as it is now, read from where it is stored. Raises ApiError."""
+        return _node(self._kube.request("GET", self._path))
 
     def patch(self, patch: Patch, resource_version: str | None = None) -> Node:
-        """Patch the node; with a resource version only if it is still the newest (409 if not). Raises ApiError."""
+        """Patch the node; with a resource version only if it is still the newest (409 if not). Raises ApiError.
+
+        The answer is the node's metadata: whether it is cordoned is not in it.
+        """
         body = patch.body(resource_version)
         return _node(self._kube.request("PATCH", self._path, None, body, METADATA, MERGE_PATCH))
+
+    def cordon(self, on: bool, resource_version: str | None = None) -> Node:
+        """Let no new pods come to the node, or let them come again; the whole node. Raises ApiError."""
+        body: dict[str, Any] = {"spec": {"unschedulable": True if on else None}}
+        if resource_version:
+            body["metadata"] = {"resourceVersion": resource_version}
+        return _node(self._kube.request("PATCH", self._path, None, body, content_type=MERGE_PATCH))
+
+    def pods(self) -> tuple[Pod, ...]:
+        """The pods of all namespaces on this node as they are now, read from where they are stored.
+
+        Raises ApiError: also when the list cannot be true, because the operand's own pod is not in it.
+        """
+        return self._pods(None)
+
+    def components_pods(self) -> tuple[Pod, ...]:
+        """As ``pods``, those in the components' namespace."""
+        return self._pods(self._namespace)
 
     def evict(self, pod: Pod) -> None:
         """Ask for the eviction of a pod. Raises ApiError: 429 when a disruption budget does not allow it now."""
         name = {"name": pod.name, "namespace": pod.namespace}
-        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": name}
+        body: dict[str, Any] = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": name}
+        if pod.uid:  # and not of another pod that has its name by now
+            body["deleteOptions"] = {"preconditions": {"uid": pod.uid}}
         self._kube.request("POST", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction", None, body)
 
     def event(self, kind: str, reason: str, message: str) -> None:
-        """An Event on the node; ``kind`` is Normal or Warning. Raises ApiError."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        body: dict[str, Any] = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{self._node_name}.{uuid.uuid4().hex[:16]}", "namespace": EVENT_NAMESPACE},
-            # kubectl describe node looks for events whose uid is the node's name, as the kubelet's are.
-            "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": self._node_name, "uid": self._node_name},
-            "type": kind,
-            "reason": reason,
-            "message": message[:1024],
-            "source": {"component": COMPONENT, "host": self._node_name},
-            "reportingComponent": COMPONENT,
-            "reportingInstance": self._node_name,
-            "firstTimestamp": moment,
-            "lastTimestamp": moment,
-            "count": 1,
-        }
-        self._kube.request("POST", f"/api/v1/namespaces/{EVENT_NAMESPACE}/events", None, body)
+        """An Event on the node; ``kind`` is Normal or Warning. An equal one counts up. Raises ApiError."""
+        self._events.tell(kind, reason, message)
 
     def this_node(self) -> Resource:
         """For a watch of the node's metadata."""
         return Resource("/api/v1/nodes", {"fieldSelector": f"metadata.name={self._node_name}"}, METADATA_LIST, METADATA)
 
-    def pods(self, namespace: str | None) -> Resource:
+    def pods_resource(self, namespace: str | None) -> Resource:
         """For a watch of the pods on this node, in one namespace or in all."""
         path = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
         return Resource(path, {"fieldSelector": f"spec.nodeName={self._node_name}"})
+
+    def doubt(self, namespace: str | None, pods: tuple[Pod, ...]) -> str:
+        """Why a list of the pods of a namespace, or of all (None), cannot be true; empty: nothing speaks against it."""
+        if self._witness is None or namespace not in (None, self._witness.namespace):
+            return ""
+        return "" if self._witness.is_among(pods) else f"The list of pods lacks {self._witness.words}."
+
+    def _pods(self, namespace: str | None) -> tuple[Pod, ...]:
+        resource = self.pods_resource(namespace)
+        found, _version = self._kube.items(resource.path, resource.query)
+        try:
+            pods = tuple(Pod.of(one) for one in found)
+        except NOT_AN_OBJECT as error:
+            raise ApiError(0, f"the answer is no list of pods: {type(error).__name__}") from error
+        doubt = self.doubt(namespace, pods)
+        if doubt:
+            raise ApiError(0, doubt)
+        return pods
 
 
 def _node(found: Any) -> Node:
     try:
         return Node.of(found)
     except NOT_AN_OBJECT as error:
-        raise ApiError(0, f"the answer is no node: {str(found)[:200]}") from error
+        raise ApiError(0, f"the answer is no node: {type(error).__name__}") from error

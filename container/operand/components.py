@@ -4,15 +4,16 @@
 
 Nothing here reaches the API. A component is paused by the value of its label; the DaemonSet's controller then removes
 its pod. A label that is absent is never created, and one that the user has set to something else meanwhile stays.
+Any value with our word for a pause in it is ours to mend: this one's, another version's, NVIDIA's manager's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .journal import Journal
+from .journal import Journal, is_original
 from .names import COMPONENT_LABELS, PAUSED
-from .node import Pod
+from .pod import Pod
 
 # The value that the DaemonSets' node selectors ask for; so it is what a paused label was if no journal tells.
 RUNNING = "true"
@@ -29,19 +30,24 @@ def running(labels: Mapping[str, str]) -> dict[str, str]:
 
 def paused(labels: Mapping[str, str]) -> list[str]:
     """The labels that are paused."""
-    return [key for key in COMPONENT_LABELS if labels.get(key) == PAUSED]
+    return [key for key in COMPONENT_LABELS if PAUSED in labels.get(key, "")]
 
 
 def taken_down(labels: Mapping[str, str], journal: Journal | None) -> Journal:
     """The journal for pausing what runs now; what was paused before keeps its original."""
-    kept = {key: (journal.originals if journal else {}).get(key, RUNNING) for key in paused(labels)}
-    return Journal({**kept, **running(labels)})
+    return Journal({**restored(labels, journal), **running(labels)})
 
 
 def restored(labels: Mapping[str, str], journal: Journal | None) -> dict[str, str]:
     """The labels that are still paused, with the values to put back."""
     originals = journal.originals if journal else {}
-    return {key: originals.get(key, RUNNING) for key in paused(labels)}
+    return {key: _named_in(labels[key]) or originals.get(key, RUNNING) for key in paused(labels)}
+
+
+def _named_in(value: str) -> str:
+    """The original in a value of NVIDIA's manager, <value>_paused-for-cc-mode-change; empty if there is none."""
+    before, found, _after = value.partition("_" + PAUSED)
+    return before if found and is_original(before) else ""
 
 
 def in_the_way(pods: Iterable[Pod]) -> list[Pod]:
@@ -61,5 +67,5 @@ def in_the_way(pods: Iterable[Pod]) -> list[Pod]:
 def users(pods: Iterable[Pod]) -> list[Pod]:
     """The pods that hold GPUs and are no component's."""
     every = list(pods)
-    components = {pod.uid or pod.words for pod in in_the_way(every)}
-    return [pod for pod in every if pod.holds_gpus and (pod.uid or pod.words) not in components]
+    components = {pod.identity for pod in in_the_way(every)}
+    return [pod for pod in every if pod.holds_gpus and (pod.identity) not in components]

@@ -39,5 +39,9 @@ def read(annotations: Mapping[str, str]) -> Journal | None:
 
 
 def _is_original(value: object) -> bool:
-    """A value that the API takes for a label: one that it refuses would keep all from being put back."""
-    return isinstance(value, str) and value != PAUSED and LABEL_VALUE.fullmatch(value) is not None
+    return isinstance(value, str) and is_original(value)
+
+
+def is_original(value: str) -> bool:
+    """A value that the API takes for a label, and that pauses nothing: any other cannot be put back."""
+    return PAUSED not in value and LABEL_VALUE.fullmatch(value) is not None

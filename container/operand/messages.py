@@ -8,14 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .node import Node, Pod
+from .node import Node
+from .pod import Pod
 
 
 @dataclass(frozen=True)
 class NodeSeen:
-    """The node as the watch saw it; None: it is not there."""
+    """The node as the watch saw it; None: it is not there.
+
+    ``fresh``: from a list, so it is the truth although its resource version may be lower than one seen before: etcd was
+    restored. (A list that was asked for before a patch of ours was answered is lower too: read the node again.)
+    """
 
     node: Node | None
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

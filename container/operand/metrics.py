@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from .names import FAILED, MIXED, MODES
 from .reading import Reading
@@ -15,13 +16,19 @@ PREFIX = "cc_manager_"
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300)
 PHASES = ("evict", "run", "stage", "reset", "boot", "verify", "restore")
 UNKNOWN = "unknown"
+# Where the image has the collection; its version is the operand's.
+COLLECTIONS = "/usr/share/ansible/collections"
+COLLECTION_FILE = "ansible_collections/confidential/gpu/galaxy.yml"
 
 
 class Metrics:
-    """Everything that is counted. Names begin with cc_manager_."""
+    """Everything that is counted. Names begin with cc_manager_, those about the process with process_."""
 
-    def __init__(self) -> None:
+    def __init__(self, collections: str = os.environ.get("ANSIBLE_COLLECTIONS_PATH", COLLECTIONS)) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build = Info(PREFIX + "build", "the version of the operand", registry=self.registry)
+        build.info({"version": version_of(collections)})
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(PREFIX + name, text, labels, registry=self.registry)
@@ -39,8 +46,10 @@ class Metrics:
         self.failures = counter("failures", "failed attempts by kind of error", "kind")
         self.retries = counter("retries", "attempts after a failed one")
         self.watch_restarts = counter("watch_restarts", "watches that met an error", "watch")
+        self.watch_silence = gauge("watch_silence_seconds", "seconds since a watch last heard anything", "watch")
         self.api_errors = counter("api_errors", "requests that failed, by HTTP status; 0: no answer", "status")
         self.drift = counter("drift", "devices found in another mode than they were left in, or no longer found")
+        self.fights = counter("fights", "keys of the node that something else kept changing back", "key")
         self.events_lost = counter("events_lost", "Events that the API refused")
         self._phases = Histogram(
             PREFIX + "phase_seconds", "seconds of a change", ("phase",), buckets=SECONDS, registry=self.registry
@@ -49,6 +58,8 @@ class Metrics:
             self._phases.labels(phase)
         for result in ("done", "failed", "abandoned"):
             self.changes.labels(result)
+        self.show_state("")
+        self.show_wanted(None)
 
     def phase(self, name: str, seconds: float) -> None:
         """How long a part of a change took."""
@@ -68,10 +79,18 @@ class Metrics:
         for device in reading.devices:
             self._device.labels(device.address, device.mode or UNKNOWN).set(1)
 
-    def run_phases(self, seconds: Mapping[str, float]) -> None:
-        """The parts of a run: the slowest device of each."""
-        for name, value in seconds.items():
-            self.phase(name, value)
+
+def version_of(collections: str) -> str:
+    """The version in the collection's galaxy.yml, from folders of collections with colons between."""
+    for folder in collections.split(":"):
+        try:
+            lines = Path(folder, COLLECTION_FILE).read_text(encoding="utf-8").splitlines()
+        except OSError:
+            continue
+        found = [line.partition(":")[2].strip() for line in lines if line.startswith("version:")]
+        if found:
+            return found[0].strip("\"'")
+    return UNKNOWN
 
 
 def _one(gauge: Gauge, names: tuple[str, ...], chosen: str) -> None:

@@ -9,6 +9,8 @@ OFF, ON, DEVTOOLS, PPCIE = MODES
 # What a device's mode can be beside those.
 UNSUPPORTED = "unsupported"
 INVALID = "invalid"
+# A user's wish for a device that shall not count.
+NONE = "none"
 
 # Labels of the node.
 MODE_LABEL = "nvidia.com/cc.mode"  # the user's wish
@@ -19,14 +21,16 @@ MIXED = "mixed"
 
 # Annotations of the node.
 WANTED_ANNOTATION = "nvidia.com/cc.mode.devices-wanted"  # the user's wishes for single devices
+RETRY_ANNOTATION = "nvidia.com/cc.mode.retry"  # any other value than before: the user wants another attempt now
 CHANGING_ANNOTATION = "nvidia.com/cc.mode.changing"
 REASON_ANNOTATION = "nvidia.com/cc.mode.reason"
 DEVICES_ANNOTATION = "nvidia.com/cc.mode.devices"
 JOURNAL_ANNOTATION = "nvidia.com/cc.mode.journal"
+CORDONED_ANNOTATION = "nvidia.com/cc.mode.cordoned"  # the node was cordoned by the operand, which uncordons it
 
 # The GPU Operator starts a component's pods on the nodes where its label is "true".
 DEPLOY_PREFIX = "nvidia.com/gpu.deploy."
-PAUSED = "paused-for-cc-mode-change"
+PAUSED = "paused-for-cc-mode-change"  # NVIDIA's manager also writes <value>_paused-for-cc-mode-change
 # Component to the DaemonSets that it stands for, in the GPU Operator's releases.
 COMPONENTS = {
     "vfio-manager": ("nvidia-vfio-manager",),
@@ -38,5 +42,5 @@ COMPONENTS = {
 }
 COMPONENT_LABELS = {DEPLOY_PREFIX + component: names for component, names in COMPONENTS.items()}
 
-# Extended resources of GPUs and NVSwitches, as the device plugins name them (nvidia.com/pgpu, nvidia.com/gpu, ...).
-RESOURCE_PREFIX = "nvidia.com/"
+# The domain of NVIDIA's names: extended resources (nvidia.com/pgpu), CDI kinds (k8s.device-plugin.nvidia.com/gpu).
+VENDOR = "nvidia.com"

@@ -7,453 +7,406 @@ run at work) and names one step. Whatever happens meanwhile - another wish, a lo
 call, so there is no state to get out of step with.
 
 A change goes: validate - see who uses the devices - start the run, which reads and plans and then waits at its gate -
-mark the node and journal the component labels - pause - wait until the components' pods are gone - open the gate (the
-run writes, resets and verifies) - put back and tell, in one patch.
+mark the node and journal the component labels - pause - wait until the components' pods are gone - ask for node and
+pods once more - open the gate (the run writes, resets and verifies) - put back - tell.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from . import components, publish
 from . import wish as wishes
-from .names import CHANGING_ANNOTATION, FAILED, PAUSED
-from .node import Node, Patch, Pod
+from .names import CHANGING_ANNOTATION, CORDONED_ANNOTATION, FAILED, JOURNAL_ANNOTATION, PAUSED
+from .node import Node, Patch
+from .pod import Pod
 from .publish import Status
-from .reading import Reading
+from .retry import FIGHT_MAX, Done, try_again
+from .seen import READ, Policy, Run, Seen
 from .settings import DRAIN, REFUSE
-from .wish import Refused, Undecided, Wish
+from .steps import (
+    Abandon,
+    Cordon,
+    Drain,
+    Fail,
+    FindUsers,
+    Forget,
+    Kill,
+    Look,
+    Mark,
+    OpenGate,
+    Pause,
+    Restore,
+    StartChange,
+    StartReading,
+    Step,
+    Stop,
+    TakeBack,
+    Tell,
+    Wait,
+    WatchPods,
+)
+from .wish import HostUnknown, Refused, Wish
 
-READ, CHANGE = "read", "change"
-# What a run may take beside its own waiting; then something hangs, and it is ended.
-RUN_TIMEOUT_S = 180.0
+# What a run may take beside its waiting for firmware, users and pods; then something hangs, and it is ended.
+RUN_S = 120.0
+# A change waits for firmware before it reads, after its reset, and after an undo that resets once more.
+BOOTS = 3
 # A run whose gate was closed ends by itself, unless it hangs before the gate.
 ABANDONED_S = 15.0
-# From a stop to the moment at which a change that is still at work is left behind; kubelet kills after 30 s.
-STOP_S = 20.0
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The settings that decide what is done."""
-
-    default_mode: str = ""
-    evict: bool = True
-    busy: str = REFUSE
-    busy_timeout_s: float = 300
-    eviction_timeout_s: float = 300
-    repair: bool = False
-
-
-@dataclass(frozen=True)
-class Run:
-    """The Ansible run at work."""
-
-    kind: str
-    since: float
-    wish: Wish | None = None
-    look_first: bool = False  # nothing is paused until its plan is there
-    planned: bool = False
-    opened: bool = False
-    abandoned_at: float | None = None
-    waits_s: float = 0  # how long it may wait for the devices' users itself
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why the last attempt failed. ``wish`` None: a reading failed."""
-
-    wish: Wish | None
-    reason: str
-    attempts: int
-    retry_at: float | None  # None: given up
-    look_first: bool = True
-    wait_for_users: bool = False
-
-
-@dataclass(frozen=True)
-class Pods:
-    """The pods that are watched, once the first list is there. ``denied``: why they cannot be seen."""
-
-    since: float
-    pods: tuple[Pod, ...] | None = None
-    denied: str = ""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Everything that is known now. Times are seconds of one clock."""
-
-    now: float
-    policy: Policy = field(default_factory=Policy)
-    boot: str = ""  # of the host
-    node: Node | None = None
-    reading: Reading | None = None
-    reading_due_at: float | None = None
-    run: Run | None = None
-    pods: Pods | None = None  # of the components' namespace
-    paused_at: float | None = None
-    everywhere: Pods | None = None  # of all namespaces: who uses GPUs
-    drained_at: float | None = None
-    failure: Failure | None = None
-    evict_first: bool = False  # the devices are in use by what is being evicted
-    achieved: Wish | None = None
-    stopping_since: float | None = None
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Nothing to do until something is seen, or until a moment."""
-
-    until: float | None = None
-
-
-@dataclass(frozen=True)
-class StartReading:
-    """Read the devices."""
-
-
-@dataclass(frozen=True)
-class TakeBack:
-    """Tell no longer what may have become untrue."""
-
-    patch: Patch
-
-
-@dataclass(frozen=True)
-class StartChange:
-    """Start the run that makes the change."""
-
-    wish: Wish
-    look_first: bool = False
-    waits_s: float = 0
-
-
-@dataclass(frozen=True)
-class FindUsers:
-    """Watch the pods of all namespaces on this node."""
-
-
-@dataclass(frozen=True)
-class Drain:
-    """Evict pods that hold GPUs."""
-
-    pods: tuple[Pod, ...]
-
-
-@dataclass(frozen=True)
-class WatchPods:
-    """Watch the pods of the components' namespace on this node."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Tell that a change is under way, and journal."""
-
-    patch: Patch
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Pause components; the patch holds only for the node as it was seen."""
-
-    patch: Patch
-
-
-@dataclass(frozen=True)
-class OpenGate:
-    """Let the run write."""
-
-
-@dataclass(frozen=True)
-class Abandon:
-    """Close the gate: the run ends without having written. A reading is ended."""
-
-    why: str
-
-
-@dataclass(frozen=True)
-class Kill:
-    """End a run that hangs."""
-
-
-@dataclass(frozen=True)
-class Fail:
-    """Give this attempt up."""
-
-    wish: Wish | None
-    reason: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Settle:
-    """Put components back and tell the status."""
-
-    status: Status
-    patch: Patch
-
-
-@dataclass(frozen=True)
-class Stop:
-    """End the process."""
-
-
-Step = (
-    Wait
-    | StartReading
-    | TakeBack
-    | StartChange
-    | FindUsers
-    | Drain
-    | WatchPods
-    | Mark
-    | Pause
-    | OpenGate
-    | Abandon
-    | Kill
-    | Fail
-    | Settle
-    | Stop
-)
+# From the end of a run's processes to its last word; ansible-runner looks every 5 s whether it shall end.
+KILLED_S = 15.0
+# An API that gives no list of pods for so long does not get a change to wait for it with components paused.
+LISTED_S = 60.0
+# An eviction that a disruption budget refuses is asked for again.
+DRAIN_AGAIN_S = 5.0
+# From a stop to the moment at which a change that is still at work is ended, to that at which its end is waited for no
+# longer, and to that at which the process ends whatever is left; kubelet kills after 30 s.
+STOP_S, PUT_BACK_S, LEAVE_S = 18.0, 23.0, 25.0
 
 
 def next_step(seen: Seen) -> Step:
     """The one thing to do now."""
     if seen.stopping_since is not None:
         return _stopping(seen, seen.stopping_since)
+    if seen.run is not None:
+        return _running(seen, seen.run)
     if seen.node is None:
         return Wait()
-    if seen.run is not None:
-        return _reading(seen, seen.run) if seen.run.kind == READ else _changing(seen, seen.run, seen.node)
     if seen.reading is None and _first_reading_is_due(seen):
-        outdated = publish.outdated(seen.node, seen.boot)
-        return TakeBack(outdated) if outdated and seen.failure is None else StartReading()
+        return _take_back(seen, seen.node) or StartReading()
     step = _idle(seen, seen.node)
     return StartReading() if isinstance(step, Wait) and _reading_is_due(seen) else step
 
 
-def current_wish(seen: Seen) -> Wish | Undecided | None:
-    """The newest wish. Raises Refused when it cannot be carried out."""
-    if seen.node is None or seen.reading is None:
-        return None
-    wish = wishes.of(seen.node, seen.policy.default_mode, seen.reading.host_support)
-    if isinstance(wish, Wish):
-        wishes.wanted(wish, seen.reading)
-    return wish
+def standing(seen: Seen) -> tuple[Status, Wish | None]:
+    """What to tell while nothing is being changed, and the wish that is still to be carried out."""
+    reading, node = seen.reading, seen.node.name if seen.node else ""
+    if reading is None:
+        return Status(FAILED, seen.failure.text(node) if seen.failure else ""), None
+    try:
+        wish = seen.wish()
+    except Refused as refused:
+        return Status(FAILED, str(refused), reading), None
+    if isinstance(wish, HostUnknown):
+        return publish.as_read(reading, wish.reason), None
+    if wish is None or not reading.devices or wishes.satisfied(wish, reading):
+        return publish.as_read(reading, wish=wish), None
+    failure, done = seen.failure_of(wish), seen.done_of(wish)
+    if failure is not None:
+        return Status(FAILED, failure.text(node), reading), wish
+    why_not = _not_repaired(seen, done) if done else ""
+    return publish.as_read(reading, why_not, wish), None if why_not else wish
 
 
-def is_satisfied(seen: Seen) -> bool:
-    """True when there is a wish, and every device is where it wants it."""
-    wish = _wish_or_none(seen)
-    return wish is not None and seen.reading is not None and wishes.satisfied(wish, seen.reading)
+def _not_repaired(seen: Seen, done: Done) -> str:
+    """Why devices that left their mode are not set again now; empty when they are."""
+    node = seen.node.name if seen.node else ""
+    left = f"The devices left the mode {done.wish.words} after it had been set."
+    if not seen.policy.repair:
+        return f"{left} {try_again(node)}"
+    again_at = done.repairable_at(seen.policy.retry)
+    if again_at is None:
+        return (
+            f"{left} It was set again, and they left it each time: find what changes them. Given up. {try_again(node)}"
+        )
+    return f"{left} It is set again." if again_at > seen.now else ""
+
+
+def rests(seen: Seen) -> bool:
+    """True when nothing is being changed, or waited for to be changed."""
+    if seen.run is not None or seen.node is None or seen.stopping_since is not None:
+        return False
+    _status, wish = standing(seen)
+    return wish is None or not _is_due(seen, wish)
+
+
+def _is_due(seen: Seen, wish: Wish) -> bool:
+    """False while an attempt at a wish has failed, and it is too early for the next."""
+    failure = seen.failure_of(wish)
+    return failure is None or (failure.retry_at is not None and failure.retry_at <= seen.now)
 
 
 # --- while no run is at work ------------------------------------------------------------------------------------------
 
 
+def _first_reading_is_due(seen: Seen) -> bool:
+    failure = seen.failure_of(None)
+    return failure is None or (failure.retry_at is not None and failure.retry_at <= seen.now)
+
+
+def _take_back(seen: Seen, node: Node) -> Step | None:
+    """Tried once; then a reading replaces what was told, or tells why it cannot."""
+    patch = publish.outdated(node, seen.boot)
+    if not patch or seen.failure is not None or seen.told_refused is not None or seen.writes.times(patch, seen.now) > 1:
+        return None
+    return TakeBack(patch)
+
+
 def _reading_is_due(seen: Seen) -> bool:
     """A wish that is being carried out goes before a reading; one that failed and waits does not."""
-    if seen.reading is None or seen.reading_due_at is None or seen.reading_due_at > seen.now:
+    if seen.reading is None or not rests(seen):
         return False
-    _status, wish = standing(seen)
-    return wish is None or (seen.failure is not None and seen.failure.wish == wish)
-
-
-def _first_reading_is_due(seen: Seen) -> bool:
-    failure = seen.failure
-    if failure is None or failure.wish is not None:
-        return True
-    return failure.retry_at is not None and failure.retry_at <= seen.now
+    due_at = seen.reading_due_at
+    return seen.read_when_asked != seen.asked or (due_at is not None and due_at <= seen.now)
 
 
 def _idle(seen: Seen, node: Node) -> Step:
     status, wish = standing(seen)
-    if wish is None:
-        return _tell(seen, node, status)
-    failure = seen.failure
-    if failure is not None and failure.wish == wish:
-        settled = publish.settled(node, status)
-        if settled:
-            return Settle(status, settled)
-        if failure.retry_at is None or failure.retry_at > seen.now:
-            return Wait(_earliest(failure.retry_at, seen.reading_due_at))
+    if wish is None or not _is_due(seen, wish):
+        return _settle(seen, node, status)
     return _begin(seen, node, wish)
 
 
-def standing(seen: Seen) -> tuple[Status, Wish | None]:
-    """What to tell while nothing is being changed, and the wish that is still to be carried out."""
-    reading, failure = seen.reading, seen.failure
-    if reading is None:
-        return Status(FAILED, failure.reason if failure else ""), None
-    try:
-        wish = current_wish(seen)
-        if isinstance(wish, Undecided):
-            return publish.as_read(reading, wish.reason), None
-        if wish is None or (reading.devices and wishes.satisfied(wish, reading)):
-            return publish.as_read(reading), None
-    except Refused as refused:
-        return Status(FAILED, str(refused), reading), None
-    if not reading.devices:
-        return publish.as_read(reading), None
-    if failure is not None and failure.wish == wish:
-        return Status(FAILED, failure.reason, reading), wish
-    status = publish.as_read(reading)
-    if seen.achieved == wish and not seen.policy.repair:
-        drifted = f"The devices left the mode {wish.words} after it had been set. Set the label anew to repair it."
-        return (status if status.is_failure else publish.as_read(reading, drifted)), None
-    return status, wish
+def _settle(seen: Seen, node: Node, status: Status) -> Step:
+    """Components back, pods back, the status told: each for itself, so that no refusal of one keeps another back."""
+    step = _put_back(seen, node) or _uncordon(seen, node)
+    if step is not None:
+        return step
+    fought = seen.writes.fought(seen.now)
+    if fought:
+        status = status.and_also(_fight(node, fought))
+    if components.paused(node.labels) and seen.restore_refused is not None:
+        status = status.and_also(f"Components stay paused: {seen.restore_refused.text}")
+    patch = _allowed(seen, publish.told(node, status), told=True)
+    return Tell(status, patch) if patch else Wait(_wakes_at(seen, node, status))
 
 
-def _tell(seen: Seen, node: Node, status: Status) -> Step:
-    patch = publish.settled(node, status)
-    if patch:
-        return Settle(status, patch)
-    if seen.reading is None:
-        return Wait(seen.failure.retry_at if seen.failure else None)
-    return Wait(seen.reading_due_at)
+def _put_back(seen: Seen, node: Node) -> Step | None:
+    patch = _allowed(seen, publish.restored(node), told=False)
+    return Restore(patch) if patch else None
+
+
+def _uncordon(seen: Seen, node: Node) -> Step | None:
+    patch = _allowed(seen, publish.uncordoned(node), told=False)
+    return Restore(patch) if patch else None
+
+
+def _allowed(seen: Seen, patch: Patch, told: bool) -> Patch:
+    """What of a patch may be written now: not what was just refused, nor what somebody else keeps changing back."""
+    refusal = seen.told_refused if told else seen.restore_refused
+    return seen.writes.due(refusal.allows(patch, seen.now) if refusal else patch, seen.now)
+
+
+def _fight(node: Node, keys: tuple[str, ...]) -> str:
+    look = f"kubectl get node {node.name} -o yaml --show-managed-fields"
+    return f"Something else keeps changing {', '.join(keys)}. Find it: {look}"
+
+
+def _wakes_at(seen: Seen, node: Node, status: Status) -> float | None:
+    """The next moment at which there may be something to do though nothing is seen."""
+    wish = seen.possible_wish()
+    failure = seen.failure_of(wish) if seen.reading is not None else seen.failure_of(None)
+    done = seen.done_of(wish) if wish else None
+    left = [publish.restored(node), publish.uncordoned(node), publish.told(node, status)]
+    return _earliest(
+        seen.reading_due_at if seen.reading is not None else None,
+        failure.retry_at if failure else None,
+        _later(done.repairable_at(seen.policy.retry), seen.now) if done else None,
+        seen.writes.quiet_at(seen.now),
+        *(_later(refusal.until, seen.now) for refusal in (seen.restore_refused, seen.told_refused) if refusal),
+        *(_later(seen.writes.due_at(key, value, seen.now), seen.now) for one in left for key, value in one.items()),
+    )
+
+
+def _later(moment: float | None, now: float) -> float | None:
+    return moment if moment is not None and moment > now else None
 
 
 def _begin(seen: Seen, node: Node, wish: Wish) -> Step:
-    users = _users_first(seen, wish)
+    users = _users_first(seen, node, wish)
     if users is not None:
         return users
     if seen.evict_first:
         step = _make_free(seen, node, wish)
         if step is not None:
             return step
-    failure = seen.failure if seen.failure and seen.failure.wish == wish else None
+    failure = seen.failure_of(wish)
     known_in_use = seen.reading is not None and any(one.in_use or one.problem for one in seen.reading.devices)
-    look_first = not seen.evict_first and (failure.look_first if failure else known_in_use)
-    waits = failure is not None and failure.wait_for_users
-    return StartChange(wish, look_first, seen.policy.busy_timeout_s if waits else 0)
+    look_first = not seen.evict_first and (failure is not None or known_in_use)
+    return StartChange(wish, look_first, failure.waits_s if failure else 0)
 
 
-def _users_first(seen: Seen, wish: Wish) -> Step | None:
+# --- who uses the devices ---------------------------------------------------------------------------------------------
+
+
+def _users_first(seen: Seen, node: Node, wish: Wish) -> Step | None:
     """None when no pod that can be seen holds GPUs of this node."""
     everywhere = seen.everywhere
     if everywhere is None:
         return FindUsers()
-    if everywhere.denied:  # what the process cannot see here, the run sees by the devices' files
+    if everywhere.denied:  # who uses them is not known here: the run asks the devices, and refuses what it cannot know
         return None
     if everywhere.pods is None:
-        return Wait()
+        return _listed(seen, wish, everywhere.since)
     users = components.users(everywhere.pods)
     if not users:
         return None
     deadline = everywhere.since + seen.policy.busy_timeout_s
     if seen.policy.busy == REFUSE or seen.now >= deadline:
         waited = "" if seen.policy.busy == REFUSE else f" after {seen.policy.busy_timeout_s:g} s"
-        return Fail(wish, _in_use(users, waited), "DeviceBusy")
-    if seen.policy.busy == DRAIN:
-        remaining = tuple(pod for pod in users if not pod.deleting)
-        if remaining and (seen.drained_at is None or seen.now >= seen.drained_at + DRAIN_AGAIN_S):
-            return Drain(remaining)
-        return Wait(_earliest(deadline, (seen.drained_at or seen.now) + DRAIN_AGAIN_S if remaining else None))
-    return Wait(deadline)
+        return Fail(wish, _in_use(users, waited), _busy_kind(seen))
+    return (
+        _put_back(seen, node)  # nothing stays paused while somebody is waited for
+        or (_drain(seen, node, wish, users) if seen.policy.busy == DRAIN else None)
+        or Wait(deadline)
+    )
+
+
+def _listed(seen: Seen, wish: Wish, since: float) -> Step:
+    if seen.now < since + LISTED_S:
+        return Wait(since + LISTED_S)
+    return Fail(wish, f"The API gave no list of this node's pods within {LISTED_S:g} s.", "NoList")
+
+
+def _busy_kind(seen: Seen) -> str:
+    """A node is not drained for ever; without a drain, to look whether it has become free costs nobody anything."""
+    return "DrainFailed" if seen.policy.busy == DRAIN else "DeviceBusy"
 
 
 def _in_use(users: list[Pod], waited: str = "") -> str:
-    return f"GPUs of this node are in use{waited} by {', '.join(pod.words for pod in users)}. Stop these pods."
+    return f"GPUs of this node are in use{waited} by {_names(users)}. Stop these pods."
 
 
-# An eviction that a disruption budget refuses is asked for again.
-DRAIN_AGAIN_S = 5.0
+def _names(pods: list[Pod]) -> str:
+    return ", ".join(sorted(pod.words for pod in pods))
+
+
+def _drain(seen: Seen, node: Node, wish: Wish, users: list[Pod]) -> Step | None:
+    """Cordon, then evict those that are there, once more those that may not go yet; nobody who comes later."""
+    remaining = [pod for pod in users if not pod.deleting]
+    kept = [pod for pod in remaining if pod.daemon_set]
+    if kept:
+        words = f"{_names(kept)} belong to DaemonSets, which make them again. Keep them off this node first."
+        return Fail(wish, f"GPUs of this node are in use: {words}", "DrainFailed")
+    drained = seen.drained
+    if drained is not None:
+        came = [pod for pod in remaining if pod.identity not in drained.uids]
+        if came:
+            words = f"{_names(came)} came while this node was being drained. Stop what makes them."
+            return Fail(wish, f"GPUs of this node are in use: {words}", "DrainFailed")
+        if remaining and seen.now < drained.at + DRAIN_AGAIN_S:
+            return Wait(drained.at + DRAIN_AGAIN_S)
+    if not remaining:
+        return None
+    if not seen.looked:
+        return Look()
+    if CORDONED_ANNOTATION not in node.annotations and not node.unschedulable:
+        return _unfought(seen, wish, publish.cordoned()) or Cordon(publish.cordoned())
+    return Drain(tuple(remaining))
 
 
 # --- while a run is at work -------------------------------------------------------------------------------------------
 
 
-def _reading(seen: Seen, run: Run) -> Step:
-    deadline = run.since + RUN_TIMEOUT_S
-    return Kill() if seen.now >= deadline else Wait(deadline)
-
-
-def _changing(seen: Seen, run: Run, node: Node) -> Step:
+def ends_at(policy: Policy, run: Run) -> float:
+    """When a run that has not ended hangs."""
     if run.abandoned_at is not None:
-        ends = run.abandoned_at + ABANDONED_S
-        return Kill() if seen.now >= ends else Wait(ends)
-    deadline = run.since + RUN_TIMEOUT_S + run.waits_s + seen.policy.eviction_timeout_s
-    if seen.now >= deadline:
+        return run.abandoned_at + ABANDONED_S
+    if run.opened_at is not None:
+        return run.opened_at + RUN_S + BOOTS * policy.boot_timeout_s
+    whole = run.since + RUN_S + policy.boot_timeout_s
+    return whole if run.kind == READ else whole + run.waits_s + policy.eviction_timeout_s
+
+
+def _running(seen: Seen, run: Run) -> Step:
+    if run.killed_at is not None:
+        ends = run.killed_at + KILLED_S
+        return Forget() if seen.now >= ends else Wait(ends)
+    ends = ends_at(seen.policy, run)
+    if seen.now >= ends:
         return Kill()
-    if run.opened:
-        return Wait(deadline)
-    if run.wish is None or _wish_or_none(seen) != run.wish:
+    if run.kind == READ or run.opened or run.abandoned_at is not None:
+        return Wait(ends)
+    if seen.node is None:
+        return Abandon("the node is gone")
+    step = _before_the_gate(seen, run, seen.node)
+    return Wait(_earliest(step.until, ends)) if isinstance(step, Wait) else step
+
+
+def _before_the_gate(seen: Seen, run: Run, node: Node) -> Step:
+    wish = seen.possible_wish()
+    if wish is None or wish != run.wish:
         return Abandon("there is another wish")
     users = components.users((seen.everywhere.pods if seen.everywhere else None) or ())
     if users:  # they came after the run was started
-        return Fail(run.wish, _in_use(users), "DeviceBusy")
+        return Fail(wish, _in_use(users), _busy_kind(seen))
     if run.look_first and not run.planned:
-        return Wait(deadline)
-    step = _make_free(seen, node, run.wish)
+        return Wait()
+    step = _make_free(seen, node, wish)
     if step is not None:
         return step
     if not run.planned:
-        return Wait(deadline)
-    return OpenGate()
-
-
-def _wish_or_none(seen: Seen) -> Wish | None:
-    try:
-        wish = current_wish(seen)
-    except Refused:
-        return None
-    return wish if isinstance(wish, Wish) else None
+        return Wait()
+    return OpenGate() if seen.looked else Look()
 
 
 def _make_free(seen: Seen, node: Node, wish: Wish) -> Step | None:
     """What is left to do before devices may be written to: mark, journal, pause, wait. None when nothing is."""
-    evict = seen.policy.evict
-    pods = seen.pods
+    evict, pods, known = seen.policy.evict, seen.pods, seen.reading
     if evict and pods is None:
         return WatchPods()
     if evict and pods is not None and pods.denied:
         return Fail(wish, f"The components' pods cannot be seen: {pods.denied}", "Forbidden")
-    if evict and (pods is None or pods.pods is None):
-        return Wait()
-    mark = publish.changing(node, wish.words, with_components=evict)
+    if evict and pods is not None and pods.pods is None:
+        return _listed(seen, wish, pods.since)
+    mark = publish.changing(node, known, wish.words, with_components=evict) if known is not None else Patch()
     if mark:
-        return Mark(mark)
+        return _unfought(seen, wish, mark) or Mark(mark)
     if not evict or pods is None or pods.pods is None:
         return None
-    pause = dict.fromkeys(components.running(node.labels), PAUSED)
+    pause = Patch(dict.fromkeys(components.running(node.labels), PAUSED))
     if pause:
-        return Pause(Patch(pause))
+        return _unfought(seen, wish, pause) or Pause(pause)
     elsewhere = (seen.everywhere.pods if seen.everywhere else None) or ()  # the namespace may have been set wrongly
     left = sorted({pod.words for pod in components.in_the_way([*pods.pods, *elsewhere])})
-    if not left:
-        return None
-    since = seen.now if seen.paused_at is None else seen.paused_at
+    return _gone_in_time(seen, wish, left, pods.since if seen.paused_at is None else seen.paused_at) if left else None
+
+
+def _unfought(seen: Seen, wish: Wish, patch: Patch) -> Step | None:
+    """None when the patch may be written now: a change does not go on against somebody who undoes it."""
+    if seen.writes.times(patch, seen.now) >= FIGHT_MAX and seen.node is not None:
+        keys = tuple(sorted(key for key, _value in patch.items()))
+        return Fail(wish, _fight(seen.node, keys), "Fight")
+    due_at = seen.writes.all_due_at(patch, seen.now)
+    return Wait(due_at) if due_at > seen.now else None
+
+
+def _gone_in_time(seen: Seen, wish: Wish, left: list[str], since: float) -> Step:
     deadline = since + seen.policy.eviction_timeout_s
-    if seen.now >= deadline:
-        names = ", ".join(left)
-        return Fail(
-            wish,
-            f"After {seen.policy.eviction_timeout_s:g} s these pods of paused components are not gone: {names}. "
-            "See why they do not end (kubectl describe pod).",
-            "EvictionTimeout",
-        )
-    return Wait(deadline)
+    if seen.now < deadline:
+        return Wait(deadline)
+    return Fail(
+        wish,
+        f"After {seen.policy.eviction_timeout_s:g} s these pods of paused components are not gone: {', '.join(left)}. "
+        "See why they do not end (kubectl describe pod).",
+        "EvictionTimeout",
+    )
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
 def _stopping(seen: Seen, since: float) -> Step:
-    run = seen.run
-    left_at = since + STOP_S
-    if run is not None and run.abandoned_at is None and not run.opened:
+    run, node = seen.run, seen.node
+    if seen.now >= since + LEAVE_S:
+        return Stop(late=True)
+    if run is not None and not run.opened and run.abandoned_at is None and run.killed_at is None:
         return Abandon("the operand stops")
-    if run is not None and seen.now < left_at:
-        return Wait(left_at)
-    node = seen.node
-    if node is None or not (CHANGING_ANNOTATION in node.annotations or components.paused(node.labels)):
+    if run is not None and run.killed_at is None:
+        return Kill() if seen.now >= since + STOP_S else Wait(since + STOP_S)
+    if run is not None and seen.now < since + PUT_BACK_S:
+        return Wait(since + PUT_BACK_S)
+    if node is None:
+        return Stop()
+    step = _put_back(seen, node) or _uncordon(seen, node)
+    if step is not None:
+        return step
+    if not {CHANGING_ANNOTATION, JOURNAL_ANNOTATION} & node.annotations.keys():
         return Stop()
     status, wish = standing(seen)
-    if run is not None or (wish is not None and not status.is_failure):
+    if run is not None or (wish is not None and seen.failure_of(wish) is None):
         status = Status(FAILED, "The operand was stopped during a change. It goes on when it is started.", None)
-    patch = publish.settled(node, status)
-    return Settle(status, patch) if patch else Stop()
+    patch = _allowed(seen, publish.told(node, status), told=True)
+    return Tell(status, patch) if patch else Stop()
 
 
 def _earliest(*moments: float | None) -> float | None:

@@ -8,6 +8,7 @@ The answer is taken from the event that ends the module's task, not from the end
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import shutil
@@ -22,11 +23,15 @@ from typing import Any
 
 import ansible_runner
 
+from . import processes
 from .messages import Message, RunEnded, RunPlanned
 
 CHANGE_PLAYBOOK = "confidential.gpu.cc_mode"
 READ_PLAYBOOK = "confidential.gpu.cc_mode_info"
 ACTIONS = ("confidential.gpu.cc_mode", "confidential.gpu.cc_mode_info")
+FOLDER_PREFIX = "cc-manager-run-"
+# A variable that all processes of a run have.
+MARK = "CC_MANAGER_RUN"
 LINE_MAX_BYTES = 4 << 20
 GATE_TIMEOUT_S = 3600
 SAID_MAX_CHARS = 2000
@@ -57,13 +62,15 @@ class Runner:
         self._state_folder = state_folder
         self._boot_timeout_s = boot_timeout_s
         self._tell = tell
-        self._folder = folder
+        self._folder = folder or tempfile.gettempdir()
         self._numbers = itertools.count(1)
+        self._orphans = processes.Orphans(gets_them=os.getpid() == 1)
+        _clear(Path(self._folder))
 
     def start(self, job: Job) -> PlaybookRun:
-        """Start it."""
-        folder = tempfile.mkdtemp(prefix="cc-manager-run-", dir=self._folder)
-        run = PlaybookRun(next(self._numbers), Path(folder), job, self._variables(job), self._tell)
+        """Start it. Raises OSError."""
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self._folder))
+        run = PlaybookRun(next(self._numbers), folder, job, self._variables(job), self._tell, self._orphans)
         run.start()
         return run
 
@@ -91,15 +98,24 @@ class PlaybookRun:
     """One run. ``number`` names it in messages."""
 
     def __init__(
-        self, number: int, folder: Path, job: Job, variables: Mapping[str, Any], tell: Callable[[Message], None]
+        self,
+        number: int,
+        folder: Path,
+        job: Job,
+        variables: Mapping[str, Any],
+        tell: Callable[[Message], None],
+        orphans: processes.Orphans,
     ) -> None:
         self.number = number
         self._folder = folder
+        self._claim = _claimed(folder)
+        self._orphans = orphans
         self._job = job
         self._tell = tell
         self._variables = dict(variables)
         self._answer: Mapping[str, Any] | None = None
         self._killed = threading.Event()
+        self._over = threading.Event()
         self._gate: ListeningGate | None = None
         if job.is_change:
             self._gate = ListeningGate(str(folder / "gate"), lambda: tell(RunPlanned(number)))
@@ -120,12 +136,27 @@ class PlaybookRun:
             self._gate.close()
 
     def kill(self) -> None:
-        """End its processes."""
+        """End its processes, whatever they do: those that do not within a second are killed."""
         self.close_gate()
-        self._killed.set()
+        if not self._killed.is_set():
+            self._killed.set()
+            arguments = (f"{MARK}={self._folder}".encode(), self._over)
+            threading.Thread(target=processes.end, args=arguments, name=f"end {self.number}", daemon=True).start()
 
     def _run(self) -> None:
-        said = ""
+        with self._orphans.someone_waits():
+            said = self._said()
+        self._over.set()
+        if self._gate is not None:
+            self._gate.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._claim is not None:
+            os.close(self._claim)
+        if self._answer is None:
+            self._tell(RunEnded(self.number, {"msg": f"The playbook gave no answer: {said}"}, failed=True))
+
+    def _said(self) -> str:
+        """Run it, to its end; what it printed."""
         try:
             runner = ansible_runner.run(
                 private_data_dir=str(self._folder),
@@ -139,15 +170,9 @@ class PlaybookRun:
                 suppress_env_files=True,
                 quiet=True,
             )
-            said = f"{runner.status} (status {runner.rc}): {_tail(runner)}"
+            return f"{runner.status} (status {runner.rc}): {_tail(runner)}"
         except Exception as error:  # noqa: BLE001  (whatever ansible-runner raises: the run has failed, and must be told)
-            said = f"{type(error).__name__}: {error}"
-        finally:
-            if self._gate is not None:
-                self._gate.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
-        if self._answer is None:
-            self._tell(RunEnded(self.number, {"msg": f"The playbook gave no answer: {said}"}, failed=True))
+            return f"{type(error).__name__}: {error}"
 
     def _take(self, event: Mapping[str, Any]) -> bool:
         data = event.get("event_data") or {}
@@ -164,6 +189,7 @@ class PlaybookRun:
         settings = self._folder / "ansible.cfg"
         settings.touch()
         return {
+            MARK: folder,
             "PATH": f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', os.defpath)}",
             "ANSIBLE_CONFIG": str(settings),
             "ANSIBLE_HOME": folder,
@@ -176,6 +202,29 @@ class PlaybookRun:
             "ANSIBLE_NOCOLOR": "1",
             "LC_ALL": "C.UTF-8",
         }
+
+
+def _claimed(folder: Path) -> int | None:
+    """The folder, open and locked: it is somebody's. None when somebody else has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _clear(folder: Path) -> None:
+    """Remove what runs of a process that was killed have left. Others may write here: no link is followed."""
+    for left in folder.glob(FOLDER_PREFIX + "*"):
+        with contextlib.suppress(OSError):  # not a folder, or not ours
+            if left.lstat().st_uid != os.geteuid():
+                continue
+            claim = _claimed(left)
+            if claim is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(claim)
 
 
 def _tail(runner: Any) -> str:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 DEFAULT_NAMESPACE = "gpu-operator"
+# Of the host, for locks and the note of unproven settings; Ansible's runs on the host use the same.
+DEFAULT_STATE_FOLDER = "/run/nvidia/cc-manager"
 REFUSE, WAIT, DRAIN = "refuse", "wait", "drain"
 
 
@@ -46,6 +48,8 @@ class Settings:
     metrics_port: int
     log_json: bool
     debug: bool
+    own_namespace: str = ""  # of the pod that this process is in; empty: in none
+    pod_name: str = ""
 
     @property
     def lock_folder(self) -> str:
@@ -116,6 +120,7 @@ OPTIONS = (
     Option("DEFAULT_CC_MODE", "default_cc_mode", "", _text, "the mode of a node without the label", ("-m",)),
     Option("EVICT_OPERATOR_COMPONENTS", "evict_operator_components", "true", _flag, "pause the GPU Operator's pods"),
     Option("OPERATOR_NAMESPACE", "operator_namespace", "", _text, "where they run; default: this pod's namespace"),
+    Option("POD_NAME", "pod_name", "", _text, "this pod (fieldRef: metadata.name); empty: any of its namespace"),
     Option("KUBECONFIG", "kubeconfig", "", _text, "default: the pod's service account"),
     Option(
         "CC_READINESS_FILE",
@@ -125,7 +130,7 @@ OPTIONS = (
         "written when the mode is verified; empty for none",
     ),
     Option("CC_MANAGER_BUS", "bus", "sysfs", _text, "sysfs, or vfio-user:FOLDER"),
-    Option("CC_MANAGER_STATE_FOLDER", "state_folder", "/run/nvidia/cc-manager", _text, "of the host; lock and note"),
+    Option("CC_MANAGER_STATE_FOLDER", "state_folder", DEFAULT_STATE_FOLDER, _text, "of the host; lock and note"),
     Option("CC_MANAGER_BUSY", "busy", REFUSE, _one_of(REFUSE, WAIT, DRAIN), "when something uses a GPU"),
     Option("CC_MANAGER_BUSY_TIMEOUT", "busy_timeout_s", "300", _seconds, "seconds to wait, or to drain"),
     Option("CC_MANAGER_EVICTION_TIMEOUT", "eviction_timeout_s", "300", _seconds, "seconds for paused pods to go"),
@@ -152,7 +157,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], namespace_fi
     if not values["node_name"]:
         raise BadSetting("NODE_NAME is not set. Set it to the name of the node (fieldRef: spec.nodeName).")
     values["log_json"] = values["log_json"] == "json"
-    values["operator_namespace"] = values["operator_namespace"] or _own_namespace(namespace_file)
+    values["own_namespace"] = _own_namespace(namespace_file)
+    values["operator_namespace"] = values["operator_namespace"] or values["own_namespace"] or DEFAULT_NAMESPACE
     return Settings(**values)
 
 
@@ -166,6 +172,6 @@ def _value(option: Option, given: str | None, environment: Mapping[str, str]) ->
 
 def _own_namespace(file: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8").strip() or DEFAULT_NAMESPACE
+        return Path(file).read_text(encoding="utf-8").strip()
     except OSError:
-        return DEFAULT_NAMESPACE
+        return ""

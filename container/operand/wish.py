@@ -8,11 +8,12 @@ import json
 import re
 from dataclasses import dataclass
 
-from .names import MODE_LABEL, MODES, OFF, PPCIE, UNSUPPORTED, WANTED_ANNOTATION
+from .names import MODE_LABEL, MODES, NONE, OFF, PPCIE, UNSUPPORTED, WANTED_ANNOTATION
 from .node import Node
 from .reading import NO, UNKNOWN, Device, Reading
 
-ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])")
+# lspci leaves the domain out, nvidia-smi writes it with eight digits, Intel VMD's has five.
+ADDRESS = re.compile(r"(?:([0-9a-fA-F]{1,8}):)?([0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7])")
 DEFAULT = "the default mode"
 
 
@@ -34,13 +35,13 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Undecided:
-    """There is no wish yet, because something has to be known first."""
+class HostUnknown:
+    """There is no wish yet, because it is not known what the host can do."""
 
     reason: str
 
 
-def of(node: Node, default: str, host_support: str) -> Wish | Undecided | None:
+def of(node: Node, default: str, host_support: str) -> Wish | HostUnknown | None:
     """The wish of a node; None when neither label nor annotation nor default asks for anything. Raises Refused.
 
     The default counts for a node without the label. On a host without confidential computing it is off; as long as it
@@ -55,7 +56,7 @@ def of(node: Node, default: str, host_support: str) -> Wish | Undecided | None:
         if host_support == NO:
             return Wish(OFF, devices)
         if host_support == UNKNOWN and mode != OFF:
-            return Undecided(
+            return HostUnknown(
                 f"Whether {DEFAULT} {mode} applies is not known: neither kvm_intel nor kvm_amd is loaded, so the "
                 f"host does not say whether it can do confidential computing. Load it, or set the label {MODE_LABEL}."
             )
@@ -81,14 +82,19 @@ def _devices(text: str | None) -> tuple[tuple[str, str], ...]:
         raise Refused(f"{what} is not a mapping. Give one from PCI address to mode.")
     devices: dict[str, str] = {}
     for key, mode in found.items():
-        match = ADDRESS.fullmatch(key)
-        if not match:
+        address = linux_address(key)
+        if not address:
             raise Refused(f"{what} names {key!r}, which is not a PCI address. Write it as 0000:17:00.0.")
-        address = f"{match.group(1) or '0000'}:{match.group(2)}".lower()
         if address in devices:
             raise Refused(f"{what} names {address} twice. Name each device once.")
-        devices[address] = _mode(mode if isinstance(mode, str) else str(mode), f"{what} for {address}")
+        devices[address] = mode if mode == NONE else _mode(str(mode), f"{what} for {address}")
     return tuple(sorted(devices.items()))
+
+
+def linux_address(text: str) -> str:
+    """A PCI address as Linux writes it, from the ways in which people and programs do; empty if it is none."""
+    match = ADDRESS.fullmatch(text.strip())
+    return f"{int(match.group(1) or '0', 16):04x}:{match.group(2).lower()}" if match else ""
 
 
 def wanted(wish: Wish, reading: Reading) -> dict[str, str]:
@@ -98,17 +104,23 @@ def wanted(wish: Wish, reading: Reading) -> dict[str, str]:
     """
     single = dict(wish.devices)
     present = {device.address for device in reading.devices}
-    missing = sorted(set(single) - present)
+    missing = sorted(address for address in single if address not in present and single[address] != NONE)
     if missing:
         raise Refused(
             f"The annotation {WANTED_ANNOTATION} names {', '.join(missing)}, where there is no NVIDIA GPU or NVSwitch. "
             f"Present: {', '.join(sorted(present)) or 'none'}."
         )
+    gone = [address for address in reading.gone if single.get(address) != NONE]
+    if wish.mode is not None and gone:
+        raise Refused(
+            f"{GONE.format(', '.join(gone))} A mode for all devices needs all of them. To go on without one, "
+            f'give it the mode "{NONE}" in the annotation {WANTED_ANNOTATION}.'
+        )
     modes = {}
     unable = []
     for device in reading.devices:
         mode = single.get(device.address, _general(wish.mode, device))
-        if mode is None or (mode == OFF and device.mode == UNSUPPORTED):
+        if mode in (None, NONE) or (mode == OFF and device.mode == UNSUPPORTED):
             continue
         if device.mode is not None and not device.in_use and mode not in device.supported:
             does = ", ".join(device.supported) or "no mode"
@@ -117,6 +129,9 @@ def wanted(wish: Wish, reading: Reading) -> dict[str, str]:
     if unable:
         raise Refused(f"{'; '.join(unable)}. Choose a mode that every device supports, or update its firmware.")
     return modes
+
+
+GONE = "No longer there: {}. Look for PCIe errors in the host's log; rescan the bus or power-cycle the host."
 
 
 def _general(mode: str | None, device: Device) -> str | None:
@@ -129,6 +144,29 @@ def satisfied(wish: Wish, reading: Reading) -> bool:
     """True when every device is where the wish wants it. Raises Refused."""
     modes = wanted(wish, reading)
     return all(device.is_in(modes[device.address]) for device in reading.devices if device.address in modes)
+
+
+def counted(wish: Wish, reading: Reading) -> list[str]:
+    """The devices whose modes make the node's state.
+
+    All, when a mode was asked for all. When it was asked for single ones only, or a device was given the mode "none":
+    those that were asked about, and of the others each that could be given to a confidential guest: one that knows CC
+    modes and whose mode was read. That one may be in another mode, and then the node says so.
+    """
+    single = dict(wish.devices)
+    if wish.mode is not None and NONE not in single.values():
+        return reading.addresses
+    others = [
+        one.address
+        for one in reading.devices
+        if one.address not in single and (wish.mode is not None or _can_be_given(one))
+    ]
+    gone = [address for address in reading.gone if wish.mode is not None and address not in single]
+    return sorted([address for address, mode in single.items() if mode != NONE] + others + gone)
+
+
+def _can_be_given(device: Device) -> bool:
+    return device.mode not in (None, UNSUPPORTED) and not device.in_use
 
 
 def needs_naming(wish: Wish, reading: Reading) -> bool:

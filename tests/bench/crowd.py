@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from tests.bench.cluster import archive
 from tests.bench.limits import Limit, conclude
 from tests.bench.simulated import MODE, Job
 from tests.cluster.kube import workloads
+from tests.cluster.kube.audit import Audit
 from tests.cluster.kube.bed import bed, is_settled
 from tests.cluster.kube.cluster import Cluster, running
 from tests.cluster.kube.programs import KWOK, check_machine
@@ -170,31 +170,6 @@ def started(cluster: Cluster, user: str, count: int) -> Counter[str]:
             raise RuntimeError(f"{count} operands began with {dict(seen)}")
         time.sleep(1)
     return seen
-
-
-class Audit:
-    """The API server's log of what service accounts asked for."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._path = Path(cluster.settings.path("audit.log"))
-
-    def read(self, user: str) -> Counter[str]:
-        """Requests of one user by verb and resource. A watch counts when it begins."""
-        counted: Counter[str] = Counter()
-        for event in self._events(user):
-            about = event["objectRef"]
-            verb = event["verb"]
-            if event["stage"] == ("ResponseStarted" if verb == "watch" else "ResponseComplete"):
-                counted[f"{verb} {about['resource']}"] += 1
-        return counted
-
-    def _events(self, user: str) -> Iterator[dict[str, Any]]:
-        with self._path.open() as lines:
-            for line in lines:
-                if user in line and line.endswith("\n"):
-                    event: dict[str, Any] = json.loads(line)
-                    if event["user"]["username"] == user:
-                        yield event
 
 
 def sample(cluster: Cluster, user: str, seconds: float) -> dict[str, float]:

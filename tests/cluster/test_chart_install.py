@@ -17,9 +17,11 @@ from tests.cluster.kube import workloads
 from tests.cluster.kube.api import ApiError
 from tests.cluster.kube.bed import FIGURES, REASON, STATE, Bed, annotations, is_running, is_settled
 from tests.cluster.kube.programs import EVERY
-from tests.cluster.kube.release import RELEASE, VALUES, install, pod_of, uninstall
+from tests.cluster.kube.release import NOWHERE, RELEASE, VALUES, WAIT, install, pod_of, uninstall
 from tests.cluster.kube.settings import NODE
 from tools.cache import ROOT
+
+ENFORCE = "pod-security.kubernetes.io/enforce"
 
 
 @pytest.fixture
@@ -90,6 +92,46 @@ def test_draining(installed: Bed, tmp_path: Path) -> None:
     assert cluster.kubectl("get", "pod", "vm", "--ignore-not-found") == ""
 
 
+def test_pod_security(small: Bed, tmp_path: Path) -> None:
+    """A namespace that enforces any level but privileged has no pods, and says why; the right label brings them."""
+    small.start_node()
+    cluster, name = small.cluster, "guarded"
+    events = f"/api/v1/namespaces/{name}/events"
+    label = ("label", "namespace", name, "--overwrite")
+    cluster.apply(workloads.namespace(name))
+    cluster.kubectl(*label, f"{ENFORCE}=restricted")
+    try:
+        install(cluster, tmp_path, VALUES, name, ())
+        for level in ("restricted", "baseline"):
+            cluster.kubectl(*label, f"{ENFORCE}={level}")
+            words = f'violates PodSecurity "{level}:latest"'
+            refused = cluster.api.until(events, lambda one, words=words: words in one.get("message", ""), 60)
+            assert refused["involvedObject"]["kind"] == "DaemonSet"
+            assert "hostPath" in refused["message"]
+        assert not cluster.pods(name)
+        cluster.kubectl(*label, f"{ENFORCE}=privileged")
+        cluster.api.until(f"/api/v1/namespaces/{name}/pods", is_running, 60)
+    finally:
+        uninstall(cluster, name)
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_the_chart_labels_its_namespace(small: Bed, tmp_path: Path) -> None:
+    """Helm made it, before the chart's own is applied; it stays, because the release was kept in it."""
+    cluster, name = small.cluster, "labelled"
+    values = {**NOWHERE, "namespace": {"create": True}}
+    try:
+        install(cluster, tmp_path, values, name, ("--create-namespace", "--take-ownership", *WAIT))
+        install(cluster, tmp_path, values, name, WAIT)
+        uninstall(cluster, name)
+        found = cluster.api.get(f"/api/v1/namespaces/{name}")
+        assert found["metadata"]["labels"][ENFORCE] == "privileged"
+        assert found["status"]["phase"] == "Active"
+    finally:
+        uninstall(cluster, name)
+        cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
 def test_the_role_installs_it(small: Bed, tmp_path: Path) -> None:
     """Twice: the second run changes nothing. Check mode installs nothing."""
     small.start_node()
@@ -102,7 +144,8 @@ def test_the_role_installs_it(small: Bed, tmp_path: Path) -> None:
                 "ansible_python_interpreter": sys.executable,
                 "operand_helm": str(EVERY["helm"].path()),
                 "operand_kubeconfig": small.cluster.settings.path("admin.kubeconfig"),
-                "operand_values": VALUES,
+                "operand_values": {**VALUES, "namespace": {"create": True}},
+                "operand_take_ownership": True,
             },
         }
     ]

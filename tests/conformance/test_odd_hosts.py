@@ -30,7 +30,7 @@ def run(device: dict[str, Any], *options: str) -> tuple[Answer, str]:
         {"virtual_functions": 2},
         {"during_reset": "ones"},
         {"during_reset": "data"},
-        {"power": "d3hot", "no_soft_reset": False},
+        {"no_soft_reset": False},
         {"unknown_knobs": ["PPCIE", "PPCIE_ALLOW_INB", "CECA"]},
     ],
     ids="-".join,

@@ -36,10 +36,10 @@ from fake_api.server import ApiServer, serving
 from fake_api.store import Store
 from nodes import FABRIC, OFF, ON, ONE, PPCIE, Node
 from operand import settings
-from operand.__main__ import Process
 from operand.connection import Connection
 from operand.kube import Kube
 from operand.messages import Message, RunEnded, RunPlanned
+from operand.process import Process
 from operand.run import Job, ListeningGate
 from subject import TIMING, ShortClock
 

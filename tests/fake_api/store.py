@@ -9,17 +9,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from .faults import Faults, Refusal, Request
+
+__all__ = ["Change", "Object", "Refusal", "Request", "Store"]
 Object = dict[str, Any]
-
-
-class Refusal(Exception):
-    """The API's way to say no."""
-
-    def __init__(self, status: int, message: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.retry_after_s = retry_after_s
 
 
 class Change(NamedTuple):
@@ -31,12 +24,11 @@ class Change(NamedTuple):
     found: Object
 
 
-class Request(NamedTuple):
-    """What is asked, for those who count, deny or break requests."""
+class Snapshot(NamedTuple):
+    """All objects at a version."""
 
-    verb: str  # get, list, watch, patch, create, delete
-    path: str
-    body: Any = None
+    version: int
+    objects: dict[tuple[str, str], Object]
 
 
 class Store:
@@ -51,6 +43,7 @@ class Store:
         self.history: list[Change] = []
         self.listeners: list[Callable[[Change], None]] = []
         self.requests: list[Request] = []
+        self.faults = Faults()
         # Called with each request before it is served; raises Refusal to deny it.
         self.before: Callable[[Request], None] = lambda request: None
         # Called when one was carried out and is not answered yet.
@@ -63,6 +56,7 @@ class Store:
         request = Request(verb, path, copy.deepcopy(body))
         self.requests.append(request)
         self.before(request)
+        self.faults.check(request)
 
     def get(self, collection: str, name: str) -> Object:
         with self.lock:
@@ -93,6 +87,7 @@ class Store:
         """A JSON merge patch (RFC 7386); a resource version in it is a precondition."""
         with self.changed:
             found = self.get(collection, name)
+            patch = self.faults.stripped(patch)
             wanted = patch.get("metadata", {}).get("resourceVersion")
             if wanted is not None and wanted != found["metadata"]["resourceVersion"]:
                 raise Refusal(409, "the object has been modified; please apply your changes to the latest version")
@@ -124,6 +119,19 @@ class Store:
         """Forget the history."""
         with self.changed:
             self.version += 1
+            self.compacted = self.version
+            self.history.clear()
+            self.changed.notify_all()
+
+    def snapshot(self) -> Snapshot:
+        """What a backup of etcd holds."""
+        with self.lock:
+            return Snapshot(self.version, copy.deepcopy(self.objects))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a backup: resource versions, too. A watch from a later one is taken and hears nothing."""
+        with self.changed:
+            self.version, self.objects = snapshot.version, copy.deepcopy(snapshot.objects)
             self.compacted = self.version
             self.history.clear()
             self.changed.notify_all()

@@ -9,9 +9,12 @@ settings  -- the files and arguments of each part
 images    -- container images, and how they get into the cluster
 api       -- requests to the API server
 cluster   -- all of it started, looked at and ended
+audit     -- who asked the API server for what
 workloads -- what the GPU Operator runs on a node: components and the manager's DaemonSet
 bed       -- one node: devices, components, manager
 release   -- the chart, installed
+account   -- requests with the token of a pod
+weather   -- what makes a manager blind, or argues with it: stripped keys, lost and silent connections
 
 Each file imports only those above it.
 """

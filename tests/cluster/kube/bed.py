@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -153,6 +154,13 @@ class Bed:
             )[-6000:]
         except ApiError as error:
             return str(error)
+
+    def metric(self, name: str) -> float:
+        """The largest value of a metric of the manager, whatever its labels; 0 if it is not there."""
+        pod = self.manager()["metadata"]["name"]
+        text = self.cluster.api.get(f"{PODS}/{pod}:9403/proxy/metrics")
+        found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, flags=re.MULTILINE)
+        return max(map(float, found), default=0.0)
 
     def kill(self, pid: int) -> None:
         """kill -9 of a container's first process, and so of all that it started."""

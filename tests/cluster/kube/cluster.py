@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,10 +53,7 @@ class Cluster:
             "containerd", "containerd", "-c", self.settings.path("containerd.toml")
         )
         self.wait_for_server()
-        self.launch("kube-controller-manager", self.settings.controller_manager())
-        self.launch("kube-scheduler", self.settings.scheduler())
-        self.launch("kubelet", self.settings.kubelet())
-        self.launch("kube-proxy", self.settings.proxy())
+        self._launch_clients()
         self.start_proxy()
         self.load(pause)
         self.api.until(f"/api/v1/nodes?fieldSelector=metadata.name={NODE}", is_ready, 60)
@@ -78,6 +76,37 @@ class Cluster:
         """etcd, after it was stopped."""
         self.launch("etcd", self.settings.etcd())
 
+    def backup(self) -> Path:
+        """A copy of what etcd holds now."""
+        copy = self.folder / "backup"
+        shutil.rmtree(copy, ignore_errors=True)
+        self.processes["etcd"].stop()
+        shutil.copytree(self.settings.path("etcd"), copy)
+        self.start_etcd()
+        self.wait_for_server()
+        return copy
+
+    def restore(self, copy: Path) -> None:
+        """Let etcd hold what it held then, and start everything anew that has seen newer things, pods excepted.
+
+        So do the documents of Kubernetes; of a manager's pod they say nothing.
+        """
+        clients = ("kube-proxy", "kubelet", "kube-scheduler", "kube-controller-manager", "kube-apiserver")
+        for name in (*clients, "etcd"):
+            self.processes[name].stop(signal.SIGKILL)
+        shutil.rmtree(self.settings.path("etcd"))
+        shutil.copytree(copy, self.settings.path("etcd"))
+        self.start_etcd()
+        self.start_server()
+        self._launch_clients()
+
+    def _launch_clients(self) -> None:
+        """All that asks the API server."""
+        self.launch("kube-controller-manager", self.settings.controller_manager())
+        self.launch("kube-scheduler", self.settings.scheduler())
+        self.launch("kubelet", self.settings.kubelet())
+        self.launch("kube-proxy", self.settings.proxy())
+
     def wait_for_server(self, timeout_s: float = 60.0) -> None:
         """Until it says that it is ready."""
         server = self.processes["kube-apiserver"]
@@ -88,17 +117,22 @@ class Cluster:
                 raise SpaceError(f"the API server is not ready after {timeout_s:.0f} s: {server.words()}")
             time.sleep(0.1)  # it announces its readiness to nobody
 
-    def start_proxy(self) -> None:
-        """The way in for requests from outside."""
-        path = self.folder / "api.sock"
-        command = ["--kubeconfig", self.settings.path("admin.kubeconfig"), "proxy", f"--unix-socket={path}"]
-        self.launch("kubectl", command)
+    def start_proxy(self, name: str = "api", kubeconfig: str = "") -> Api:
+        """The way in for requests from outside, as the administrator unless a kubeconfig is given."""
+        path = self.folder / f"{name}.sock"
+        path.unlink(missing_ok=True)
+        config = kubeconfig or self.settings.path("admin.kubeconfig")
+        arguments = ["--kubeconfig", config, "proxy", f"--unix-socket={path}"]
+        process = self.processes[f"{name} proxy"] = self.space.launch(
+            f"{name}-proxy", self._programs["kubectl"], *arguments
+        )
         deadline = time.monotonic() + 20
         while not path.exists():
-            self.processes["kubectl"].check()
+            process.check()
             if time.monotonic() > deadline:
                 raise SpaceError("kubectl proxy opens no socket")
             time.sleep(0.02)
+        return Api(path)
 
     def kubectl(self, *arguments: str, check: bool = True, input: str | None = None, kubeconfig: str = "") -> str:
         """Run kubectl inside, as the administrator unless a kubeconfig is given; its output."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,26 @@ NOWHERE = {"nodeSelector": {"example.org/no": "node"}}
 PODS = f"/api/v1/namespaces/{RELEASE}/pods?labelSelector=app.kubernetes.io%2Fname%3D{RELEASE}"
 
 
-def install(cluster: Cluster, folder: Path, values: dict[str, Any]) -> None:
-    """Install or upgrade, and wait until the pod is ready."""
+WAIT = ("--wait", "--timeout", "60s")
+
+
+def install(
+    cluster: Cluster,
+    folder: Path,
+    values: dict[str, Any],
+    namespace: str = RELEASE,
+    options: Sequence[str] = ("--create-namespace", *WAIT),
+) -> None:
+    """Install or upgrade, and wait until the pod is ready, unless the options are others."""
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(values))
-    cluster.helm(
-        *("upgrade", "--install", RELEASE, str(CHART), "--namespace", RELEASE, "--create-namespace"),
-        *("--values", str(file), "--wait", "--timeout", "60s"),
-    )
+    where = ("--namespace", namespace, "--values", str(file))
+    cluster.helm("upgrade", "--install", RELEASE, str(CHART), *where, *options)
 
 
-def uninstall(cluster: Cluster) -> None:
+def uninstall(cluster: Cluster, namespace: str = RELEASE) -> None:
     """Take the release away, pods and all."""
-    cluster.helm("uninstall", RELEASE, "--namespace", RELEASE, "--wait", "--timeout", "60s", "--ignore-not-found")
+    cluster.helm("uninstall", RELEASE, "--namespace", namespace, *WAIT, "--ignore-not-found")
 
 
 def pod_of(cluster: Cluster) -> Object:
@@ -45,7 +53,7 @@ def pod_of(cluster: Cluster) -> Object:
     return cluster.api.until(PODS, is_running, 60)
 
 
-def token_of(cluster: Cluster, pod: Object | None = None) -> str:
+def token_of(cluster: Cluster, pod: Object | None = None, account: str = RELEASE, namespace: str = RELEASE) -> str:
     """A token as the kubelet gives it to the pod."""
     metadata = (pod or pod_of(cluster))["metadata"]
     bound = (
@@ -56,4 +64,4 @@ def token_of(cluster: Cluster, pod: Object | None = None) -> str:
         "--bound-object-uid",
         metadata["uid"],
     )
-    return cluster.kubectl("create", "token", RELEASE, "-n", RELEASE, *bound).strip()
+    return cluster.kubectl("create", "token", account, "-n", namespace, *bound).strip()

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pytest
+from fake_api import faults
 from fake_api.daemon_sets import NODES
 
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
@@ -120,7 +121,7 @@ def test_one_gpu_that_does_not_boot_makes_the_node_failed_and_is_named(installat
     assert all(one.modes_by_address()[address] == mode for address, mode in told.items())
     assert one.components() == {"true"}
     assert not one.ready.exists()
-    one.until(lambda: "Given up after attempt 2" in one.annotations["nvidia.com/cc.mode.reason"])
+    one.until(lambda: "Given up" in one.annotations["nvidia.com/cc.mode.reason"])
     one.emulator.control.clear_faults()
     one.emulator.control.repair(gpu)
     one.wish("off")
@@ -184,6 +185,21 @@ def test_a_stop_in_each_phase_leaves_nothing_paused_and_tells_no_lie(installatio
     assert one.modes() == {"off"}
     assert one.state == ("failed" if phase == "evicting" else None)
     assert not {JOURNAL, "nvidia.com/cc.mode.changing"} & one.annotations.keys()
+
+
+def test_a_stop_is_heard_while_an_answer_of_the_api_is_waited_for(installation: Any) -> None:
+    one = installation
+    one.start()
+    one.until(one.ready.exists)
+    one.store.faults.send(faults.HANG, "patch", times=1)
+    requests = len(one.store.requests)
+    one.wish("bogus")
+    one.until(lambda: any(request.verb == "patch" for request in one.store.requests[requests:]))
+    one.ready.touch()
+    began = time.monotonic()
+    assert one.end(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 8  # a request may take ten seconds
+    assert not one.ready.exists()
 
 
 def test_an_operand_whose_playbook_cannot_run_says_so(installation: Any) -> None:

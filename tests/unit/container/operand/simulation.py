@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +25,14 @@ from operand.controller import Controller
 from operand.kube import ApiError
 from operand.messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked
 from operand.metrics import Metrics
-from operand.node import Node, Patch, Pod
+from operand.node import Node, Patch
+from operand.pod import Pod
 from operand.run import Job
 
 NODE = "node-1"
 MODE, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
 WANTED, REASON, JOURNAL = (f"nvidia.com/cc.mode.{name}" for name in ("devices-wanted", "reason", "journal"))
+RETRY, CORDONED = "nvidia.com/cc.mode.retry", "nvidia.com/cc.mode.cordoned"
 CHANGING, DEVICES = "nvidia.com/cc.mode.changing", "nvidia.com/cc.mode.devices"
 PAUSED = "paused-for-cc-mode-change"
 COMPONENTS = ("vfio-manager", "sandbox-validator", "kata-sandbox-device-plugin")
@@ -79,6 +82,7 @@ class SimDevice:
     supported: tuple[str, ...] = ALL_MODES
     kind: str = "gpu"
     held_by: str = ""
+    use_unknown: str = ""
     broken: str = ""
     resets: int = 0
 
@@ -124,9 +128,22 @@ class SimRun:
         self.site.time.later(LATENCY_S, self._gate_closed)
 
     def kill(self) -> None:
+        """By the operand: the processes end soon, and that is told."""
+        self.closed = True
+        if not self.stuck:
+            self.site.time.later(LATENCY_S, self._killed)
+
+    def die(self) -> None:
+        """With the pod: nothing is told, and nothing is held any more."""
         self.dead = True
+        self.is_writing = False
 
     # what the module does
+
+    def _killed(self) -> None:
+        self.dead = False  # what hung is told of all the same
+        self._end({"msg": "The playbook gave no answer: canceled"}, failed=True)
+        self.die()
 
     def _end(self, result: dict[str, Any], failed: bool = False) -> None:
         if not self.dead and not self.over:
@@ -145,8 +162,9 @@ class SimRun:
             return self._fail(devices.fail["read"])
         entries = []
         for one in devices.every.values():
-            hidden = bool(one.held_by or one.broken)
-            problem = {"cause": one.broken or f"In use: {one.held_by}.", "remedy": "See to it."} if hidden else None
+            hidden = bool(one.held_by or one.broken or one.use_unknown)
+            cause = one.broken or one.use_unknown or f"In use: {one.held_by}."
+            problem = {"kind": "", "cause": cause, "remedy": "See to it."} if hidden else None
             entries.append(
                 {
                     "address": one.address,
@@ -156,6 +174,7 @@ class SimRun:
                     "mode": None if hidden else one.mode if one.supported else "unsupported",
                     "pending_mode": None if hidden else one.staged,
                     "in_use": bool(one.held_by),
+                    "use": "unknown" if one.use_unknown else "used" if one.held_by else "free",
                     "settings_unproven": False,
                     "problem": problem,
                 }
@@ -176,6 +195,9 @@ class SimRun:
             return None
         devices, wanted = self.site.devices, self._wanted()
         chosen = [devices.every[address] for address in wanted]
+        unknown = [one for one in chosen if one.use_unknown]
+        if unknown:
+            return self._fail("NotPermitted", unknown[0].use_unknown)
         held = [one for one in chosen if one.held_by]
         if held and self.site.time.now() < self.site.run_began[self.number] + self.job.busy_timeout_s:
             return self.site.time.later(0.5, self._plan)
@@ -223,7 +245,7 @@ class SimRun:
                 self.site.cut_point(f"reset {address}")
                 device.mode = device.staged
                 device.resets += 1
-        self.site.time.later(BOOT_S, self._verify)
+        self.site.time.later(self.site.boot_s, self._verify)
 
     def _verify(self) -> None:
         if self.dead or self.over:
@@ -233,9 +255,10 @@ class SimRun:
             self.unread = True
             self._fail(self.site.devices.fail["boot"])
             return
-        self._end({"devices": self._entries()})
+        self._end({"devices": self.answers(self._entries())})
 
-    unread = wrote = False
+    unread = wrote = stuck = False
+    answers: Callable[[list[dict[str, Any]]], Any] = staticmethod(lambda entries: entries)  # what is told instead
     tampered = False  # somebody unpaused a component himself after the gate had opened
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -262,6 +285,7 @@ class SimWatch:
 
     def __init__(self, site: Site, everywhere: bool) -> None:
         self._site, self._everywhere, self._ended = site, everywhere, False
+        self.deaf = False  # no change is heard any more
         site.store.listeners.append(self._changed)
         self._list()
 
@@ -279,7 +303,7 @@ class SimWatch:
         self._tell()
 
     def _tell(self) -> None:
-        if not self._ended:
+        if not self._ended and not self.deaf:
             found, _version = self._site.store.list(self._path, {"spec.nodeName": NODE})
             self._site.put(PodsSeen(self, self._everywhere, tuple(Pod.of(one) for one in found)))
 
@@ -311,12 +335,23 @@ class SimCluster:
             raise ApiError(0, "the answer got lost")
         return answer
 
+    def _list(self, path: str) -> tuple[Pod, ...]:
+        listed, _version = self._ask("list", path, None, lambda: self._site.store.list(path, {"spec.nodeName": NODE}))
+        return tuple(Pod.of(one) for one in listed)
+
+    def pods(self) -> tuple[Pod, ...]:
+        return self._list("/api/v1/pods")
+
+    def components_pods(self) -> tuple[Pod, ...]:
+        return self._list(f"/api/v1/namespaces/{self._site.watched_namespace}/pods")
+
     def node(self) -> Node:
         return Node.of(self._ask("get", f"{NODES}/{NODE}", None, lambda: self._site.store.get(NODES, NODE)))
 
     def patch(self, patch: Patch, resource_version: str | None = None) -> Node:
         body = patch.body(resource_version)
-        return Node.of(self._ask("patch", f"{NODES}/{NODE}", body, lambda: self._site.store.patch(NODES, NODE, body)))
+        made = self._ask("patch", f"{NODES}/{NODE}", body, lambda: self._site.store.patch(NODES, NODE, body))
+        return Node.of({"metadata": made["metadata"]})  # the answer is of metadata only
 
     def evict(self, pod: Pod) -> None:
         collection = f"/api/v1/namespaces/{pod.namespace}/pods"
@@ -363,6 +398,8 @@ class Site:
         self.readiness = SimReadiness()
         self.violations: list[str] = []
         self.lose_answers = 0
+        self.boot_s = BOOT_S
+        self.deaf = False  # the watch of the node tells nothing
         self.watched_namespace = "gpu-operator"
         self.cut_at: int | None = None
         self.cut_points: list[str] = []
@@ -398,7 +435,7 @@ class Site:
             self.time.now,
             self.boot,
         )
-        self._tell_node()
+        self._tell_node(fresh=True)
 
     def start(self, job: Job) -> SimRun:
         """The runner."""
@@ -416,7 +453,7 @@ class Site:
         """kill -9 of the pod: the controller and its run are gone."""
         self.controller = None
         for run in self.runs:
-            run.dead = True
+            run.die()
 
     def cut_point(self, name: str) -> None:
         """A place at which the process may die."""
@@ -434,8 +471,22 @@ class Site:
             self.check_state()
             self.time.later(LATENCY_S, self._tell_node)
 
-    def _tell_node(self) -> None:
-        self.put(NodeSeen(Node.of(self.store.get(NODES, NODE))))
+    def _tell_node(self, fresh: bool = False) -> None:
+        if self.deaf:
+            return
+        self.put(NodeSeen(Node.of({"metadata": self.store.get(NODES, NODE)["metadata"]}), fresh))
+
+    def tell_fresh(self) -> None:
+        """The watch of the node begins anew, with a list."""
+        self._tell_node(fresh=True)
+
+    def tell_gone(self) -> None:
+        """The watch does not find the node."""
+        self.put(NodeSeen(None, fresh=True))
+
+    def tell_pods(self, watch: SimWatch, everywhere: bool, pods: tuple[Pod, ...]) -> None:
+        """A watch of pods tells what may be old."""
+        self.put(PodsSeen(watch, everywhere, pods))
 
     def run(self, seconds: float) -> None:
         """Let that much time pass."""
@@ -471,7 +522,7 @@ class Site:
         while not condition():
             if self.time.now() - began > timeout_s:
                 raise AssertionError(f"not within {timeout_s} s: {self.labels} {self.annotations}")
-            self.run(0.05)
+            self.run(0.05 if self.time.now() - began < 10 else 0.5)
         return self.time.now() - began
 
     # --- what tests do and see ----------------------------------------------------------------------------------------
@@ -503,7 +554,10 @@ class Site:
         self.store.patch(NODES, NODE, {"metadata": {"labels": patch}})
 
     def annotate(self, **values: str | None) -> None:
-        self.store.patch(NODES, NODE, {"metadata": {"annotations": {WANTED: values["wanted"]}}})
+        """Set annotations of the user: wanted= for single devices, retry= for another attempt."""
+        names = {"wanted": WANTED, "retry": RETRY}
+        patch = {names[key]: value for key, value in values.items()}
+        self.store.patch(NODES, NODE, {"metadata": {"annotations": patch}})
 
     def wish(self, mode: str, timeout_s: float = 60) -> float:
         """Set the label and wait for the state."""
@@ -549,11 +603,26 @@ class Site:
     def check_state(self) -> None:
         """Whenever the node changes: a mode that it names is the devices'."""
         labels = self.labels
-        modes = set(self.devices.modes())
+        _state, _found, others = self.reason.partition("The state is not that of")  # those are named
+        gpus = (device for device in self.devices.every.values() if device.kind == "gpu")
+        modes = {device.mode for device in gpus if device.address not in others}
         if labels.get(STATE) in ALL_MODES and modes != {labels[STATE]}:
             self.violations.append(f"the node says {labels[STATE]} and the devices are {modes}")
         if labels.get(READY) == "true" and not modes <= {"on", "ppcie"}:
             self.violations.append(f"the node says ready and the devices are {modes}")
+        for address, mode in self.told_modes().items():
+            device = self.devices.every.get(address)
+            actual = None if device is None else device.mode if device.supported else "unsupported"
+            if mode is not None and mode != actual:
+                self.violations.append(f"the node says that {address} is {mode}, and it is {actual}")
+
+    def told_modes(self) -> dict[str, str | None]:
+        """The modes in the annotation, those that a process wrote."""
+        try:
+            entries = json.loads(self.annotations.get(DEVICES, "{}"))
+            return {address: entry["mode"] for address, entry in entries.items() if entry.get("boot") == self.boot}
+        except (ValueError, AttributeError, KeyError):
+            return {}
 
     def check_write(self, step: str, run: SimRun) -> None:
         """At each write to devices."""
@@ -566,3 +635,7 @@ class Site:
                 self.violations.append(f"{step} while {device.address} is held by {device.held_by}")
         if self.labels.get(READY) not in ("", None) or self.labels.get(STATE) not in ("", None):
             self.violations.append(f"{step} while the node says {self.state}, ready {self.labels.get(READY)!r}")
+        if any(self.told_modes().values()):
+            self.violations.append(f"{step} while the node says {self.told_modes()}")
+        if self.readiness.there:
+            self.violations.append(f"{step} while the readiness file is there")

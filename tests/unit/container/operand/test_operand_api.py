@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,14 +26,15 @@ from fake_api.daemon_sets import node as new_node
 from fake_api.server import ApiServer, serving
 from fake_api.store import Refusal, Request, Store
 from operand import connection, settings
-from operand.__main__ import Process, main
 from operand.alone import Alone
 from operand.cluster import Cluster
 from operand.connection import Connection, NoConnection
 from operand.health import Health
 from operand.kube import ApiError, Kube
 from operand.messages import Message, RunEnded, RunPlanned
-from operand.node import Node, Patch, Pod
+from operand.node import Node, Patch
+from operand.pod import Pod
+from operand.process import Process, main
 from operand.run import Job
 from operand.watch import Delay, Watch
 
@@ -192,11 +194,17 @@ class Told:
     def __init__(self) -> None:
         self.seen: list[list[dict[str, Any]]] = []
         self.errors: list[ApiError] = []
+        self.fresh: list[bool] = []
+
+    def take(self, objects: list[dict[str, Any]], fresh: bool) -> None:
+        """What the watch calls."""
+        self.seen.append(objects)
+        self.fresh.append(fresh)
 
     def watch(self, kube: Kube, server: str = NODE, pods: bool = False) -> Watch:
         cluster = Cluster(kube, server)
-        resource = cluster.pods("gpu-operator") if pods else cluster.this_node()
-        watch = Watch(kube, resource, self.seen.append, self.errors.append, Delay(0.01, 0.05))
+        resource = cluster.pods_resource("gpu-operator") if pods else cluster.this_node()
+        watch = Watch(kube, resource, self.take, self.errors.append, Delay(0.01, 0.05))
         watch.start()
         return watch
 
@@ -296,7 +304,7 @@ def test_a_watch_without_the_right_is_tried_again_at_another_pace(kube: Kube, st
     store.before = forbid_pods
     told = Told()
     watch = Watch(
-        kube, Cluster(kube, NODE).pods(None), told.seen.append, told.errors.append, Delay(0.01, 0.02), Delay(30, 60)
+        kube, Cluster(kube, NODE).pods_resource(None), told.take, told.errors.append, Delay(0.01, 0.02), Delay(30, 60)
     )
     watch.start()
     eventually(lambda: told.errors)
@@ -335,14 +343,16 @@ def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_a_pause() ->
     class Hasty:
         """The API server."""
 
-        def request(self, *_arguments: Any, **_named: Any) -> dict[str, Any]:
-            return {"items": [], "metadata": {"resourceVersion": "1"}}
+        silence_s = 1.0
+
+        def items(self, *_arguments: Any) -> tuple[list[dict[str, Any]], str]:
+            return [], "1"
 
         def stream(self, path: str, _query: Any, _accept: str) -> Ends:
             asked.append(path)
             return Ends()
 
-    watch = Watch(Hasty(), Cluster(None, NODE).this_node(), lambda _o: None, lambda _e: None, Delay(0.1, 0.2))  # type: ignore[arg-type]
+    watch = Watch(Hasty(), Cluster(None, NODE).this_node(), lambda _o, _f: None, lambda _e: None, Delay(0.1, 0.2))  # type: ignore[arg-type]
     watch.start()
     time.sleep(0.5)
     watch.end()
@@ -370,9 +380,9 @@ def test_a_pods_service_account(tmp_path: Path) -> None:
     assert (found.server, found.ca_file) == ("https://10.0.0.1:443", str(tmp_path / "ca.crt"))
     assert found.token is not None
     assert found.token() == "first"
-    token.write_text("second, and longer")
+    token.write_text("second-and-longer")
     os.utime(token, (1, 1))
-    assert found.token() == "second, and longer"
+    assert found.token() == "second-and-longer"
     six = connection.of_pod({**environment, "KUBERNETES_SERVICE_HOST": "fd00::1"}, str(tmp_path))
     assert six.server == "https://[fd00::1]:443"
     with pytest.raises(NoConnection, match="in no pod"):
@@ -386,7 +396,7 @@ def kubeconfig(folder: Path, user: dict[str, Any], **cluster: Any) -> str:
         "clusters": [{"name": "c", "cluster": {"server": "https://api:6443/", **cluster}}],
         "users": [{"name": "u", "user": user}],
     }
-    (folder / "config").write_text(yaml.safe_dump(content))
+    (folder / "config").write_text(yaml.safe_dump(content, allow_unicode=True))
     return str(folder / "config")
 
 
@@ -395,10 +405,10 @@ def test_kubeconfig_files(tmp_path: Path) -> None:
     assert (found.server, found.ca_file, found.verify) == ("https://api:6443", str(tmp_path / "ca.crt"), True)
     assert found.token is not None
     assert found.token() == "t"
-    (tmp_path / "token").write_text("of a file")
+    (tmp_path / "token").write_text("of-a-file\n")
     found = connection.of_file(kubeconfig(tmp_path, {"tokenFile": "token"}, **{"insecure-skip-tls-verify": True}))
     assert found.token is not None
-    assert (found.token(), found.verify) == ("of a file", False)
+    assert (found.token(), found.verify) == ("of-a-file", False)
     data = base64.b64encode(b"pem").decode()
     user = {"client-certificate-data": data, "client-key-data": data}
     found = connection.of_file(kubeconfig(tmp_path, user))
@@ -406,14 +416,98 @@ def test_kubeconfig_files(tmp_path: Path) -> None:
     for file in (found.certificate_file, found.key_file):
         assert file is not None
         assert Path(file).read_bytes() == b"pem"
-        assert os.stat(file).st_mode & 0o77 == 0
-        os.unlink(file)
+        assert os.stat(file).st_mode & 0o777 == 0o600
+        assert file.startswith("/proc/self/fd/")  # so that nothing is left, however the process ends
 
 
-@pytest.mark.parametrize("user", [{"exec": {"command": "aws"}}, {"auth-provider": {}}])
-def test_kubeconfig_files_with_programs_are_refused(tmp_path: Path, user: dict[str, Any]) -> None:
-    with pytest.raises(NoConnection, match="from a program"):
-        connection.of_file(kubeconfig(tmp_path, user))
+UNSUPPORTED_OF_USERS = [
+    "exec",
+    "auth-provider",
+    "username",
+    "password",
+    "as",
+    "as-groups",
+    "as-uid",
+    "as-user-extra",
+    "new",
+]
+UNSUPPORTED_OF_CLUSTERS = ["proxy-url", "tls-server-name", "new"]
+
+
+@pytest.mark.parametrize("field", UNSUPPORTED_OF_USERS)
+def test_fields_of_users_that_are_not_supported_are_named(tmp_path: Path, field: str) -> None:
+    with pytest.raises(NoConnection, match=f"the user has {field}, which is not supported") as caught:
+        connection.of_file(kubeconfig(tmp_path, {"token": "t", field: {"secret": "s3cr3t"}}))
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", UNSUPPORTED_OF_CLUSTERS)
+def test_fields_of_clusters_that_are_not_supported_are_named(tmp_path: Path, field: str) -> None:
+    with pytest.raises(NoConnection, match=f"the cluster has {field}, which is not supported"):
+        connection.of_file(kubeconfig(tmp_path, {}, **{field: "x"}))
+
+
+@pytest.mark.parametrize(
+    "server", ["api:6443", "https://", "ftp://api", "https://u:s3cr3t@api", "https://api:port", ""]
+)
+def test_servers_that_are_none(tmp_path: Path, server: str) -> None:
+    with pytest.raises(NoConnection, match="cannot be used") as caught:
+        connection.of_file(kubeconfig(tmp_path, {}, server=server))
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_whether_the_servers_certificate_counts_is_true_or_false(tmp_path: Path) -> None:
+    with pytest.raises(NoConnection, match="insecure-skip-tls-verify is neither true nor false"):
+        connection.of_file(kubeconfig(tmp_path, {}, **{"insecure-skip-tls-verify": "false"}))
+
+
+NO_YAML = "users:\n- name: u\n  user:\n    token: s3cr3t\n   client-key-data: s3cr3t\n"
+NO_MAPPING = "contexts: s3cr3t\nclusters: s3cr3t\nusers: s3cr3t\ncurrent-context: s3cr3t\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(NO_YAML, "line 5, column"), (NO_MAPPING, "field"), ("\xff s3cr3t", "YAML")]
+)
+def test_a_kubeconfig_that_cannot_be_read_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    (tmp_path / "config").write_bytes(text.encode("latin-1"))
+    assert main(["--node-name", NODE, "--kubeconfig", str(tmp_path / "config")], {}) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "s3cr3t" not in said
+
+
+BAD_TOKENS = ["s3cr3t\nX-Other: 1", "s3cr3t\r", "s3 cr3t", "s3cr3t\u00e4", "s3cr3t\0"]
+
+
+@pytest.mark.parametrize("token", BAD_TOKENS)
+def test_a_token_that_is_none_is_not_shown(tmp_path: Path, token: str) -> None:
+    with pytest.raises(NoConnection, match="token") as caught:
+        connection.of_file(kubeconfig(tmp_path, {"token": token}))
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", [*BAD_TOKENS, "", None])
+def test_a_token_file_that_becomes_none_is_told_and_not_shown(
+    tmp_path: Path, server: ApiServer, store: Store, token: str | None
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("good")
+    kube = Kube(Connection(server.url, token=connection.FileToken(file)))
+    assert Cluster(kube, NODE).node().name == NODE
+    if token is None:
+        file.unlink()
+    else:
+        file.write_text(f"{token}x" if token else "")
+        os.utime(file, (1, 1))
+    with pytest.raises(ApiError, match="token") as caught:
+        Cluster(kube, NODE).node()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not any(part in shown for part in ("s3cr3t", "X-Other"))
+    file.write_text("good again".replace(" ", "-"))
+    assert Cluster(kube, NODE).node().name == NODE
+    kube.close()
 
 
 NO_BASE64 = yaml.safe_dump(
@@ -576,11 +670,11 @@ def test_a_stuck_process_is_not_healthy() -> None:
     health = Health(lambda: now[0])
     health.busy()
     now[0] = 100.0
-    assert health.healthy
+    assert health.is_alive
     now[0] = 200.0
-    assert not health.healthy
+    assert not health.is_alive
     health.idle()
-    assert health.healthy
+    assert health.is_alive
 
 
 def test_nodes_of_the_api_without_metadata_maps() -> None:

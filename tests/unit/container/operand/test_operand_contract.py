@@ -325,7 +325,7 @@ def test_14_a_failure_is_tried_again_and_giving_up_is_told(site: Make) -> None:
     one.run(3)
     one.devices.fail["stage"] = "RpcFailed"
     one.label(mode="on")
-    one.until(lambda: "Given up after attempt 3" in one.reason, 200)
+    one.until(lambda: "Given up" in one.reason, 200)
     changes = sum(run.job.is_change for run in one.runs)
     assert changes == 3
     one.run(1000)
@@ -442,7 +442,7 @@ def test_21_a_wish_that_comes_during_the_reset_is_next_without_a_restore_between
     one.until(lambda: any(device.mode == "on" for device in one.devices.every.values()))
     before = len(one.store.requests)
     one.wish("devtools")
-    assert not any('"true"' in json.dumps(request.body) for request in one.store.requests[before:-2])
+    assert not any('"true"' in json.dumps(request.body) for request in one.store.requests[before:-3])
     assert one.components() == RUNNING
 
 

@@ -7,14 +7,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
+import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
-from operand import journal, reading, settings
+from api_tools import eventually
+from operand import journal, processes, reading, settings
 from operand.alone import Alone
-from operand.log import JsonLines, configure
+from operand.log import JsonLines, TextLines, configure
 from operand.readiness import ReadinessFile
 from operand.run import ListeningGate
 from operand.settings import OPTIONS, BadSetting
@@ -138,12 +143,62 @@ def test_the_lock_goes_from_one_to_the_next(tmp_path: Path, caplog: pytest.LogCa
     second.release()
 
 
-def test_where_no_lock_can_be_the_operand_works_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_no_lock_can_be_the_operand_waits_until_there_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").touch()
-    order: list[str] = []
-    Alone(str(tmp_path / "file")).take(lambda: order.append("taken"))
-    assert order == ["taken"]
-    assert "is not known" in caplog.text
+    taken = threading.Event()
+    alone = Alone(str(tmp_path / "file"), again_s=0.01)
+    alone.take(taken.set)
+    assert not taken.wait(0.1)
+    assert caplog.text.count("is not known, so nothing is done") == 1
+    (tmp_path / "file").unlink()
+    assert taken.wait(10)
+    alone.release()
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_what_others_put_in_the_place_of_the_lock_is_not_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    lock, victim = tmp_path / ".cc-manager.lock", tmp_path / "victim"
+    victim.touch(mode=0o644)
+    if what == "link":
+        lock.symlink_to(victim)
+    elif what == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    taken = threading.Event()
+    alone = Alone(str(tmp_path), again_s=0.01)
+    alone.take(taken.set)
+    assert not taken.wait(0.05)
+    assert "so nothing is done" in caplog.text
+    assert victim.stat().st_mode & 0o777 == 0o644
+    alone.release()
+
+
+def test_the_lock_is_for_its_owner_alone_also_one_that_was_made_otherwise(tmp_path: Path) -> None:
+    lock = tmp_path / ".cc-manager.lock"
+    lock.touch(mode=0o644)
+    alone = Alone(str(tmp_path))
+    alone.take(lambda: None)
+    assert lock.stat().st_mode & 0o777 == 0o600
+    alone.release()
+
+
+def test_a_lock_that_was_removed_and_made_anew_is_the_new_one(tmp_path: Path) -> None:
+    """Two that hold two files of one name would both work."""
+    first, second, third = (Alone(str(tmp_path), again_s=0.01) for _number in range(3))
+    taken: list[str] = []
+    first.take(lambda: taken.append("first"))
+    (tmp_path / ".cc-manager.lock").unlink()
+    second.take(lambda: taken.append("second"))
+    first.release()
+    third.take(lambda: taken.append("third"))
+    assert taken == ["first", "second"]
+    second.release()
+    third.release()
 
 
 @pytest.mark.parametrize(("bus", "folder"), [("sysfs", "/state"), ("vfio-user:/sockets", "/sockets")])
@@ -181,6 +236,39 @@ def test_log_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> N
     assert second.endswith("DEBUG too")
 
 
+def format_text(message: str, *arguments: object) -> str:
+    return TextLines().format(logging.LogRecord("operand", logging.INFO, "", 0, message, arguments, None))
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\x1b[31mb", "a\x85b", "a\u2028b", "a\0b"])
+def test_what_was_said_elsewhere_makes_no_line_of_its_own(text: str) -> None:
+    line = format_text("The reason: %s", text)
+    assert len(line.splitlines()) == 1
+    assert line.isprintable()
+    record = logging.LogRecord("operand", logging.INFO, "", 0, "%s", (text,), None)
+    assert len(JsonLines().format(record).splitlines()) == 1
+
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.c2lnbmF0dXJl"
+KEY = "-----BEGIN RSA PRIVATE KEY-----\nc2VjcmV0\n-----END RSA PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Authorization: Bearer c2VjcmV0", "b'Bearer c2VjcmV0'", f"token {JWT} expired", KEY, KEY.replace("\n", " ")],
+)
+def test_no_line_holds_a_secret(text: str) -> None:
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        information = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord("operand", logging.ERROR, "", 0, "said: %s", (text,), information)
+    for formatter in (JsonLines(), TextLines()):
+        line = formatter.format(record)
+        assert "said: " in line
+        assert not any(secret in line for secret in ("c2VjcmV0", "eyJzdWIi", "c2lnbmF0dXJl"))
+
+
 # --- the readiness file -----------------------------------------------------------------------------------------------
 
 
@@ -204,6 +292,108 @@ def test_a_readiness_file_that_cannot_be_is_a_line_in_the_log(tmp_path: Path, ca
     assert "cannot be removed" in caplog.text
     ReadinessFile("").write()
     ReadinessFile("").remove()
+
+
+@pytest.mark.parametrize("what", ["link", "dangling link", "pipe"])
+def test_what_others_put_in_the_place_of_the_readiness_file_is_not_followed(tmp_path: Path, what: str) -> None:
+    path, victim = tmp_path / "ready", tmp_path / "victim"
+    if what == "link":
+        victim.write_text("mine")
+    if what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(victim)
+    file = ReadinessFile(str(path))
+    file.write()
+    assert stat.S_ISREG(path.lstat().st_mode)
+    assert victim.exists() == (what == "link")
+    file.remove()
+    assert not path.exists()
+    assert not victim.exists() or victim.read_text() == "mine"
+
+
+def test_the_readiness_file_is_never_written_after_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "ready"
+    file = ReadinessFile(str(path))
+    file.write()
+    file.close()
+    assert not path.exists()
+    file.write()
+    assert not path.exists()
+
+
+# --- the processes of a run -------------------------------------------------------------------------------------------
+
+
+STUBBORN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()  # as Ansible's workers do
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(os.path.join(sys.argv[1], str(os.getpid())), "w").close()
+time.sleep(600)
+"""
+
+
+def test_all_processes_of_a_run_are_ended_whatever_they_do_and_no_others(tmp_path: Path) -> None:
+    def begin(mark: str) -> tuple[subprocess.Popen[bytes], list[int]]:
+        folder = tmp_path / mark
+        folder.mkdir()
+        environment = {**os.environ, "CC_MANAGER_RUN": mark}
+        process = subprocess.Popen([sys.executable, "-c", STUBBORN, str(folder)], env=environment)
+        eventually(lambda: len(list(folder.iterdir())) == 2)
+        return process, [int(one.name) for one in folder.iterdir()]
+
+    (ours, pids), (other, others) = begin("one"), begin("one-more")
+    over = threading.Event()
+    ending = threading.Thread(target=processes.end, args=(b"CC_MANAGER_RUN=one", over))
+    ending.start()
+    assert ours.wait(10) == -signal.SIGKILL
+    eventually(lambda: not any(is_running(pid) for pid in pids))
+    over.set()
+    ending.join(10)
+    assert all(is_running(pid) for pid in others)
+    for pid in others:
+        os.kill(pid, signal.SIGKILL)
+    other.wait(10)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# A process that gets the orphans of those below it, as the first one of a container does.
+ORPHANAGE = """
+import ctypes, os, subprocess, sys, threading
+sys.path.insert(0, sys.argv[1])
+from operand.processes import Orphans, below
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+orphans = Orphans(gets_them=True)
+leave_one = [sys.executable, "-c", "import os; os.fork() or os._exit(0)"]
+with orphans.someone_waits():
+    with orphans.someone_waits():
+        subprocess.run(leave_one, check=True)
+        while not any(below(os.getpid())):
+            pass
+    mine = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, mine.pid, os.WEXITED | os.WNOWAIT)
+    print("before", len(list(below(os.getpid()))))
+    assert mine.wait() == 0
+    for pid in below(os.getpid()):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+print("after", len(list(below(os.getpid()))))
+"""
+
+
+def test_orphans_are_buried_and_nobodys_own_children_are() -> None:
+    container = str(Path(__file__).resolve().parents[4] / "container")
+    output = subprocess.check_output([sys.executable, "-c", ORPHANAGE, container], text=True, timeout=60)
+    assert output == "before 2\nafter 0\n"
 
 
 # --- the gate ---------------------------------------------------------------------------------------------------------

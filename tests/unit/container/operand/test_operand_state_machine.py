@@ -111,7 +111,7 @@ class Operand(RuleBasedStateMachine):
 
     @rule(address=st.sampled_from(GPUS))
     def guest_takes_device(self, address: str) -> None:
-        if not any(run.is_writing for run in self.site.runs):  # the module holds the vfio group while it writes
+        if not any(run.is_writing for run in self.site.runs):  # the module holds the group while it writes, if it lives
             self.site.devices.every[address].held_by = "process 1 (qemu)"
 
     @rule(address=st.sampled_from(GPUS))
