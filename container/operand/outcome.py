@@ -160,7 +160,7 @@ def kind_of(result: Mapping[str, Any]) -> str:
 
 def wrote(seen: Seen, step: Patching, node: Node) -> Seen:
     """A patch was made, and this is the node's answer."""
-    after = replace(seen, node=node, writes=seen.writes.after(step.patch, seen.now), looked=False)
+    after = replace(seen, node=node, written=seen.writes.after(step.patch, seen.now), looked=False)
     if isinstance(step, Pause) and after.paused_at is None:
         return replace(after, paused_at=seen.now)
     if isinstance(step, Restore) and after.restore_refused is not None and seen.now >= after.restore_refused.until:

@@ -19,7 +19,7 @@ from .names import CHANGING_ANNOTATION, CORDONED_ANNOTATION, FAILED, JOURNAL_ANN
 from .node import Node, Patch
 from .pod import Pod
 from .publish import Status
-from .retry import FIGHT_MAX, Done, try_again
+from .retry import FIGHT, FIGHT_MAX, Done, try_again
 from .seen import READ, Policy, Run, Seen
 from .settings import DRAIN, REFUSE
 from .steps import (
@@ -162,7 +162,7 @@ def _settle(seen: Seen, node: Node, status: Status) -> Step:
     if step is not None:
         return step
     fought = seen.writes.fought(seen.now)
-    if fought:
+    if fought and not (seen.failure is not None and seen.failure.kind == FIGHT):  # which says so itself
         status = status.and_also(_fight(node, fought))
     if components.paused(node.labels) and seen.restore_refused is not None:
         status = status.and_also(f"Components stay paused: {seen.restore_refused.text}")
@@ -362,12 +362,16 @@ def _make_free(seen: Seen, node: Node, wish: Wish) -> Step | None:
 
 
 def _unfought(seen: Seen, wish: Wish, patch: Patch) -> Step | None:
-    """None when the patch may be written now: a change does not go on against somebody who undoes it."""
-    if seen.writes.times(patch, seen.now) >= FIGHT_MAX and seen.node is not None:
-        keys = tuple(sorted(key for key, _value in patch.items()))
-        return Fail(wish, _fight(seen.node, keys), "Fight")
+    """None when the patch may be written now: a change does not go on against somebody who undoes it.
+
+    A later attempt writes once more, when it is time: whoever it was may have stopped.
+    """
     due_at = seen.writes.all_due_at(patch, seen.now)
-    return Wait(due_at) if due_at > seen.now else None
+    if due_at <= seen.now:
+        return None
+    if seen.writes.times(patch, seen.now) < FIGHT_MAX or seen.node is None:
+        return Wait(due_at)
+    return Fail(wish, _fight(seen.node, seen.writes.fought_in(patch, seen.now)), FIGHT)
 
 
 def _gone_in_time(seen: Seen, wish: Wish, left: list[str], since: float) -> Step:

@@ -92,7 +92,7 @@ class Seen:
     failure: Failure | None = None
     evict_first: bool = False  # the devices are in use by what is being evicted
     done: Done | None = None
-    writes: Writes = field(default_factory=Writes)
+    written: Writes = field(default_factory=Writes)
     restore_refused: Refusal | None = None
     told_refused: Refusal | None = None
     stopping_since: float | None = None
@@ -101,6 +101,11 @@ class Seen:
     def asked(self) -> str:
         """The value of the retry annotation; another one than before asks for another attempt."""
         return self.node.annotations.get(RETRY_ANNOTATION, "") if self.node else ""
+
+    @property
+    def writes(self) -> Writes:
+        """What this process has written since the user asked for another attempt."""
+        return self.written.since(self.asked)
 
     def wish(self) -> Wish | HostUnknown | None:
         """The newest wish. Raises Refused when it cannot be carried out."""

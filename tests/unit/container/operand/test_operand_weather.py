@@ -15,7 +15,20 @@ import pytest
 from fake_api.daemon_sets import NODES, PREFIX
 from fake_api.store import Refusal, Request
 from operand.metrics import Metrics
-from simulation import CHANGING, COMPONENTS, CORDONED, DEVICES, GPUS, NODE, PAUSED, READY, STATE, SimDevice, Site
+from simulation import (
+    CHANGING,
+    COMPONENTS,
+    CORDONED,
+    DEVICES,
+    GPUS,
+    JOURNAL,
+    NODE,
+    PAUSED,
+    READY,
+    STATE,
+    SimDevice,
+    Site,
+)
 
 Make = Callable[..., Site]
 RUNNING = dict.fromkeys(COMPONENTS, "true")
@@ -480,6 +493,34 @@ def test_a_mark_that_a_webhook_strips_ends_the_change(site: Make) -> None:
     assert CHANGING in one.reason
     assert one.components() == RUNNING
     assert [device.resets for device in one.devices.every.values()] == [0, 0]
+
+
+@pytest.mark.parametrize("key", [CHANGING, JOURNAL])
+def test_a_quarrel_that_is_over_is_none_any_more(site: Make, key: str) -> None:
+    """By itself with a later attempt, and at once when the user asks for one, as the reason says."""
+    one = site()
+    one.run(3)
+    patch = one.store.patch
+    strip(one, key)
+    one.label(mode="on")
+    one.until(lambda: "keeps changing" in one.reason, 600)
+    assert one.reason.count("keeps changing") == 1
+    one.run(20)
+    assert f"keeps changing {key}." in one.reason, "no key that nobody else has changed"
+    one.store.patch = patch  # type: ignore[method-assign]
+    one.annotate(retry="1")
+    one.until(lambda: one.state == "on", 30)
+
+
+def test_a_quarrel_that_ends_unseen(site: Make) -> None:
+    one = site()
+    one.run(3)
+    patch = one.store.patch
+    strip(one, JOURNAL)
+    one.label(mode="on")
+    one.until(lambda: "keeps changing" in one.reason, 600)
+    one.store.patch = patch  # type: ignore[method-assign]
+    one.until(lambda: one.state == "on", 600)
 
 
 def test_a_retry_delay_of_zero_is_no_loop(site: Make) -> None:
