@@ -20,7 +20,7 @@ from .node import Node, Patch
 from .pod import Pod
 from .publish import Status
 from .retry import FIGHT, FIGHT_MAX, Done, try_again
-from .seen import READ, Policy, Run, Seen
+from .seen import READ, Pods, Policy, Run, Seen
 from .settings import DRAIN, REFUSE
 from .steps import (
     Abandon,
@@ -233,6 +233,8 @@ def _users_first(seen: Seen, node: Node, wish: Wish) -> Step | None:
     everywhere = seen.everywhere
     if everywhere is None:
         return FindUsers()
+    if everywhere.lost:
+        return _lost(wish, everywhere)
     if everywhere.denied:  # who uses them is not known here: the run asks the devices, and refuses what it cannot know
         return None
     if everywhere.pods is None:
@@ -249,6 +251,11 @@ def _users_first(seen: Seen, node: Node, wish: Wish) -> Step | None:
         or (_drain(seen, node, wish, users) if seen.policy.busy == DRAIN else None)
         or Wait(deadline)
     )
+
+
+def _lost(wish: Wish, everywhere: Pods) -> Step:
+    """Who cannot be seen may have come since. An attempt that has not the right from its start asks the devices."""
+    return Fail(wish, f"This node's pods were seen, and cannot be seen any more: {everywhere.denied}", "Forbidden")
 
 
 def _listed(seen: Seen, wish: Wish, since: float) -> Step:
@@ -326,6 +333,8 @@ def _before_the_gate(seen: Seen, run: Run, node: Node) -> Step:
     wish = seen.possible_wish()
     if wish is None or wish != run.wish:
         return Abandon("there is another wish")
+    if seen.everywhere is not None and seen.everywhere.lost:
+        return _lost(wish, seen.everywhere)
     users = components.users((seen.everywhere.pods if seen.everywhere else None) or ())
     if users:  # they came after the run was started
         return Fail(wish, _in_use(users), _busy_kind(seen))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import wish as wishes
 from .names import RETRY_ANNOTATION
@@ -61,6 +61,15 @@ class Pods:
     since: float
     pods: tuple[Pod, ...] | None = None
     denied: str = ""
+    lost: bool = False  # they were seen, and then denied
+
+    def are(self, pods: tuple[Pod, ...]) -> Pods:
+        """The same, with the pods that there are."""
+        return replace(self, pods=pods, denied="", lost=False)
+
+    def are_denied(self, why: str) -> Pods:
+        """The same, not known any more."""
+        return replace(self, pods=None, denied=why, lost=self.lost or self.pods is not None)
 
 
 @dataclass(frozen=True)

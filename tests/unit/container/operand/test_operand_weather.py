@@ -843,3 +843,16 @@ def test_a_replacement_that_comes_while_others_still_go_is_not_evicted(site: Mak
     one.until(lambda: one.state == "failed")
     assert "tenant/vm-2 came while this node was being drained" in one.reason
     assert len(one.asked("create", "/eviction")) == 1
+
+
+def test_a_right_to_see_pods_that_goes_is_no_absence_of_pods(site: Make) -> None:
+    """The next attempt, which had it not from the start, asks the devices instead."""
+    one = site(grace_s=5)
+    one.run(3)
+    one.label(mode="on")
+    one.until(lambda: PAUSED in one.components().values())
+    one.deny("list", "/api/v1/pods")
+    one.until(lambda: one.state == "failed")
+    assert "were seen, and cannot be seen any more" in one.reason
+    assert [device.resets for device in one.devices.every.values()] == [0, 0]
+    one.until(lambda: one.state == "on", 60)
