@@ -82,7 +82,7 @@ class Image:
 def build() -> Image:
     """The image in the cache; built at the first time."""
     guest = cache.finished("guest", [debian.SUITE, PACKAGES, SMALLER], _fetch, CACHE)
-    ingredients = [guest.name, FILES, UNITS, MASKED, Path(disk.__file__).read_text()]
+    ingredients = [guest.name, FILES, UNITS, MASKED, KERNEL, INITRAMFS, Path(disk.__file__).read_text()]
     return Image(cache.finished("image", ingredients, lambda folder: _build(folder, guest / GUEST), CACHE))
 
 
