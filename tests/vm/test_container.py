@@ -10,7 +10,7 @@ start, the other after. In all of it the modules and the playbook are those in t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from tests.vm.bench import container, guest
 from tests.vm.bench.container import Container
 from tests.vm.bench.image import Image
 from tests.vm.bench.machine import address
+from tests.vm.bench.ssh import Ssh
 from tests.vm.conftest import Vm, running
 
 BEFORE, AFTER = address(0), address(1)
@@ -47,6 +48,7 @@ class Bed:
     """A machine with two GPUs at vfio-pci, and a container of each kind."""
 
     vm: Vm
+    ssh: Ssh
     containers: dict[str, Container]
 
     def module(self, where: str, name: str, **arguments: object) -> dict[str, Any]:
@@ -66,18 +68,18 @@ class Bed:
     def untouched(self, *addresses: str) -> Iterator[None]:
         """Nothing is written to these devices meanwhile, and their config space stays what it is, byte by byte."""
         control = self.vm.emulator.control
-        before = [self._look(one) for one in addresses]
+        before = self._look(addresses)
         control.reset_counters()
         yield
         counters = [control.state(one)["counters"] for one in addresses]
         done = [{name: one[name] for name in ("writes", "rpcs", "knob_writes", "resets")} for one in counters]
         assert done == [{"writes": 0, "rpcs": 0, "knob_writes": 0, "resets": 0}] * len(addresses)
-        assert [self._look(one) for one in addresses] == before
+        assert self._look(addresses) == before
 
-    def _look(self, device: str) -> str:
-        folder = f"/sys/bus/pci/devices/{device}"
-        files = f"{folder}/enable {folder}/power_state {folder}/power/control"
-        return self.vm.machine.ssh.run(f"cat {files} && od -A x -t x1 -v {folder}/config")
+    def _look(self, addresses: Sequence[str]) -> str:
+        look = "cat $one/enable $one/power_state $one/power/control && od -A x -t x1 -v $one/config || exit"
+        folders = " ".join(f"/sys/bus/pci/devices/{one}" for one in addresses)
+        return self.ssh.run(f"for one in {folders}; do {look}; done")
 
 
 @pytest.fixture(scope="module")
@@ -85,19 +87,21 @@ def bed(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]
     """Both devices are off, asleep and free."""
     folder = tmp_path_factory.mktemp("container")
     disks = [container.disk()]
-    with running(image, folder, ["h100-pcie", "h100-pcie"], disks, with_iommu=True) as vm:
-        ssh = vm.machine.ssh
+    with (
+        running(image, folder, ["h100-pcie", "h100-pcie"], disks, with_iommu=True) as vm,
+        vm.machine.ssh.connected(folder) as ssh,
+    ):
         guest.bind_to_vfio(ssh, BEFORE)
         containers = {name: container.start(ssh, name, pod) for name, pod in PODS.items()}
         guest.bind_to_vfio(ssh, AFTER)
         for device in (BEFORE, AFTER):
             guest.wait_asleep(ssh, device)
-        yield Bed(vm, containers)
+        yield Bed(vm, ssh, containers)
 
 
 def group_of(bed: Bed, device: str) -> str:
     """The file of a device's vfio group, on the host."""
-    return "/dev/vfio/" + guest.link(bed.vm.machine.ssh, f"/sys/bus/pci/devices/{device}/iommu_group")
+    return "/dev/vfio/" + guest.link(bed.ssh, f"/sys/bus/pci/devices/{device}/iommu_group")
 
 
 def test_containers_have_the_groups_that_were_there_at_their_start(bed: Bed) -> None:
@@ -121,7 +125,7 @@ def test_containers_have_the_groups_that_were_there_at_their_start(bed: Bed) -> 
 @pytest.mark.parametrize("where", [GPU_OPERATOR, CHART])
 @pytest.mark.parametrize(("device", "other"), [(BEFORE, AFTER), (AFTER, BEFORE)], ids=["before", "after"])
 def test_group_that_is_open_outside_is_seen_and_refused(bed: Bed, device: str, other: str, where: str) -> None:
-    with guest.holding(bed.vm.machine.ssh, "group", device) as pid:
+    with guest.holding(bed.ssh, "group", device) as pid:
         with bed.untouched(device, other):
             answer = bed.module(where, "cc_mode", mode="on")
         assert answer["error"]["kind"] == "DeviceBusy", answer
@@ -138,7 +142,7 @@ def test_group_that_is_open_outside_is_seen_and_refused(bed: Bed, device: str, o
 @pytest.mark.parametrize("where", PODS)
 def test_device_whose_group_was_closed_again_is_seen_and_refused(bed: Bed, where: str) -> None:
     """No process has the group's file open then; the kernel counts the device as enabled."""
-    with guest.holding(bed.vm.machine.ssh, "device", AFTER), bed.untouched(BEFORE, AFTER):
+    with guest.holding(bed.ssh, "device", AFTER), bed.untouched(BEFORE, AFTER):
         answer = bed.module(where, "cc_mode", mode="on", devices=[AFTER])
     assert answer["error"]["kind"] == "DeviceBusy", answer
     assert [one["address"] for one in answer["error"]["seen"]["holders"]] == [AFTER]
@@ -156,7 +160,7 @@ def test_pod_that_can_ask_nobody_refuses(bed: Bed) -> None:
 
 
 def test_playbook_refuses_while_a_virtual_machine_has_a_gpu(bed: Bed) -> None:
-    with guest.holding(bed.vm.machine.ssh, "machine", AFTER), bed.untouched(BEFORE, AFTER):
+    with guest.holding(bed.ssh, "machine", AFTER), bed.untouched(BEFORE, AFTER):
         said = run_playbook(bed, "on", check=False)
     assert "failed=1" in said, said
     assert f"In use: {AFTER}" in said.replace("\n", " "), said

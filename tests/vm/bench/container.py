@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +31,8 @@ Spec = dict[str, Any]
 LABEL = "operand"
 FILES = "/srv/operand"
 BUNDLES = "/run/bundles"
-TEMPLATE = cache.ROOT / "container/chart/templates/daemonset.yaml"
+# Rendered by Helm, which needs a Go toolchain; tests/chart keeps them what the chart says.
+PODS = Path(__file__).resolve().parent.parent / "pods"
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 DISK_MIB = 192
 
@@ -91,19 +91,9 @@ def gpu_operators() -> Spec:
 
 
 def charts(host_processes: bool) -> Spec:
-    """The pod of the chart's DaemonSet, as far as it is about rights and mounts: a template without what is optional.
-
-    Helm itself would need a Go toolchain.
-    """
-    text = re.sub(r"{{-? */\*.*?\*/ *-?}}", "", TEMPLATE.read_text(), flags=re.DOTALL)
-    text = re.sub(
-        r"{{ .Values.security.hostProcesses \| ternary \(list (.*?)\) \(list (.*?)\) \| toJson }}",
-        lambda found: json.dumps(shlex.split(found.group(1 if host_processes else 2))),
-        text,
-    )
-    text = text.replace("{{ .Values.security.hostProcesses }}", json.dumps(host_processes))
-    text = re.sub(r"^ *{{.*}}\n", "", text, flags=re.MULTILINE)
-    pod: Spec = yaml.safe_load(re.sub(r"{{.*?}}", '""', text))["spec"]["template"]["spec"]
+    """The pod of the chart's DaemonSet, with and without the right to see the host's processes."""
+    name = "chart" if host_processes else "chart-without-host-processes"
+    pod: Spec = yaml.safe_load((PODS / f"{name}.yaml").read_text())
     return pod
 
 
@@ -166,7 +156,7 @@ def _spec(pod: Spec, nodes: Iterable[Spec], empty: str) -> Spec:
             "user": {"uid": rights.get("runAsUser", 0), "gid": 0},
             "args": ["/bin/sleep", "infinity"],
             "cwd": "/",
-            "env": [f"{name}={value}" for name, value in {**ENVIRONMENT, **_environment(container)}.items()],
+            "env": [f"{name}={value}" for name, value in ENVIRONMENT.items()],
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             "noNewPrivileges": not rights.get("allowPrivilegeEscalation", True),
         },
@@ -180,11 +170,6 @@ def _spec(pod: Spec, nodes: Iterable[Spec], empty: str) -> Spec:
             "readonlyPaths": [] if privileged else READ_ONLY.split(),
         },
     }
-
-
-def _environment(container: Spec) -> dict[str, str]:
-    """What stands there as text; the rest comes from the cluster, or from the chart's values."""
-    return {one["name"]: one["value"] for one in container["env"] if one["name"] and one.get("value")}
 
 
 def _usual_mounts() -> Iterator[Spec]:
