@@ -60,6 +60,7 @@ def suites() -> list[Suite]:
     """Every suite, in the order in which they run."""
     python, pytest = sys.executable, (sys.executable, "-m", "pytest")
     in_cluster = [f"tests/cluster/test_{name}.py" for name in ("drop_in", "policy", "chart_install")]
+    in_vm = [f"tests/vm/test_{name}.py" for name in ("smoke", "site", "container")]
     coverage = ("--cov", "--cov-report=term", "--cov-fail-under=90")
     return [
         Suite("layers", [(python, "tools/layers.py")]),
@@ -82,9 +83,9 @@ def suites() -> list[Suite]:
         # Power cuts and check mode, which take long, are for `make test-vm`.
         Suite(
             "vm",
-            [(*pytest, "tests/vm/test_smoke.py", "tests/vm/test_site.py", "-q", "--durations=10")],
+            [(*pytest, *in_vm, "-q", "--durations=10")],
             files="tests/vm/test_*.py",
-            tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot"],
+            tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot", "buildah"],
             enable="make system-deps",
             prepare=(python, "-m", "tests.vm.bench", "build"),
         ),

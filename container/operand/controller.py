@@ -190,7 +190,7 @@ class Controller:
             return  # of a watch that was ended
         if message.everywhere:
             self._note_denied(message.denied)
-        self._see(**{name: replace(known, pods=None if message.denied else message.pods, denied=message.denied)})
+        self._see(**{name: known.are_denied(message.denied) if message.denied else known.are(message.pods)})
 
     def _note_denied(self, denied: str) -> None:
         if denied and not self._elsewhere_denied:
@@ -510,11 +510,11 @@ class Controller:
 def _asked(known: Pods, ask: Callable[[], tuple[Pod, ...]]) -> Pods:
     """The pods as they are now. Raises ApiError, unless it is a right that is missing."""
     try:
-        return replace(known, pods=ask(), denied="")
+        return known.are(ask())
     except ApiError as error:
         if error.status != 403:  # 401 is not about rights: the token is old, or the server has just started
             raise
-        return replace(known, pods=None, denied=str(error))
+        return known.are_denied(str(error))
 
 
 def _is_older(node: Node, known: Node) -> bool:

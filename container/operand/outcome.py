@@ -116,7 +116,7 @@ def _change_ended(seen: Seen, run: Run, result: Mapping[str, Any], has_failed: b
         done = retry.done(seen.done_of(run.wish), run.wish, seen.asked, seen.now)
         due_at = _next_reading_at(after)
         return replace(after, failure=None, done=done, evict_first=False, paused_at=None, reading_due_at=due_at)
-    if run.abandoned_at is not None:  # why it was called off is known already
+    if run.abandoned_at is not None or seen.stopping_since is not None:  # why it was called off is known already
         return after
     if kind == "DeviceBusy" and not run.opened and not seen.evict_first and not run.look_first:
         # What is being evicted may be what uses them: let it go first, and then start again.
@@ -160,7 +160,7 @@ def kind_of(result: Mapping[str, Any]) -> str:
 
 def wrote(seen: Seen, step: Patching, node: Node) -> Seen:
     """A patch was made, and this is the node's answer."""
-    after = replace(seen, node=node, writes=seen.writes.after(step.patch, seen.now), looked=False)
+    after = replace(seen, node=node, written=seen.writes.after(step.patch, seen.now), looked=False)
     if isinstance(step, Pause) and after.paused_at is None:
         return replace(after, paused_at=seen.now)
     if isinstance(step, Restore) and after.restore_refused is not None and seen.now >= after.restore_refused.until:

@@ -19,8 +19,8 @@ from .names import CHANGING_ANNOTATION, CORDONED_ANNOTATION, FAILED, JOURNAL_ANN
 from .node import Node, Patch
 from .pod import Pod
 from .publish import Status
-from .retry import FIGHT_MAX, Done, try_again
-from .seen import READ, Policy, Run, Seen
+from .retry import FIGHT, FIGHT_MAX, Done, try_again
+from .seen import READ, Pods, Policy, Run, Seen
 from .settings import DRAIN, REFUSE
 from .steps import (
     Abandon,
@@ -162,7 +162,7 @@ def _settle(seen: Seen, node: Node, status: Status) -> Step:
     if step is not None:
         return step
     fought = seen.writes.fought(seen.now)
-    if fought:
+    if fought and not (seen.failure is not None and seen.failure.kind == FIGHT):  # which says so itself
         status = status.and_also(_fight(node, fought))
     if components.paused(node.labels) and seen.restore_refused is not None:
         status = status.and_also(f"Components stay paused: {seen.restore_refused.text}")
@@ -233,6 +233,8 @@ def _users_first(seen: Seen, node: Node, wish: Wish) -> Step | None:
     everywhere = seen.everywhere
     if everywhere is None:
         return FindUsers()
+    if everywhere.lost:
+        return _lost(wish, everywhere)
     if everywhere.denied:  # who uses them is not known here: the run asks the devices, and refuses what it cannot know
         return None
     if everywhere.pods is None:
@@ -249,6 +251,11 @@ def _users_first(seen: Seen, node: Node, wish: Wish) -> Step | None:
         or (_drain(seen, node, wish, users) if seen.policy.busy == DRAIN else None)
         or Wait(deadline)
     )
+
+
+def _lost(wish: Wish, everywhere: Pods) -> Step:
+    """Who cannot be seen may have come since. An attempt that has not the right from its start asks the devices."""
+    return Fail(wish, f"This node's pods were seen, and cannot be seen any more: {everywhere.denied}", "Forbidden")
 
 
 def _listed(seen: Seen, wish: Wish, since: float) -> Step:
@@ -326,6 +333,8 @@ def _before_the_gate(seen: Seen, run: Run, node: Node) -> Step:
     wish = seen.possible_wish()
     if wish is None or wish != run.wish:
         return Abandon("there is another wish")
+    if seen.everywhere is not None and seen.everywhere.lost:
+        return _lost(wish, seen.everywhere)
     users = components.users((seen.everywhere.pods if seen.everywhere else None) or ())
     if users:  # they came after the run was started
         return Fail(wish, _in_use(users), _busy_kind(seen))
@@ -362,12 +371,16 @@ def _make_free(seen: Seen, node: Node, wish: Wish) -> Step | None:
 
 
 def _unfought(seen: Seen, wish: Wish, patch: Patch) -> Step | None:
-    """None when the patch may be written now: a change does not go on against somebody who undoes it."""
-    if seen.writes.times(patch, seen.now) >= FIGHT_MAX and seen.node is not None:
-        keys = tuple(sorted(key for key, _value in patch.items()))
-        return Fail(wish, _fight(seen.node, keys), "Fight")
+    """None when the patch may be written now: a change does not go on against somebody who undoes it.
+
+    A later attempt writes once more, when it is time: whoever it was may have stopped.
+    """
     due_at = seen.writes.all_due_at(patch, seen.now)
-    return Wait(due_at) if due_at > seen.now else None
+    if due_at <= seen.now:
+        return None
+    if seen.writes.times(patch, seen.now) < FIGHT_MAX or seen.node is None:
+        return Wait(due_at)
+    return Fail(wish, _fight(seen.node, seen.writes.fought_in(patch, seen.now)), FIGHT)
 
 
 def _gone_in_time(seen: Seen, wish: Wish, left: list[str], since: float) -> Step:
@@ -403,7 +416,7 @@ def _stopping(seen: Seen, since: float) -> Step:
     if not {CHANGING_ANNOTATION, JOURNAL_ANNOTATION} & node.annotations.keys():
         return Stop()
     status, wish = standing(seen)
-    if run is not None or (wish is not None and not status.is_failure):
+    if run is not None or (wish is not None and seen.failure_of(wish) is None):
         status = Status(FAILED, "The operand was stopped during a change. It goes on when it is started.", None)
     patch = _allowed(seen, publish.told(node, status), told=True)
     return Tell(status, patch) if patch else Stop()

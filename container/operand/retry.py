@@ -27,6 +27,8 @@ PATIENT = ("DeviceBusy", "RunInProgress", "NotPermitted", "Forbidden")
 FOUGHT = 3
 # A change does not go on against somebody who undoes what it needs.
 FIGHT_MAX = 5
+# The kind of failure that this is.
+FIGHT = "Fight"
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,17 @@ class Write:
 
 @dataclass(frozen=True)
 class Writes:
-    """Key of a label or annotation to what was last written there by this process."""
+    """Key of a label or annotation to what was last written there by this process, since ``asked``.
+
+    ``asked`` is the retry annotation: who asks for another attempt has looked who else writes.
+    """
 
     by_key: Mapping[str, Write] = field(default_factory=dict)
+    asked: str = ""
+
+    def since(self, asked: str) -> Writes:
+        """Those since that retry annotation."""
+        return self if asked == self.asked else Writes(asked=asked)
 
     def after(self, patch: Patch, at: float) -> Writes:
         """With the keys of a patch that was carried out."""
@@ -141,7 +151,7 @@ class Writes:
         for key, value in patch.items():
             before = self._in_a_row(key, value, at)
             new[key] = Write(value, before.times + 1 if before else 1, at)
-        return Writes({**self.by_key, **new})
+        return replace(self, by_key={**self.by_key, **new})
 
     def due_at(self, key: str, value: str | None, at: float) -> float:
         """When this may be written: the first repetition at once, then later and later."""
@@ -169,6 +179,11 @@ class Writes:
         """The keys that somebody else keeps changing."""
         every = self.by_key.items()
         return tuple(sorted(key for key, one in every if one.times >= FOUGHT and at < one.at + QUIET_S))
+
+    def fought_in(self, patch: Patch, at: float) -> tuple[str, ...]:
+        """Those of them that a patch is to write."""
+        keys = {key for key, _value in patch.items()}
+        return tuple(key for key in self.fought(at) if key in keys)
 
     def quiet_at(self, at: float) -> float | None:
         """When the next of the fought keys counts as quiet."""

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import wish as wishes
 from .names import RETRY_ANNOTATION
@@ -61,6 +61,15 @@ class Pods:
     since: float
     pods: tuple[Pod, ...] | None = None
     denied: str = ""
+    lost: bool = False  # they were seen, and then denied
+
+    def are(self, pods: tuple[Pod, ...]) -> Pods:
+        """The same, with the pods that there are."""
+        return replace(self, pods=pods, denied="", lost=False)
+
+    def are_denied(self, why: str) -> Pods:
+        """The same, not known any more."""
+        return replace(self, pods=None, denied=why, lost=self.lost or self.pods is not None)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class Seen:
     failure: Failure | None = None
     evict_first: bool = False  # the devices are in use by what is being evicted
     done: Done | None = None
-    writes: Writes = field(default_factory=Writes)
+    written: Writes = field(default_factory=Writes)
     restore_refused: Refusal | None = None
     told_refused: Refusal | None = None
     stopping_since: float | None = None
@@ -101,6 +110,11 @@ class Seen:
     def asked(self) -> str:
         """The value of the retry annotation; another one than before asks for another attempt."""
         return self.node.annotations.get(RETRY_ANNOTATION, "") if self.node else ""
+
+    @property
+    def writes(self) -> Writes:
+        """What this process has written since the user asked for another attempt."""
+        return self.written.since(self.asked)
 
     def wish(self) -> Wish | HostUnknown | None:
         """The newest wish. Raises Refused when it cannot be carried out."""

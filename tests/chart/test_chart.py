@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 from gpu.devid_names import GPU_NAME_BY_DEVID  # noqa: E402
 from operand import events, journal, metrics, names, publish, reading, settings  # noqa: E402
 
-from tests.chart import gpu_operator  # noqa: E402
+from tests.chart import gpu_operator, pods  # noqa: E402
 from tests.cluster.kube import workloads  # noqa: E402
 from tests.cluster.kube.programs import HELM  # noqa: E402
 from tools.needs import NotPossible  # noqa: E402
@@ -265,6 +265,11 @@ def test_rights_and_policy_for_the_gpu_operators_manager(render: Any) -> None:
 
 def test_the_policy_that_is_applied_alone_is_the_charts(helm_path: str) -> None:
     assert gpu_operator.FILE.read_text() == gpu_operator.manifest(), "python -m tests.chart.gpu_operator"
+
+
+@pytest.mark.parametrize("name", pods.VALUES)
+def test_virtual_machines_run_the_charts_pod(helm_path: str, name: str) -> None:
+    assert pods.file(name).read_text() == pods.text(name), "python -m tests.chart.pods"
 
 
 @pytest.mark.parametrize(

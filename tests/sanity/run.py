@@ -36,8 +36,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="confidential-gpu-sanity-") as folder:
         place = Path(folder, "ansible_collections", "confidential", "gpu")
         subprocess.run([sys.executable, "tools/artifact.py", "copy", place], cwd=ROOT, check=True)
-        # Helm's templates are YAML only when rendered: the suite chart looks after them.
+        # Helm's templates are YAML only when rendered, and what is made of them is several documents: the suite chart
+        # looks after both.
         shutil.rmtree(place / "container/chart/templates")
+        shutil.rmtree(place / "container/gpu-operator")
         return subprocess.run(command, cwd=place, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +59,18 @@ def wheel_folder() -> Path:
 
 
 @contextmanager
-def running(image: Image, folder: Path, models: list[str], **timing: float) -> Iterator[Vm]:
+def running(
+    image: Image,
+    folder: Path,
+    models: list[str],
+    disks: Sequence[Path] = (),
+    with_iommu: bool = False,
+    **timing: float,
+) -> Iterator[Vm]:
     """A booted machine with these devices; its disk goes at the end, its logs stay."""
     with launch(node(models, **timing), sockets=folder / "s", log=folder / "emulator.jsonl") as emulator:
         gpus = [Gpu(address, folder / "s" / f"{address}.sock") for address in emulator.control.state()]
-        machine = Machine(image, folder / "m", gpus)
+        machine = Machine(image, folder / "m", gpus, disks, with_iommu)
         try:
             machine.boot()
             yield Vm(machine, emulator, Control(machine, folder / "c"))

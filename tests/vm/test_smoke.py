@@ -8,17 +8,15 @@ The tests run in this order on one machine: its IOMMU is off at first, and switc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.vm.bench import guest
+from tests.vm.bench import container, guest
 from tests.vm.bench.image import Image
 from tests.vm.bench.machine import PYTHON, address
 from tests.vm.conftest import Vm, running
-from tools.cache import ROOT
 
 FIRST, SECOND = address(0), address(1)
 TOOL = guest.TOOL_FOLDER
@@ -85,11 +83,11 @@ def test_module_and_nvidias_tool_agree(vm: Vm) -> None:
     assert not again["changed"], again
 
 
-def chart_capabilities() -> list[list[str]]:
+def chart_capabilities(host_processes: bool) -> list[str]:
     """What the operand's chart asks for, with and without the right to look into other users' processes."""
-    template = (ROOT / "container/chart/templates/daemonset.yaml").read_text()
-    lists = re.findall(r"\(list ((?:\"[A-Z_]+\" ?)+)\)", template)
-    return [names.replace('"', "").split() for names in lists]
+    (one,) = container.charts(host_processes)["containers"]
+    names: list[str] = one["securityContext"]["capabilities"]["add"]
+    return names
 
 
 def confined(vm: Vm, capabilities: list[str]) -> str:
@@ -102,8 +100,8 @@ def confined(vm: Vm, capabilities: list[str]) -> str:
 
 
 def test_module_needs_the_charts_capabilities_and_no_others(vm: Vm) -> None:
-    with_host_processes, least = chart_capabilities()
-    assert set(least) < set(with_host_processes)
+    least = chart_capabilities(host_processes=False)
+    assert set(least) < set(chart_capabilities(host_processes=True))
     python = confined(vm, least)
     answer = vm.control.module("cc_mode", interpreter=python, mode="on", admin_tools=TOOL)
     assert answer["changed"], answer
@@ -165,11 +163,7 @@ def test_device_that_sleeps_at_vfio_is_woken_and_let_sleep(vm_with_iommu: Vm) ->
 def test_device_in_use_is_refused_and_not_touched(vm_with_iommu: Vm) -> None:
     ssh, control = vm_with_iommu.machine.ssh, vm_with_iommu.control
     group = guest.link(ssh, f"/sys/bus/pci/devices/{FIRST}/iommu_group")
-    hold = f"import os, time; os.open('/dev/vfio/{group}', os.O_RDWR); print(os.getpid(), flush=True); time.sleep(600)"
-    holder = ssh.start(f'exec python3 -c "{hold}"')
-    try:
-        assert holder.stdout is not None
-        pid = int(holder.stdout.readline())
+    with guest.holding(ssh, "group", FIRST) as pid:
         vm_with_iommu.emulator.control.reset_counters()
         answer = control.module("cc_mode", mode="off", admin_tools=TOOL)
         assert answer["error"]["kind"] == "DeviceBusy", answer
@@ -180,8 +174,4 @@ def test_device_in_use_is_refused_and_not_touched(vm_with_iommu: Vm) -> None:
         found = {one["address"]: one for one in control.module("cc_mode_info", admin_tools=TOOL)["devices"]}
         assert found[FIRST]["in_use"]
         assert found[SECOND]["mode"] == "on"
-        ssh.run(f"kill {pid}")
-        assert control.module("cc_mode", mode="off", admin_tools=TOOL)["changed"]
-    finally:
-        holder.kill()
-        holder.communicate()
+    assert control.module("cc_mode", mode="off", admin_tools=TOOL)["changed"]

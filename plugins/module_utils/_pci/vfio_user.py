@@ -99,7 +99,7 @@ class VfioUserFunction(bus.Function):
         self._clock = clock
         self._connection: Optional[Connection] = None
         self._config: Optional[_Region] = None
-        self._bars: list[tuple[int, int]] = []  # region number and size in bytes of each memory BAR
+        self._bars: list[bus.BarSpan] = []
         self._server_resets = False
 
     def open(self) -> None:
@@ -116,11 +116,8 @@ class VfioUserFunction(bus.Function):
             if len(sizes) <= REGION_CONFIG:
                 raise _garbled(self.address, "the device has %d regions, so no config space" % regions)
             self._config = _Region(self._connection, REGION_CONFIG, sizes[REGION_CONFIG])
-            self._bars = [
-                (index, size)
-                for index, size in enumerate(sizes[:REGION_COUNT_OF_BARS])
-                if size and not self._config.read32(bus.BAR_REGISTERS + 4 * index) & BAR_IS_IO
-            ]
+            spans = [_span(self._config, number, size) for number, size in enumerate(sizes[:REGION_COUNT_OF_BARS])]
+            self._bars = [span for span in spans if span is not None]
             self.vendor_id = self._config.read16(bus.VENDOR_ID)
             self.device_id = self._config.read16(bus.DEVICE_ID)
             self.class_code = self._config.read32(bus.REVISION_AND_CLASS) >> 8
@@ -147,21 +144,13 @@ class VfioUserFunction(bus.Function):
         return self._config
 
     def bars(self) -> Sequence[bus.BarSpan]:
-        """The memory BARs that have an address, as config space tells."""
-        spans = [self._span(number, size) for number, size in self._bars]
-        return [span for span in spans if span.start]
-
-    def _span(self, number: int, size: int) -> bus.BarSpan:
-        register = bus.BAR_REGISTERS + 4 * number
-        low = self.config.read32(register)
-        is_64bit = low & BAR_TYPE == BAR_IS_64BIT
-        high = self.config.read32(register + 4) if is_64bit and number < REGION_COUNT_OF_BARS - 1 else 0
-        return bus.BarSpan(high << 32 | low & ~0xF, size, is_64bit, number)
+        """The memory BARs that had an address when the function was opened, as config space told."""
+        return list(self._bars)
 
     def map_bar(self, number: int) -> bus.Space:
         """The BAR of that number. Raises Bar0Unreadable."""
         connection = self._connected()
-        for span in self.bars():
+        for span in self._bars:
             if span.number == number:
                 return _Region(connection, number, span.size)
         raise no_bar(self.address, number)
@@ -363,6 +352,17 @@ class _Region(bus.Space):
 
     def write(self, offset: int, data: int, size: int) -> None:
         self._connection.region_write(self._region, offset, size, data)
+
+
+def _span(config: bus.Space, number: int, size: int) -> Optional[bus.BarSpan]:
+    register = bus.BAR_REGISTERS + 4 * number
+    low = config.read32(register) if size else 0
+    if low & BAR_IS_IO:
+        return None
+    is_64bit = low & BAR_TYPE == BAR_IS_64BIT
+    high = config.read32(register + 4) if is_64bit and number < REGION_COUNT_OF_BARS - 1 else 0
+    start = high << 32 | low & ~0xF
+    return bus.BarSpan(start, size, is_64bit, number) if start else None
 
 
 def _region_size(connection: Connection, index: int) -> int:

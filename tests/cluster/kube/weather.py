@@ -60,21 +60,22 @@ def stripping(cluster: Cluster, kind: str, key: str) -> Iterator[None]:
     """As by a mutating webhook: of ``kind``, labels or annotations, a key vanishes from all that the manager writes."""
     cluster.apply(*_stripper(kind, key))
     try:
-        _wait_until_stripped(cluster, kind, key)
+        _wait_until_stripped(cluster, kind, key, True)
         yield
     finally:
         for name in ("mutatingadmissionpolicybindings", "mutatingadmissionpolicies"):
             cluster.api.delete(f"/apis/{GROUP}/v1/{name}/strip")
+        _wait_until_stripped(cluster, kind, key, False)
 
 
-def _wait_until_stripped(cluster: Cluster, kind: str, key: str) -> None:
-    """The API server compiles a new policy within seconds of being told, and says so to nobody."""
+def _wait_until_stripped(cluster: Cluster, kind: str, key: str, stripped: bool) -> None:
+    """The API server compiles a new policy, and forgets an old one, within seconds, and says so to nobody."""
     change = json.dumps({"metadata": {kind: {key: "probe"}}})
     patch = ("patch", "node", NODE, "--as", USER, "--dry-run=server", "--type=merge", "-p", change, "-o", "json")
     deadline = time.monotonic() + 20
-    while key in json.loads(cluster.kubectl(*patch))["metadata"].get(kind, {}):
+    while (key in json.loads(cluster.kubectl(*patch))["metadata"].get(kind, {})) == stripped:
         if time.monotonic() > deadline:
-            raise ApiError(f"{key} is not stripped")
+            raise ApiError(f"{key} is {'not' if stripped else 'still'} stripped")
         time.sleep(0.1)
 
 

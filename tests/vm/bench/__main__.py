@@ -17,7 +17,7 @@ from pathlib import Path
 from tools import cache
 from tools.needs import NotPossible
 
-from . import control, guest, image, qemu
+from . import container, control, guest, image, qemu
 from .machine import Gpu, Machine, node
 
 sys.path.insert(0, str(cache.ROOT / "gpu-admin-tools"))
@@ -28,7 +28,7 @@ def main() -> int:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="fetch QEMU, build the guest's image, fetch NVIDIA's tool")
+    commands.add_parser("build", help="fetch QEMU and NVIDIA's tool, build the guest's image and the operand's")
     run = commands.add_parser("run", help="boot a machine and say how to reach it, until Ctrl-C")
     run.add_argument("--gpus", type=int, default=1, metavar="N", help="how many devices")
     run.add_argument("--model", default="h100-pcie", help="which model of the emulator")
@@ -46,7 +46,12 @@ def main() -> int:
 
 def build() -> None:
     """Everything that the tests use, with the seconds that each took."""
-    for name, make in (("qemu", qemu.fetch), ("image", image.build), ("wheels", control.wheels)):
+    for name, make in (
+        ("qemu", qemu.fetch),
+        ("image", image.build),
+        ("wheels", control.wheels),
+        ("operand", container.disk),
+    ):
         started = time.monotonic()
         made = make()
         print(f"{name}: {time.monotonic() - started:.1f} s, {made}", flush=True)

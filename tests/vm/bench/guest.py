@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import shlex
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .ssh import Ssh
 
 TOOL_FOLDER = "/opt/nvidia"
+HOLD = Path(__file__).with_name("hold.py")
 
 
 def install_tool(ssh: Ssh, wheels: Path, scratch: Path) -> None:
@@ -60,3 +64,25 @@ def bind_to_vfio(ssh: Ssh, address: str) -> None:
 def link(ssh: Ssh, path: str) -> str:
     """The last part of where a link leads, empty for no link."""
     return ssh.run(f"readlink {path} || true").strip().rsplit("/", 1)[-1]
+
+
+def wait_asleep(ssh: Ssh, address: str) -> None:
+    """Return when the kernel has let a device sleep that is idle at vfio-pci."""
+    state = f"/sys/bus/pci/devices/{address}/power_state"
+    ssh.run(f"for i in $(seq 100); do grep -q D3hot {state} && exit; sleep 0.1; done; cat {state}; exit 1")
+
+
+@contextmanager
+def holding(ssh: Ssh, how: str, address: str) -> Iterator[int]:
+    """The id of a process that holds a device meanwhile; ``how`` as hold.py says."""
+    # The program comes as an argument, so that nothing of it is left in the guest.
+    process = ssh.start(f"exec python3 -c {shlex.quote(HOLD.read_text())} {how} {address}")
+    try:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        yield pid
+        ssh.run(f"kill {pid}; while kill -0 {pid}; do sleep 0.1; done 2> /dev/null")
+        process.wait(30)
+    finally:
+        process.kill()
+        process.communicate()

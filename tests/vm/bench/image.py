@@ -22,13 +22,15 @@ from .places import CACHE, PROGRAMS
 
 PACKAGES = [
     *("linux-image-cloud-amd64", "grub-pc", "systemd-sysv", "udev", "kmod", "initramfs-tools"),
-    *("openssh-server", "iproute2", "pciutils", "procps", "python3", "python3-venv"),
+    *("openssh-server", "iproute2", "pciutils", "procps", "python3", "python3-venv", "runc"),
 ]
 GUEST = "guest.tar"
-COMMAND_LINE = "quiet intel_iommu=off"
+KERNEL, INITRAMFS = "vmlinuz", "initrd.img"
+COMMAND_LINE, WITH_IOMMU = "quiet intel_iommu=off", "quiet intel_iommu=on"
 # Emulated without hardware's help and on a busy machine, the timer's first ticks come late; the kernel would panic. And
 # an emulated processor leaks nothing, while a kernel that guards against it takes half as long again for every process.
 CONSOLE = "console=ttyS0 no_timer_check mitigations=off"
+ROOT_FILE_SYSTEM = f"root=LABEL={disk.LABEL} ro"
 FILES = {
     "etc/hostname": "vm\n",
     "etc/hosts": "127.0.0.1 localhost vm\n",
@@ -40,7 +42,7 @@ FILES = {
     # What update-grub would have written at installation; only the guest can run it, at its first use.
     "boot/grub/grub.cfg": (
         f"set timeout=0\nmenuentry Debian {{\n  search --no-floppy --label --set=root {disk.LABEL}\n"
-        f"  linux /vmlinuz root=LABEL={disk.LABEL} ro {CONSOLE} {COMMAND_LINE}\n  initrd /initrd.img\n}}\n"
+        f"  linux /vmlinuz {ROOT_FILE_SYSTEM} {CONSOLE} {COMMAND_LINE}\n  initrd /initrd.img\n}}\n"
     ),
     # The addresses of QEMU's own network; asking for them by DHCP would cost a second.
     "etc/systemd/network/10-vm.network": "[Match]\nType=ether\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n",
@@ -71,11 +73,16 @@ class Image:
         """The private ssh key for root."""
         return self.folder / "key"
 
+    def past_the_boot_loader(self) -> list[str]:
+        """QEMU's options that start the disk's own kernel with the IOMMU on, for tests that are not about the roles."""
+        files = ["-kernel", str(self.folder / KERNEL), "-initrd", str(self.folder / INITRAMFS)]
+        return [*files, "-append", f"{ROOT_FILE_SYSTEM} {CONSOLE} {WITH_IOMMU}"]
+
 
 def build() -> Image:
     """The image in the cache; built at the first time."""
     guest = cache.finished("guest", [debian.SUITE, PACKAGES, SMALLER], _fetch, CACHE)
-    ingredients = [guest.name, FILES, UNITS, MASKED, Path(disk.__file__).read_text()]
+    ingredients = [guest.name, FILES, UNITS, MASKED, KERNEL, INITRAMFS, Path(disk.__file__).read_text()]
     return Image(cache.finished("image", ingredients, lambda folder: _build(folder, guest / GUEST), CACHE))
 
 
@@ -92,6 +99,8 @@ def _build(folder: Path, guest: Path) -> None:
         extra = Path(scratch) / "extra"
         _write_extra(extra, image.key.with_suffix(".pub").read_text())
         disk.make([guest, *_packed(extra)], image.disk, Path(scratch))
+    for name in (KERNEL, INITRAMFS):
+        run(["sh", "-c", f"tar -x -O --wildcards -f {guest} './boot/{name}-*' > {folder / name}"])
 
 
 def _packed(extra: Path) -> list[Path]:

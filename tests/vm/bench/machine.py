@@ -49,9 +49,15 @@ def address(index: int) -> str:
 
 
 class Machine:
-    """One virtual machine, in a folder of its own."""
+    """One virtual machine, in a folder of its own.
 
-    def __init__(self, image: Image, folder: Path, gpus: Sequence[Gpu] = (), accelerator: str | None = None) -> None:
+    ``disks`` are more disks, which it cannot write to. ``with_iommu``: the kernel starts with the IOMMU on, without the
+    boot loader; without it, it starts as the image's boot loader says, with the IOMMU off.
+    """
+
+    def __init__(
+        self, image: Image, folder: Path, gpus: Sequence[Gpu] = (), disks: Sequence[Path] = (), with_iommu: bool = False
+    ) -> None:
         self.folder = folder
         self.gpus = list(gpus)
         self.console = folder / "console.log"
@@ -59,7 +65,9 @@ class Machine:
         self.ssh = Ssh(_free_port(), image.key)
         self._qemu = qemu.fetch()
         # On nested hosts KVM may exist and hang, so it has to be asked for.
-        self._accelerator = accelerator or os.environ.get(ACCELERATOR, "tcg")
+        self._accelerator = os.environ.get(ACCELERATOR, "tcg")
+        self._more_disks = list(disks)
+        self._kernel = image.past_the_boot_loader() if with_iommu else []
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if not self.disk.exists():
@@ -139,7 +147,10 @@ class Machine:
         words += ["-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console"]
         words += ["-device", "intel-iommu,intremap=on,caching-mode=on", "-device", "virtio-rng-pci"]
         words += ["-drive", f"if=none,id=d0,format=raw,file={self.disk},cache=unsafe,discard=unmap"]
-        words += ["-device", "virtio-blk-pci,drive=d0,bootindex=1"]
+        words += ["-device", "virtio-blk-pci,drive=d0,bootindex=1", *self._kernel]
+        for number, disk in enumerate(self._more_disks, 1):
+            words += ["-drive", f"if=none,id=d{number},format=raw,file={disk},readonly=on"]
+            words += ["-device", f"virtio-blk-pci,drive=d{number}"]
         # A guest that reaches nothing outside, as a host in a closed network.
         words += ["-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self.ssh.port}-:22"]
         words += ["-device", "virtio-net-pci,netdev=n0,romfile="]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import shlex
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 OPTIONS = {
@@ -33,6 +35,7 @@ class Ssh:
 
     port: int
     key: Path
+    shared: str = ""  # the socket of a connection that is open already
 
     def options(self) -> list[str]:
         """For ssh and for Ansible."""
@@ -40,7 +43,25 @@ class Ssh:
 
     def command(self) -> list[str]:
         """What starts a shell, less the command to run."""
-        return ["ssh", *self.options(), "-i", str(self.key), "-p", str(self.port), "root@127.0.0.1"]
+        share = ["-S", self.shared] if self.shared else []
+        return ["ssh", *self.options(), *share, "-i", str(self.key), "-p", str(self.port), "root@127.0.0.1"]
+
+    @contextmanager
+    def connected(self, folder: Path, timeout_s: float = 60) -> Iterator[Ssh]:
+        """One connection for all commands: each costs the guest a second. It does not outlive a reboot."""
+        socket = folder / "ssh"
+        master = [*replace(self, shared=str(socket)).command(), "-M", "-N"]
+        # Started by itself, since one that ssh leaves behind keeps the pipes of the command that came first.
+        with subprocess.Popen(master, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            try:
+                deadline = time.monotonic() + timeout_s
+                while not socket.exists():
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise GuestError("the guest answers no ssh")
+                    time.sleep(0.1)
+                yield replace(self, shared=str(socket))
+            finally:
+                process.terminate()
 
     def run(self, command: str, timeout_s: float = 60, check: bool = True, stdin: str = "") -> str:
         """Standard output of a shell command. Raises GuestError."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,16 @@ from simulation import Site
 
 settings.register_profile("plain", deadline=None, database=None)
 settings.load_profile("plain")
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """What a test configures of the log is gone after it."""
+    logger = logging.getLogger("operand")
+    before = (logger.handlers, logger.propagate, logger.level)
+    yield
+    logger.handlers, logger.propagate = before[:2]
+    logger.setLevel(before[2])
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ NONE, RUNS, ENDS = "none", "runs", "ends"
 BOUND, HOLDS = "bound", "holds"
 # What can become of a request: refused for a moment or for good, carried out and its answer lost, and the two ends.
 BROKEN, FORBIDDEN, LOST, CUT_BEFORE, CUT_AFTER = "broken", "forbidden", "lost", "cut before", "cut after"
-REQUESTS_MAX, QUIET_STEPS_MAX = 60, 300
+REQUESTS_MAX, QUIET_STEPS_MAX, AT_ONCE_MAX = 60, 300, 20
 # Moments and ages of the controller, which count from now; what is older than this is simply old.
 OLD_S = 2000.0
 MOMENTS = {
@@ -129,9 +129,13 @@ class Handle:
         return run if run is not None and run.number == self.number else None
 
     def open_gate(self) -> None:
-        run = self._run()
+        run, world = self._run(), self.port.world
         if run is not None:
             run.is_open = True
+        if world.guest != NONE:
+            world.violations.append("the gate opens while a guest's pod is on the node")
+        if world.labels.get(MODE) != (run and run.job.mode):
+            world.violations.append("the gate opens for a wish that is not the newest")
 
     def close_gate(self) -> None:
         run = self._run()
@@ -607,7 +611,6 @@ class Explorer:
     """Search in breadth, until a depth or a time is reached or something is wrong."""
 
     def __init__(self, *arguments: str, **left: int) -> None:
-        logging.getLogger("operand").setLevel(logging.CRITICAL)
         options = ("--cc-manager-eviction-timeout", "60")
         self.settings = settings.parse(
             ["--node-name", "n", *options, *arguments], {"OPERATOR_NAMESPACE": "gpu-operator"}
@@ -623,6 +626,15 @@ class Explorer:
 
     def search(self, depth_max: int, seconds: float = 1e9) -> Found:
         """Every sequence of so many events from each state of a change that nothing disturbs."""
+        logger = logging.getLogger("operand")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL + 1)  # each of the states would say something
+        try:
+            return self._search(depth_max, seconds)
+        finally:
+            logger.setLevel(level)
+
+    def _search(self, depth_max: int, seconds: float) -> Found:
         ends, found = time.monotonic() + seconds, Found()
         frontier = [(one, (name,)) for name, one in self.roots()]
         known = {one.key() for one, _path in frontier}
@@ -636,7 +648,7 @@ class Explorer:
                 for name, new in self.after(both):
                     found.transitions += 1
                     key = new.key()
-                    if key in known:
+                    if key in known and not new.world.violations:  # the way to a known state can be wrong
                         continue
                     known.add(key)
                     why = "; ".join(new.world.violations) or self.ends_badly(new)
@@ -652,26 +664,27 @@ class Explorer:
         return found
 
     def roots(self) -> Iterator[tuple[str, Both]]:
-        """The states of a start, a change from off to on, and its end."""
-        both = Both(self, World(dict(self.left)), None, {})  # type: ignore[arg-type]
-        both.begin()
-        both.act(None)
-        yield "a start", both
-        asked = False
-        while True:
-            both = both.clone()
-            both.enter()
-            events = list(inner_events(both))
-            if events:
-                name, happen = events[0]
-                happen(both)
-            elif not asked:
-                name, asked = "a wish for on", True
-                write(both.world, {MODE: "on"}, {})
-            else:
-                return
+        """The states of a start, a change from off to on, and its end: with a quick module, and with a slow one."""
+        for is_slow in (False, True):
+            both = Both(self, World(dict(self.left)), None, {})  # type: ignore[arg-type]
+            both.begin()
             both.act(None)
-            yield f"a change, {name}", both
+            yield "a start", both
+            asked = False
+            while True:
+                both = both.clone()
+                both.enter()
+                events = sorted(inner_events(both), key=lambda event: is_slow and event[0].startswith("the run"))
+                if events:
+                    name, happen = events[0]
+                    happen(both)
+                elif not asked:
+                    name, asked = "a wish for on", True
+                    write(both.world, {MODE: "on"}, {})
+                else:
+                    break
+                both.act(None)
+                yield f"a change, {name}", both
 
     def after(self, both: Both) -> Iterator[tuple[str, Both]]:
         """Each event, and with each the requests that follow it failing in each way."""
@@ -696,6 +709,8 @@ class Explorer:
         made = new.act(fault) if not new.controller.stopped else 0
         if fault is not None and fault[1] in (CUT_BEFORE, CUT_AFTER):
             new.act(None)
+        if made > AT_ONCE_MAX:
+            new.world.violations.append(f"{made} requests without a pause")
         self.port.count = made
         return new
 

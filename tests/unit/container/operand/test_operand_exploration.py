@@ -19,7 +19,8 @@ def test_nothing_that_can_happen_once_goes_wrong(busy: str) -> None:
     assert found.states > 150
 
 
-def test_no_order_of_two_events_goes_wrong() -> None:
-    found = Explorer(retry=0, stop=0, fault=0).search(depth_max=2)
+@pytest.mark.parametrize("busy", ["refuse", "drain"])
+def test_no_order_of_two_events_goes_wrong(busy: str) -> None:
+    found = Explorer("--cc-manager-busy", busy, retry=0, stop=0, fault=0).search(depth_max=2)
     assert found.wrong == []
     assert found.states > 150

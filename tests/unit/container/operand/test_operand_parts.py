@@ -222,16 +222,10 @@ def test_json_lines() -> None:
 
 
 def test_log_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    logger = logging.getLogger("operand")
-    before = (logger.handlers, logger.propagate, logger.level)
-    try:
-        configure(as_json=True, debug=False)
-        logging.getLogger("operand.x").info("seen")
-        configure(as_json=False, debug=True)
-        logging.getLogger("operand.x").debug("too")
-    finally:
-        logger.handlers, logger.propagate = before[:2]
-        logger.setLevel(before[2])
+    configure(as_json=True, debug=False)
+    logging.getLogger("operand.x").info("seen")
+    configure(as_json=False, debug=True)
+    logging.getLogger("operand.x").debug("too")
     first, second = capsys.readouterr().err.splitlines()
     assert json.loads(first)["message"] == "seen"
     assert second.endswith("DEBUG too")

@@ -15,7 +15,20 @@ import pytest
 from fake_api.daemon_sets import NODES, PREFIX
 from fake_api.store import Refusal, Request
 from operand.metrics import Metrics
-from simulation import CHANGING, COMPONENTS, CORDONED, DEVICES, GPUS, NODE, PAUSED, READY, STATE, SimDevice, Site
+from simulation import (
+    CHANGING,
+    COMPONENTS,
+    CORDONED,
+    DEVICES,
+    GPUS,
+    JOURNAL,
+    NODE,
+    PAUSED,
+    READY,
+    STATE,
+    SimDevice,
+    Site,
+)
 
 Make = Callable[..., Site]
 RUNNING = dict.fromkeys(COMPONENTS, "true")
@@ -482,6 +495,34 @@ def test_a_mark_that_a_webhook_strips_ends_the_change(site: Make) -> None:
     assert [device.resets for device in one.devices.every.values()] == [0, 0]
 
 
+@pytest.mark.parametrize("key", [CHANGING, JOURNAL])
+def test_a_quarrel_that_is_over_is_none_any_more(site: Make, key: str) -> None:
+    """By itself with a later attempt, and at once when the user asks for one, as the reason says."""
+    one = site()
+    one.run(3)
+    patch = one.store.patch
+    strip(one, key)
+    one.label(mode="on")
+    one.until(lambda: "keeps changing" in one.reason, 600)
+    assert one.reason.count("keeps changing") == 1
+    one.run(20)
+    assert f"keeps changing {key}." in one.reason, "no key that nobody else has changed"
+    one.store.patch = patch  # type: ignore[method-assign]
+    one.annotate(retry="1")
+    one.until(lambda: one.state == "on", 30)
+
+
+def test_a_quarrel_that_ends_unseen(site: Make) -> None:
+    one = site()
+    one.run(3)
+    patch = one.store.patch
+    strip(one, JOURNAL)
+    one.label(mode="on")
+    one.until(lambda: "keeps changing" in one.reason, 600)
+    one.store.patch = patch  # type: ignore[method-assign]
+    one.until(lambda: one.state == "on", 600)
+
+
 def test_a_retry_delay_of_zero_is_no_loop(site: Make) -> None:
     one = site("--cc-manager-retry-delay", "0")
     one.run(3)
@@ -658,11 +699,11 @@ def test_asking_again_reads_again_at_once(site: Make) -> None:
 
 
 def test_a_firmware_that_may_boot_for_long_is_not_called_hung(site: Make) -> None:
-    one = site("--cc-manager-boot-timeout", "300")
+    one = site("--cc-manager-boot-timeout", "300", "--cc-manager-eviction-timeout", "10")
     one.run(3)
     one.boot_s = 299.0
     one.label(mode="on")
-    one.until(lambda: one.state in ("on", "failed"), 400)
+    assert one.until(lambda: one.state in ("on", "failed"), 400) > 299
     assert one.state == "on"
 
 
@@ -802,3 +843,16 @@ def test_a_replacement_that_comes_while_others_still_go_is_not_evicted(site: Mak
     one.until(lambda: one.state == "failed")
     assert "tenant/vm-2 came while this node was being drained" in one.reason
     assert len(one.asked("create", "/eviction")) == 1
+
+
+def test_a_right_to_see_pods_that_goes_is_no_absence_of_pods(site: Make) -> None:
+    """The next attempt, which had it not from the start, asks the devices instead."""
+    one = site(grace_s=5)
+    one.run(3)
+    one.label(mode="on")
+    one.until(lambda: PAUSED in one.components().values())
+    one.deny("list", "/api/v1/pods")
+    one.until(lambda: one.state == "failed")
+    assert "were seen, and cannot be seen any more" in one.reason
+    assert [device.resets for device in one.devices.every.values()] == [0, 0]
+    one.until(lambda: one.state == "on", 60)

@@ -39,6 +39,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._pci.use import C
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 ADDRESS = "0000:17:00.0"
+GPU = "0000:01:00.0"  # of the emulated ones
 
 
 @pytest.fixture(autouse=True)
@@ -304,7 +305,7 @@ def test_bar1_is_not_needed() -> None:
 # --- devices that go while they are read ------------------------------------------------------------------------------
 
 FALL_OFF = [
-    ("0000:01:00.0", "config", 0x34),  # the list of capabilities has an end no more
+    ("0000:01:00.0", "config", 0x34),
     ("0000:01:00.0", "config", 0x100),
     ("0000:01:00.0", "bar0", 0x0),
     ("0000:01:00.0", "bar0", 0x200BC),
@@ -335,6 +336,13 @@ def test_a_device_that_goes_is_gone_whatever_was_being_read(
     assert isinstance(found.problem, DeviceGone)
     assert "fallen off the bus" in found.problem.cause
     assert found.mode is None
+
+
+def test_a_list_of_capabilities_without_an_end_ends(emulated: Any) -> None:
+    """All ones lead from 0xff to 0xff: the tool would read them for ever."""
+    emulated.control.fault(device=GPU, event="read", region="config", offset=0x78, action="fall_off")
+    with device(emulated, GPU) as one:
+        assert isinstance(one.problem, DeviceGone)
 
 
 class Silent(bus.Space):
