@@ -58,6 +58,7 @@ CHANGES = ((ONE, OFF, ON, ALL), (ONE, ON, OFF, REQUESTS), (FABRIC, OFF, PPCIE, R
 TIMEOUT_S = 40.0
 # From a request that the server has noted to its answer.
 ANSWERED_S = 0.05
+EVENTS = "/api/v1/namespaces/default/events"
 LABEL, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
 OURS = ("nvidia.com/cc.mode.journal", "nvidia.com/cc.mode.changing", "nvidia.com/cc.mode.reason")
 
@@ -249,6 +250,8 @@ class Bench:
             self._control.set(address, mode=wanted)
         with contextlib.suppress(Exception):
             self._store.delete(NODES, NODE_NAME)
+        for event in self._store.list(EVENTS, {})[0]:  # one that was told before is counted up, and not made
+            self._store.delete(EVENTS, event["metadata"]["name"])
         self._store.create(NODES, new_node(NODE_NAME, **{LABEL: start}, **COMPONENTS))
         operand = Operand(self._nursery.start(server=self._server.url, sockets=str(self._sockets)))
         self._rest(start, operand)
@@ -257,7 +260,7 @@ class Bench:
 
     def _rest(self, mode: str, operand: Operand) -> None:
         """Wait for the end of a change: the Event that tells of it is its last request."""
-        self._until(lambda: self._is_well(mode) and self._store.requests[-1].verb == "create", operand)
+        self._until(lambda: self._is_well(mode) and EVENTS in self._store.requests[-1].path, operand)
         operand.is_gone(ANSWERED_S)
 
     def _arm(self, how: str, device: str | None, at: int, operand: Operand) -> None:
