@@ -144,7 +144,7 @@ class VfioUserFunction(bus.Function):
         return self._config
 
     def bars(self) -> Sequence[bus.BarSpan]:
-        """The memory BARs that had an address when the function was opened, as config space told."""
+        """The memory BARs, with their addresses as config space told when the function was opened; 0: none."""
         return list(self._bars)
 
     def map_bar(self, number: int) -> bus.Space:
@@ -152,8 +152,22 @@ class VfioUserFunction(bus.Function):
         connection = self._connected()
         for span in self._bars:
             if span.number == number:
+                if not span.start:
+                    self._check_reachable(connection, number)
                 return _Region(connection, number, span.size)
         raise no_bar(self.address, number)
+
+    def _check_reachable(self, connection: Connection, number: int) -> None:
+        """No address is none that a run was killed before writing again after its reset, or that there never was one.
+
+        Behind a socket a BAR is reached by its number; the server refuses one that never had an address.
+        """
+        try:
+            connection.call(REGION_READ, REGION_ACCESS.pack(0, number, 4))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise no_bar(self.address, number) from error
+            raise _refused(self.address, "read", number, 0, error) from error
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -362,7 +376,7 @@ def _span(config: bus.Space, number: int, size: int) -> Optional[bus.BarSpan]:
     is_64bit = low & BAR_TYPE == BAR_IS_64BIT
     high = config.read32(register + 4) if is_64bit and number < REGION_COUNT_OF_BARS - 1 else 0
     start = high << 32 | low & ~0xF
-    return bus.BarSpan(start, size, is_64bit, number) if start else None
+    return bus.BarSpan(start, size, is_64bit, number) if size else None
 
 
 def _region_size(connection: Connection, index: int) -> int:

@@ -248,6 +248,7 @@ class DeviceServer:
         self.config = config_space(**config)
         self.regions: dict[int, bytearray] = {0: bytearray(4096), 2: bytearray(256), 7: self.config}
         self.region_count = 9
+        self.refused: set[int] = set()  # regions of BARs without an address
         self.flags = 0x3
         self.handlers: dict[int, Handler] = {}
         self.prelude = b""
@@ -318,6 +319,8 @@ class DeviceServer:
         raise Refuse(errno.ENOTSUP)
 
     def _read(self, offset: int, region: int, count: int) -> bytes:
+        if region in self.refused:
+            raise Refuse(errno.EINVAL)
         if region == 7 and self.dark_reads:
             self.dark_reads -= 1
             return b"\x01\x00\xff\xff"[:count]

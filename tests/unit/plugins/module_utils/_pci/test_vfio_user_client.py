@@ -131,7 +131,7 @@ def test_registers_are_read_and_written(tmp_path: Path, device_server: Callable[
         (
             (0xC, 0x0, 0x1000000C, 0x20),
             {0: 4096, 2: 256},
-            [BarSpan(0x2010000000, 256, True, 2)],
+            [BarSpan(0, 4096, True, 0), BarSpan(0x2010000000, 256, True, 2)],
         ),
     ],
     ids=["64-bit", "32-bit", "mixed-and-io", "no-address"],
@@ -168,6 +168,7 @@ def test_the_next_bar_is_not_taken_for_one_that_has_no_address(
     server.config[0x10:0x28] = bytes(24)
     struct.pack_into("<III", server.config, 0x10, register, 0, 0xFE000000)
     server.regions = {0: bytearray(32), 2: bytearray(4096), 7: server.config}
+    server.refused = {0}
     with opened(tmp_path) as function:
         with pytest.raises(Bar0Unreadable) as caught:
             function.map_bar(0)
@@ -175,6 +176,17 @@ def test_the_next_bar_is_not_taken_for_one_that_has_no_address(
         assert caught.value.seen == {"device": ADDRESS, "bar": 0}
         function.map_bar(2).write32(0, 0x11223344)
     assert server.regions[2][:4] == b"\x44\x33\x22\x11"
+
+
+def test_a_bar_whose_address_a_reset_took_is_reached_all_the_same(
+    tmp_path: Path, device_server: Callable[..., Any]
+) -> None:
+    """As a run leaves it that is killed between its reset and what has to be written again after it."""
+    server = device_server()
+    server.config[0x10:0x20] = struct.pack("<IIII", 0xC, 0, 0xC, 0)
+    server.regions[0][:4] = b"\x44\x33\x22\x11"
+    with opened(tmp_path) as function:
+        assert function.map_bar(0).read32(0) == 0x11223344
 
 
 def test_nothing_works_before_it_is_opened(tmp_path: Path, device_server: Callable[..., Any]) -> None:
