@@ -74,8 +74,15 @@ def kube(server: ApiServer) -> Iterator[Kube]:
 
 @pytest.fixture
 def hasty(server: ApiServer) -> Iterator[Kube]:
-    """A client with short bounds."""
-    with used(Kube(Connection(server.url), TIMEOUT_S, SILENCE_S)) as made:
+    """A client that gives requests little time."""
+    with used(Kube(Connection(server.url), TIMEOUT_S)) as made:
+        yield made
+
+
+@pytest.fixture
+def alert(server: ApiServer) -> Iterator[Kube]:
+    """A client that soon notices silence."""
+    with used(Kube(Connection(server.url), silence_s=SILENCE_S)) as made:
         yield made
 
 
@@ -282,7 +289,7 @@ class Told:
 
 
 @pytest.fixture
-def telling(kube: Kube, hasty: Kube) -> Iterator[Callable[[], Told]]:
+def telling(kube: Kube, alert: Kube) -> Iterator[Callable[[], Told]]:
     """Begin a watch of the node, through one of those clients; it ends before they do."""
     made: list[Told] = []
 
@@ -309,10 +316,10 @@ def count(store: Store, verb: str) -> int:
 
 @pytest.mark.parametrize("way", [faults.SILENT, faults.BYTES])
 def test_a_watch_that_hears_no_whole_event_is_begun_anew(
-    telling: Callable[[Kube], Told], hasty: Kube, store: Store, way: str
+    telling: Callable[[Kube], Told], alert: Kube, store: Store, way: str
 ) -> None:
     store.faults.send(way, "watch", times=1)
-    told = telling(hasty)
+    told = telling(alert)
     eventually(lambda: count(store, "watch") == 1)
     label(store, a="1")
     eventually(lambda: told.label("a") == "1")

@@ -161,9 +161,9 @@ def test_an_authority_that_is_replaced_counts_from_the_next_connection_on(
 @pytest.mark.parametrize("way", [faults.DRIP, faults.DRIP_HEADERS, faults.HANG])
 def test_a_request_ends_in_a_bounded_time(server: ApiServer, authority: Authority, store: Store, way: str) -> None:
     store.faults.send(way, "get")
-    with contextlib.closing(Kube(Connection(server.url, authority.file), 0.5)) as kube:
-        with pytest.raises(ApiError, match="no answer in time"):
-            Cluster(kube, NODE).node()
+    hasty = contextlib.closing(Kube(Connection(server.url, authority.file), 0.5))
+    with hasty as kube, pytest.raises(ApiError, match="no answer in time"):
+        Cluster(kube, NODE).node()
     store.faults.clear()
     assert ask(server.url, ca_file=authority.file) == NODE
 
