@@ -280,6 +280,10 @@ def _names(pods: list[Pod]) -> str:
 def _drain(seen: Seen, node: Node, wish: Wish, users: list[Pod]) -> Step | None:
     """Cordon, then evict those that are there, once more those that may not go yet; nobody who comes later."""
     remaining = [pod for pod in users if not pod.deleting]
+    unclear = [pod for pod in remaining if not pod.surely_holds_gpus]
+    if unclear:
+        words = f"{_names(unclear)} may have GPUs, and is not evicted for that. Stop what may use them yourself."
+        return Fail(wish, f"GPUs of this node may be in use: {words}", "DrainFailed")
     kept = [pod for pod in remaining if pod.daemon_set]
     if kept:
         words = f"{_names(kept)} belong to DaemonSets, which make them again. Keep them off this node first."

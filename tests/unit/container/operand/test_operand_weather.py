@@ -278,6 +278,21 @@ def test_a_drained_node_is_cordoned_and_uncordoned(site: Make) -> None:
     assert CORDONED not in one.annotations
 
 
+def test_a_pod_that_only_may_have_gpus_is_not_evicted(site: Make) -> None:
+    """A ResourceClaim may be of another driver: then its pod would die for nothing."""
+    one = site(*DRAIN)
+    one.run(3)
+    gpu_pod(one)
+    spec = {"nodeName": NODE, "containers": [{}], "resourceClaims": [{"name": "some", "resourceClaimName": "some"}]}
+    about = {"name": "claims", "namespace": "tenant"}
+    one.store.create(PODS, {"metadata": about, "spec": spec, "status": {"phase": "Running"}})
+    one.label(mode="on")
+    one.until(lambda: one.state == "failed")
+    assert "tenant/claims may have GPUs" in one.reason
+    assert one.asked("create", "/eviction") == []
+    assert not is_cordoned(one)
+
+
 def test_a_node_that_somebody_else_cordoned_stays_cordoned(site: Make) -> None:
     one = site(*DRAIN)
     one.run(3)
