@@ -73,6 +73,7 @@ def lay_out() -> None:
 def give(device: Path, driver: str) -> None:
     """The driver has the device."""
     register(driver)
+    load_module(driver)
     (device / "driver").unlink(missing_ok=True)
     (device / "driver").symlink_to(PCI / "drivers" / driver)
     (device / "driver_override").write_text("(null)\n")
@@ -86,10 +87,15 @@ def register(driver: str) -> None:
         draft.mkdir()
         for name in ("bind", "unbind"):
             os.mkfifo(draft / name)
-        (MODULES / driver).mkdir(parents=True, exist_ok=True)
-        (MODULES / driver / "refcnt").write_text("0\n")
+        load_module(driver)
         (draft / "module").symlink_to(MODULES / driver)
         draft.rename(folder)
+
+
+def load_module(driver: str) -> None:
+    """A module that nobody uses; it may have been unloaded before."""
+    (MODULES / driver).mkdir(parents=True, exist_ok=True)
+    (MODULES / driver / "refcnt").write_text("0\n")
 
 
 def unload(driver: str) -> str | None:
