@@ -207,6 +207,8 @@ def test_cordoning_needs_a_note(draining: Account) -> None:
     with refused("cc.mode.cordoned"):
         draining.patch(cordon(True))
     draining.patch(cordon(True, note="true"))
+    # The taint of a cordon is Kubernetes' own, and comes a moment after it.
+    draining.cluster.until_node(lambda node: bool(node["spec"].get("taints")), 20)
     with refused():
         draining.patch({"spec": {"taints": []}})
     draining.patch(cordon(None, note=None))
@@ -252,6 +254,8 @@ def stand_in(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     yield account_of(cluster, RELEASE, RELEASE)
     cluster.kubectl("delete", "pod", "-n", RELEASE, "stand-in", "--now")
     uninstall(cluster)
+    # A test that failed may have left it cordoned, and no pod of the next suite would start.
+    cluster.kubectl("uncordon", NODE)
     found = cluster.node()["metadata"]
     ours = {
         kind: dict.fromkeys([key for key in found[kind] if key.startswith(PREFIX)])

@@ -826,6 +826,10 @@ def test_what_is_measured_is_there_from_the_first_second(site: Make) -> None:
     assert value("cc_manager_state", {"state": "on"}) == 0
     assert value("cc_manager_wanted", {"mode": "none"}) == 1
     assert value("process_start_time_seconds") > 0
+
+
+def test_a_version_that_is_not_found_is_unknown(tmp_path: Path) -> None:
+    value = Metrics(str(tmp_path)).registry.get_sample_value
     assert value("cc_manager_build_info", {"version": "unknown"}) == 1
 
 
