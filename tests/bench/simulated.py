@@ -102,7 +102,7 @@ class Connection:
         lines += [f"Content-Type: {kind}"] if data else []
         first = b""
         while not first:  # a server that closed an idle connection answers nothing: the next one is new
-            if self._streams is None:
+            if self._streams is None or self._streams[0].at_eof():
                 self._streams = await asyncio.open_connection(self._job.host, self._job.port, ssl=self._context)
             reader, writer = self._streams
             writer.write("\r\n".join([*lines, "", ""]).encode() + data)
@@ -160,12 +160,18 @@ class Operand:
         journal = json.dumps(dict.fromkeys(COMPONENTS, "true"))
         await self._patch({STATE: "", READY: ""}, {CHANGING: wish, JOURNAL: journal})
         await self._patch(dict.fromkeys(COMPONENTS, PAUSED), {})
+        await self._look_before_the_gate()
         await asyncio.sleep(self._job.change_s)
-        labels = {STATE: wish, READY: "true", **dict.fromkeys(COMPONENTS, "true")}
-        await self._patch(labels, {CHANGING: None, JOURNAL: None, DEVICES: DEVICES_TEXT})
+        await self._patch(dict.fromkeys(COMPONENTS, "true"), {JOURNAL: None})
+        await self._patch({STATE: wish, READY: "true"}, {CHANGING: None, DEVICES: DEVICES_TEXT})
         for task in self._watched:
             task.cancel()
         await self._event(f"The devices are in mode {wish}.")
+
+    async def _look_before_the_gate(self) -> None:
+        """A fresh list of the node's pods, and the node: what is watched decides nothing that is written."""
+        await self._requests.request("GET", f"/api/v1/pods?fieldSelector=spec.nodeName%3D{self._node}")
+        await self._requests.request("GET", self._path, accept=METADATA)
 
     async def _see_pods(self, path: str) -> None:
         """List, and watch until the change is over."""
