@@ -18,6 +18,7 @@ from typing import Callable, Optional, Sequence, Union
 
 from .._core.errors import ExplainedError, errno_words
 from .cmdline import Wish
+from .entry import Entry
 from .errors import NOTHING_CHANGED, BootError, NoSpace, NotWritable
 from .host import Host, missing
 
@@ -64,6 +65,9 @@ class Plan:
 
     ``protects`` are patterns of small files that the commands write and that are put back when one fails; ``repair``
     are the commands that then make the rest good again. ``checks`` are run last.
+
+    ``before`` and ``after`` are the tokens of the entry that boots by default. ``expected`` says of single entries
+    which tokens they have afterwards, ``keeps`` what every other one has that is not for recovery.
     """
 
     wish: Wish
@@ -74,11 +78,17 @@ class Plan:
     protects: tuple[str, ...] = ()
     repair: tuple[Run, ...] = ()
     space: tuple[tuple[str, int], ...] = ()
+    expected: tuple[Entry, ...] = ()
+    keeps: tuple[str, ...] = ()
 
     @property
     def is_change(self) -> bool:
         """True when anything has to be done."""
         return bool(self.steps)
+
+    def expects(self, entry: Entry) -> Sequence[str]:
+        """The tokens that an entry has to have afterwards; it may have more."""
+        return next((one.tokens for one in self.expected if one.is_same_as(entry)), self.keeps)
 
     @property
     def edits(self) -> list[Edit]:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..change import Edit, Plan
 from ..cmdline import Fate, Wish, split
 from ..errors import NotUnderstood
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 FOLDER = "/usr/lib/bootc/kargs.d"
 OURS = FOLDER + "/99-confidential-gpu.toml"
@@ -26,7 +26,7 @@ _ARRAY = re.compile(r"\[%s(?:(?:%s)%s(?:,%s|(?=\])))*\]" % (_SKIP, _STRING, _SKI
 _KEY = re.compile(r"^[ \t]*kargs[ \t]*=[ \t]*", re.MULTILINE)
 
 
-class Bootc(Loader):
+class Bootc(ReadsSettings):
     """What is added stands in our file; what is removed is removed from every file."""
 
     name = "bootc"

@@ -14,7 +14,7 @@ from ..change import Plan, Run, fixed
 from ..cmdline import Wish, split
 from ..errors import NotUnderstood
 from ..grub import Settings
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 CONSOLE = "linux_console"
 APPEND = "linux_append"
@@ -25,7 +25,7 @@ NOTHING = Wish()
 _CONSOLES = re.compile(r"""\bset[ \t]+%s=(?:"([^"]*)"|'([^']*)'|(\S*))""" % CONSOLE)
 
 
-class Flatcar(Loader):
+class Flatcar(ReadsSettings):
     """No command has to run: the file is read at boot."""
 
     name = "flatcar"

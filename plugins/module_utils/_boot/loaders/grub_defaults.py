@@ -10,7 +10,7 @@ from ..change import Plan, fixed
 from ..cmdline import Wish
 from ..errors import NotUnderstood
 from ..grub import DEFAULT, DEFAULTS, Settings, generated
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 # (generator, what it writes, its checker)
 GENERATORS = (
@@ -19,7 +19,7 @@ GENERATORS = (
 )
 
 
-class GrubDefaults(Loader):
+class GrubDefaults(ReadsSettings):
     """Everything stands in /etc/default/grub."""
 
     name = "grub"

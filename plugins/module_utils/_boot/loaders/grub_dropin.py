@@ -7,7 +7,7 @@ from __future__ import annotations
 from ..change import Plan, fixed
 from ..cmdline import Wish
 from ..grub import DEFAULT, DEFAULTS, Settings, generated
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 FOLDER = "/etc/default/grub.d"
 OURS = FOLDER + "/99-confidential-gpu.cfg"
@@ -15,7 +15,7 @@ CONFIG = "/boot/grub/grub.cfg"
 HEADER = "# Kept by the Ansible module confidential.gpu.kernel_cmdline.\n"
 
 
-class GrubDropin(Loader):
+class GrubDropin(ReadsSettings):
     """What is added stands in our file; what is removed is removed wherever it stands."""
 
     name = "grub-dropin"

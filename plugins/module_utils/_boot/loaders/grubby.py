@@ -17,15 +17,16 @@ from ..change import Edit, Plan, Run
 from ..cmdline import Wish, join, normal, split
 from ..cmdline_file import CMDLINE
 from ..cmdline_file import edited as edited_cmdline
+from ..entry import Entry
 from ..errors import NotUnderstood
 from ..grub import DEFAULTS
 from ..grub import edited as edited_defaults
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 _ARGS = re.compile(r'^args="(.*)"$', re.MULTILINE)
 
 
-class Grubby(Loader):
+class Grubby(ReadsSettings):
     """Every entry has its own command line; the default entry's counts as the configured one."""
 
     name = "grubby"
@@ -81,5 +82,5 @@ class Grubby(Loader):
         """The default entry, and every other one."""
         found = super().check(plan)
         for number, tokens in enumerate(self._entries("ALL")):
-            self.compare(plan, tokens, (), "entry %d" % number)
+            self.compare(plan, Entry("grubby", "entry %d" % number, tuple(tokens)))
         return found

@@ -12,7 +12,7 @@ from ..change import Plan, Run, fixed, unfinished
 from ..cmdline import Wish, join, split
 from ..cmdline_file import CMDLINE, edited, tokens_of
 from ..errors import NotUnderstood
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 VENDOR = "/usr/lib/kernel/cmdline"
 MODULES = "/usr/lib/modules"
@@ -22,7 +22,7 @@ _VARIABLE = "/sys/firmware/efi/efivars/%s-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 ENTRY_FOLDERS = ("/efi/loader/entries", "/boot/loader/entries", "/boot/efi/loader/entries")
 
 
-class KernelInstall(Loader):
+class KernelInstall(ReadsSettings):
     """One file, and entries or images that are made of it."""
 
     name = "kernel-install"

@@ -9,13 +9,13 @@ import json
 from ..change import Plan, Run, unfinished
 from ..cmdline import Wish, join, split
 from ..errors import NotUnderstood
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 CONFIGURATION = "/etc/kernelstub/configuration"
 ENTRIES = "/boot/efi/loader/entries/*.conf"
 
 
-class Kernelstub(Loader):
+class Kernelstub(ReadsSettings):
     """kernelstub changes its file and the entries together."""
 
     name = "kernelstub"

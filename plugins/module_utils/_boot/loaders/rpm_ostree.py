@@ -11,13 +11,13 @@ from __future__ import annotations
 from ..change import Plan, Run
 from ..cmdline import Wish, join, split
 from ..errors import Shadowed
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 BOOTED = "/run/ostree-booted"
 OPENSHIFT = "/etc/machine-config-daemon/currentconfig"
 
 
-class RpmOstree(Loader):
+class RpmOstree(ReadsSettings):
     """The deployment that boots next has its own command line."""
 
     name = "rpm-ostree"

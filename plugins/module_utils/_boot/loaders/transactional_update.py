@@ -11,10 +11,10 @@ from ..change import Plan, fixed
 from ..cmdline import Wish
 from ..errors import NotUnderstood
 from ..grub import DEFAULT, DEFAULTS, Settings, generated
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 
-class TransactionalUpdate(Loader):
+class TransactionalUpdate(ReadsSettings):
     """A root file system that is mounted read-only, changed by snapshots."""
 
     name = "transactional-update"

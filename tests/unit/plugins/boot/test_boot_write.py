@@ -276,7 +276,7 @@ def test_an_entry_that_grubby_leaves_out_is_noticed(tmp_path: Path) -> None:
     infos = iter([*before, *before, *after])  # planned without the lock, planned with it, read back
     machine = host(tmp_path, ["grubby"])
     stand_ins(machine)._grubby = lambda arguments: next(infos) if "--info" in arguments[0] else ""
-    with pytest.raises(VerifyMismatch, match="entry 1 does not have what was asked for: intel_iommu=on is missing"):
+    with pytest.raises(VerifyMismatch, match=r"entry 1\) does not have what was asked for: intel_iommu=on is missing"):
         change(machine)
 
 
