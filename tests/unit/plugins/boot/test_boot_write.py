@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from boot_host import FailingDisk, host, marker, stand_ins, tree
+from boot_host import FailingDisk, StandIns, host, marker, stand_ins, tree
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
@@ -39,6 +39,7 @@ def debian(root: Path, disk: Disk | None = None, available: list[str] | None = N
     (root / "proc").mkdir()
     (root / "etc/default/grub").write_text(text)
     (root / "proc/cmdline").write_text("BOOT_IMAGE=/boot/vmlinuz root=/dev/sda1 ro quiet iommu=pt\n")
+    StandIns(root, [])._generate("boot/grub/grub.cfg")
     return host(root, available or DEBIAN, disk)
 
 
@@ -54,8 +55,8 @@ def test_result(tmp_path: Path) -> None:
     assert backup.startswith(str(tmp_path / "etc/default/grub."))
     assert backup.endswith("~")
     assert Path(backup).read_text() == GRUB
-    assert result["before"] == "quiet iommu=pt"
-    assert result["after"] == "quiet intel_iommu=on"
+    assert result["before"] == "root=UUID=0a1b2c3d ro quiet iommu=pt"
+    assert result["after"] == "root=UUID=0a1b2c3d ro quiet intel_iommu=on"
     assert result["running"].endswith("quiet iommu=pt")
     assert result["reboot_required"] is True
     assert result["loader"] == "grub-dropin"
@@ -192,7 +193,7 @@ def test_the_loaders_own_check_fails(tmp_path: Path) -> None:
     ) as caught:
         configuration.run()
     assert "after" not in configuration.result()
-    assert configuration.result()["before"] == "quiet iommu=pt"
+    assert configuration.result()["before"] == "root=UUID=0a1b2c3d ro quiet iommu=pt"
     assert caught.value.as_dict()["seen"]["code"] == 1
     assert tree(tmp_path) == before
     assert not list(tmp_path.rglob("*~"))
@@ -236,7 +237,7 @@ def test_an_unfinished_run_is_marked_until_it_is_completed(tmp_path: Path) -> No
 
 def test_a_grub_cfg_that_was_never_made_is_made(tmp_path: Path) -> None:
     machine = debian(tmp_path, text='GRUB_CMDLINE_LINUX_DEFAULT="intel_iommu=on"\n')
-    machine.path("/boot/grub/grub.cfg").write_text("linux /vmlinuz root=x ro quiet\n")
+    machine.path("/boot/grub/grub.cfg").write_text("linux /vmlinuz root=UUID=0a1b2c3d ro quiet\n")
     assert change(machine).result()["commands"] == [["update-grub"], ["grub-script-check", "/boot/grub/grub.cfg"]]
     assert not change(machine).is_change
 
@@ -268,40 +269,6 @@ def test_tokens_that_a_command_loses_are_noticed(tmp_path: Path) -> None:
     stand_ins(machine)._rpm_ostree = lambda arguments: "ro a" if arguments == ["kargs"] else ""
     with pytest.raises(VerifyMismatch, match=r"intel_iommu=on is missing, intel_iommu=on was lost.*Every file was"):
         change(machine)
-
-
-def test_an_entry_that_grubby_leaves_out_is_noticed(tmp_path: Path) -> None:
-    before = ['args="a"\n', 'args="a"\nargs="b"\n']
-    after = ['args="a intel_iommu=on"\n', 'args="a intel_iommu=on"\nargs="b"\n']
-    infos = iter([*before, *before, *after])  # planned without the lock, planned with it, read back
-    machine = host(tmp_path, ["grubby"])
-    stand_ins(machine)._grubby = lambda arguments: next(infos) if "--info" in arguments[0] else ""
-    with pytest.raises(VerifyMismatch, match=r"entry 1\) does not have what was asked for: intel_iommu=on is missing"):
-        change(machine)
-
-
-@pytest.mark.parametrize(
-    ("options", "wish", "after"),
-    [
-        ("ro x=1 x=1 $tuned_params", Wish(replace=("x=1",)), "ro $tuned_params x=1"),
-        ("ro console=tty0 q", Wish(add=("console=ttyS0",)), "ro q console=tty0 console=ttyS0"),
-        ("ro console=tty0 console=ttyS0 q", Wish(remove=("console=tty0",)), "ro q console=ttyS0"),
-        ("ro a a=1 ab=1", Wish(remove=("a",)), "ro ab=1"),
-    ],
-)
-def test_grubby_keeps_the_other_values_of_a_parameter(options: str, wish: Wish, after: str, tmp_path: Path) -> None:
-    entry = tmp_path / "boot/loader/entries/0.conf"
-    entry.parent.mkdir(parents=True)
-    entry.write_text("title Linux\noptions %s\n" % options)
-    machine = host(tmp_path, ["grubby"])
-    assert change(machine, wish).result()["after"] == after
-    assert entry.read_text() == "title Linux\noptions %s\n" % after
-    assert not change(machine, wish).is_change
-
-
-def test_grubby_without_entries(tmp_path: Path) -> None:
-    with pytest.raises(NotUnderstood, match="names no args"):
-        change(host(tmp_path, ["grubby"]))
 
 
 @pytest.mark.parametrize(
