@@ -179,6 +179,7 @@ error:
 """
 
 import signal
+from pathlib import Path
 from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
@@ -193,8 +194,8 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.errors impo
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-def main() -> None:
-    """Run as an Ansible module."""
+def main(root: str = "/") -> None:
+    """Run as an Ansible module, on the files below ``root``."""
     module = AnsibleModule(
         argument_spec={
             "add": {"type": "list", "elements": "str", "default": []},
@@ -212,7 +213,7 @@ def main() -> None:
     configuration = None
     try:
         wish = Wish(tuple(given["add"]), tuple(given["remove"]), tuple(given["replace"]))
-        configuration = Configuration(Host(timeout_s=given["timeout"]), wish, given["loader"])
+        configuration = Configuration(Host(Path(root), timeout_s=given["timeout"]), wish, given["loader"])
         configuration.run(only_plan=module.check_mode, keep_backups=given["backup"])
     except ExplainedError as error:
         _module.fail(module, error, changed=False, **(configuration.result() if configuration else {}))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 from .cmdline import split
 from .entry import Entry
@@ -53,13 +53,13 @@ class BlsFile:
         """The values of ``options`` as one line, as they stand there."""
         return " ".join(self.text[start:end] for start, end in self.spans)
 
-    def entry(self, variables: Mapping[str, str], is_default: bool = False) -> Entry:
-        """What it boots with. Of variables that are not given, nothing is left."""
+    def entry(self, variables: Optional[Mapping[str, str]], is_default: bool = False) -> Entry:
+        """What it boots with. Of variables that are not given, nothing is left; with None they stay as they are."""
         is_recovery = bool(_RESCUE.search(self.id) or _RESCUE.search(self.value("version")))
         return Entry(
             self.path,
             self.value("title") or self.id,
-            tuple(split(expanded(self.options, variables))),
+            tuple(split(self.options if variables is None else expanded(self.options, variables))),
             self.text.count("\n", 0, self.spans[0][0]) + 1 if self.spans else 0,
             is_recovery,
             is_default,
@@ -85,6 +85,35 @@ def files(host: Host, folders: Sequence[str] = FOLDERS) -> list[BlsFile]:
     return [file for file in found if file.boots_linux]
 
 
-def expanded(options: str, variables: Mapping[str, str]) -> str:
-    """Options with the values of GRUB's variables put in; one that is not set is empty, as it is for GRUB."""
-    return _REFERENCE.sub(lambda match: variables.get(match.group(1) or match.group(2), ""), options)
+def newest_first(found: Sequence[BlsFile]) -> list[BlsFile]:
+    """In the order of GRUB's menu: by name, compared as rpm compares versions, the newest first."""
+    return sorted(found, key=lambda file: _version(file.id), reverse=True)
+
+
+def default_of(ordered: Sequence[BlsFile], name: str) -> Optional[BlsFile]:
+    """The file that boots by default in a menu, by number, id or title; else the first."""
+    for number, file in enumerate(ordered):
+        if name in (file.id, file.value("title")) or name == str(number):
+            return file
+    return next(iter(ordered), None)
+
+
+def _version(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts as rpmvercmp does: numbers behind words, the longer behind the shorter, ``~`` before all."""
+    key = []
+    for part in re.findall(r"\d+|[A-Za-z]+|~", name):
+        key.append((-1, 0, "") if part == "~" else (2, int(part), "") if part.isdigit() else (1, 0, part))
+    return [*key, (0, 0, "")]
+
+
+def expanded(options: str, variables: Mapping[str, str], unknown: Optional[Callable[[str], str]] = None) -> str:
+    """Options with the values of GRUB's variables put in; one that is not set is empty, as it is for GRUB.
+
+    ``unknown`` says otherwise what stands for it, given how it is spelled.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1) or match.group(2)
+        return variables[name] if name in variables else unknown(match.group()) if unknown else ""
+
+    return _REFERENCE.sub(value, options)

@@ -27,9 +27,10 @@ from .refusals import Refusal
 
 AUTO = "auto"
 
-# Who makes what boots. The first that is found is the one: those that only one kind of system has come first, and before
-# a loader comes what looks like one of its hosts and is not.
-ROWS: tuple[Union[type[Loader], Refusal], ...] = (
+# Who makes what boots. The first that is found is the one: those that only one kind of system has come first, and
+# before a loader comes what looks like one of its hosts and is not.
+Row = Union[type[Loader], Refusal]
+ROWS: tuple[Row, ...] = (
     Flatcar,
     RpmOstree,
     Bootc,

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Iterable, Sequence
 
+from .cmdline import normal
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -45,5 +47,12 @@ def default(entries: Sequence[Entry]) -> Entry:
 
 
 def lost(expected: Iterable[str], tokens: Iterable[str]) -> list[str]:
-    """What is missing of the expected tokens, each as often as it was expected."""
-    return list((Counter(expected) - Counter(tokens)).elements())
+    """What is missing of the expected tokens, each as often as it was expected; spellings do not count."""
+    left = Counter(map(normal, tokens))
+    found = []
+    for token in expected:
+        if left[normal(token)] > 0:
+            left[normal(token)] -= 1
+        else:
+            found.append(token)
+    return found

@@ -72,7 +72,7 @@ def _here(host: Host, folder: str) -> dict[str, str]:
 def _mounted(host: Host, device: str) -> Optional[str]:
     real = os.path.realpath(host.path(device))
     for line in (host.text("/proc/mounts") or "").splitlines():
-        source, folder = (line.split() + ["", ""])[:2]
-        if source in (device, real):
-            return folder
+        fields = line.split()
+        if len(fields) > 1 and fields[0] in (device, real):
+            return fields[1]
     return None

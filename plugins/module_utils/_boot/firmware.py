@@ -58,7 +58,7 @@ def is_next(host: Host, name: str) -> bool:
     return bool(pattern) and fnmatch.fnmatchcase(name.lower(), pattern.lower())
 
 
-def newest_first(name: str) -> list[Any]:
+def by_version(name: str) -> list[Any]:
     """The key that sorts names of entries as versions; sorted in reverse, the first is that of the newest kernel."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Optional, Sequence
 
+from .errors import NoSpace
 from .host import Host
 
 SIZE = 1024
@@ -47,6 +48,27 @@ def variables(host: Host, places: Sequence[str] = PLACES) -> dict[str, str]:
     return parse(host.text(path) or "") if path else {}
 
 
-def free(text: str) -> int:
-    """Bytes that are left in a block for longer values."""
-    return SIZE - len(text.encode("utf-8", "surrogateescape").rstrip(b"#"))
+def changed(text: str, name: str, value: str, path: str) -> str:
+    """A block in which a variable has another value, with the size that it had.
+
+    Raises NoSpace when it does not fit: GRUB reads no larger block.
+    """
+    size = max(SIZE, len(_bytes(text)))
+    spelled = "%s=%s\n" % (name, re.sub(r"([\\\n])", r"\\\1", value))
+    body = text.rstrip("#")
+    match = next((match for match in _VARIABLE.finditer(body) if match.group(1) == name), None)
+    body = body[: match.start()] + spelled + body[match.end() :] if match else body + spelled
+    lacking = len(_bytes(body)) - size
+    if lacking > 0:
+        raise NoSpace(
+            "%s holds %d bytes, and %d more are needed for %s." % (path, size, lacking, name),
+            "Remove tokens or other variables that are not needed (grub2-editenv - list); or write the tokens into the "
+            "options of the files in /boot/loader/entries, behind $%s." % name,
+            path=path,
+            lacking=lacking,
+        )
+    return body + "#" * -lacking
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

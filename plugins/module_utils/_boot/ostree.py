@@ -13,7 +13,7 @@ from typing import Optional
 
 from . import bls
 from .entry import Entry
-from .firmware import newest_first
+from .firmware import by_version
 from .host import Host
 
 BOOTED = "/run/ostree-booted"
@@ -38,7 +38,7 @@ def first(host: Host) -> Optional[Entry]:
     files = [file for file in bls.files(host) if file.id.startswith("ostree-")]
     if not files:
         return None
-    files.sort(key=lambda file: (newest_first(file.value("version")), file.id))
+    files.sort(key=lambda file: (by_version(file.value("version")), file.id))
     entry = files[-1].entry({})
     return Entry(entry.path, entry.title, own(entry.tokens), entry.line, is_default=True)
 

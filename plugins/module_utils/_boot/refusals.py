@@ -18,7 +18,6 @@ from .host import Host
 
 GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
 DEFAULTS = "/etc/default/grub"
-ENTRIES = "/boot/loader/entries"
 LAYOUTS = ("/etc/kernel/install.conf", "/usr/lib/kernel/install.conf")
 DRACUT = ("/etc/dracut.conf.d", "/usr/lib/dracut/dracut.conf.d")
 PRESETS = "/etc/mkinitcpio.d"
@@ -112,13 +111,9 @@ def blscfg(host: Host) -> str:
 def _blscfg_without_grubby(host: Host) -> str:
     if blscfg(host) != "true" or host.commands.has("grubby"):
         return ""
-    return "%s has GRUB_ENABLE_BLSCFG=true, so that grub.cfg has no command line, and grubby is not installed" % DEFAULTS
-
-
-def _no_blscfg(host: Host) -> str:
-    if blscfg(host) != "false" or not host.names(ENTRIES, ".conf") or not host.commands.has("grubby"):
-        return ""
-    return "%s has GRUB_ENABLE_BLSCFG=false, and %s has entries, which grubby would change" % (DEFAULTS, ENTRIES)
+    return (
+        "%s has GRUB_ENABLE_BLSCFG=true, so that grub.cfg has no command line, and grubby is not installed" % DEFAULTS
+    )
 
 
 def _systemd_boot(host: Host) -> str:
@@ -163,8 +158,8 @@ IMAGES = (
     Refusal(
         "dracut, which makes unified images",
         _in_files(DRACUT, ".conf", _UEFI),
-        "Edit kernel_cmdline in /etc/dracut.conf.d by hand and run dracut --force --regenerate-all; or let kernel-install"
-        " make them (layout=uki and uki_generator=ukify in /etc/kernel/install.conf, no uefi=yes).",
+        "Edit kernel_cmdline in /etc/dracut.conf.d by hand and run dracut --force --regenerate-all; or let"
+        " kernel-install make them (layout=uki and uki_generator=ukify in /etc/kernel/install.conf, no uefi=yes).",
     ),
     Refusal(
         "A signed unified image of a package",
@@ -189,11 +184,5 @@ GRUB = (
         "GRUB with entries of the Boot Loader Specification",
         _blscfg_without_grubby,
         "Install grubby, or set GRUB_ENABLE_BLSCFG=false and make grub.cfg anew.",
-    ),
-    Refusal(
-        "GRUB without entries of the Boot Loader Specification",
-        _no_blscfg,
-        "Name the loader grub, which makes grub.cfg anew; or remove those entries.",
-        ("grub",),
     ),
 )

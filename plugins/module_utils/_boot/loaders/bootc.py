@@ -74,11 +74,12 @@ class Bootc(ReadsSettings):
         fate = wish.fate(before)
         kept = iter(fate.kept)
         edits = []
+        after = []
         for name, tokens in files.items():
-            mine = Fate(tuple(next(kept) for _token in tokens), fate.added if name == OURS else ())
-            if mine.applied() != tokens:
-                edits.append(self._edit(name, mine.applied()))
-        after = [token for token in fate.kept if token is not None] + list(fate.added)
+            mine = Fate(tuple(next(kept) for _token in tokens), fate.added if name == OURS else ()).applied()
+            after += mine
+            if mine != tokens:
+                edits.append(self._edit(name, mine))
         return Plan(wish, tuple(before), tuple(after), tuple(edits))
 
     def _only_read(self, wish: Wish) -> Plan:

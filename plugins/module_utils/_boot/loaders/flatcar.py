@@ -51,7 +51,8 @@ class Flatcar(ReadsSettings):
         mounts = self.host.text("/proc/mounts") or ""
         if folder not in [fields[1] for fields in map(str.split, mounts.splitlines()) if len(fields) > 1]:
             raise NothingBoots(
-                "The OEM partition, whose grub.cfg is read at boot, is mounted neither at %s." % " nor at ".join(FOLDERS),
+                "The OEM partition, whose grub.cfg is read at boot, is mounted neither at %s."
+                % " nor at ".join(FOLDERS),
                 "Mount it (/dev/disk/by-label/OEM); a host that boots over the network has its command line there.",
             )
         return path

@@ -12,7 +12,7 @@ since 261 (its plug-in 60-ukify). Before that their words are on the kernel's co
 from __future__ import annotations
 
 import re
-from typing import Optional
+from typing import Optional, Sequence
 
 from .. import bls, images
 from ..change import Plan, Run, fixed, unfinished
@@ -20,7 +20,7 @@ from ..cmdline import Wish, join, split
 from ..cmdline_file import CMDLINE, edited, has_comments, tokens_of
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood
-from ..firmware import has_stub, is_next, loader, newest_first
+from ..firmware import by_version, has_stub, is_next, loader
 from ..loader import Loader
 from ..made import made, place
 
@@ -28,6 +28,7 @@ VENDOR = "/usr/lib/kernel/cmdline"
 MODULES = ("/usr/lib/modules", "/lib/modules")
 # Kept by the boot loader for each boot, not tokens of the configuration.
 _OF_THIS_BOOT = ("BOOT_IMAGE", "initrd")
+_MACHINE = "systemd.machine_id="
 # The first release of systemd that knows comments: for entries, for unified images.
 _COMMENTS_SINCE = (254, 261)
 
@@ -53,7 +54,7 @@ class KernelInstall(Loader):
         found = [(identifier, entries) for identifier, entries in found if _belongs(identifier, versions)]
         names = ["%s-%s" % (token, version) for token in self._tokens() for version in versions]
         own = [one for one in found if one[0] in names]
-        found = sorted(own or found, key=lambda one: newest_first(one[0]), reverse=True)
+        found = sorted(own or found, key=lambda one: by_version(one[0]), reverse=True)
         if not found:
             raise NothingBoots(
                 "No entry or image of an installed kernel (%s) was found in %s."
@@ -120,13 +121,20 @@ class KernelInstall(Loader):
         return Plan(
             wish,
             before,
-            made(before, settings, wanted),
+            self._made(before, settings, wanted),
             (*edits, *runs),
             protects=tuple("%s/*.conf" % folder for folder in bls.FOLDERS),
             repair=runs,
             space=(("/boot", self._largest_image()),),
             keeps=tuple(wanted),
         )
+
+    def _made(self, before: Sequence[str], settings: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+        """What the default entry will have. One that is older than the settings shows what is added in any case."""
+        machine = [token for token in before if token.startswith(_MACHINE)]
+        if place(before, settings) is None and not any(token.startswith(_MACHINE) for token in wanted):
+            return (*wanted, *machine)
+        return made(before, settings, wanted)
 
     def _rebuild(self) -> tuple[Run, ...]:
         runs = []

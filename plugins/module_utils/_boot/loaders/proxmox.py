@@ -16,7 +16,7 @@ from ..cmdline_file import CMDLINE, edited, tokens_of
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood
 from ..esp import ESP_LIST, GRUB_PROGRAM, read, uuids
-from ..firmware import is_efi, loader, newest_first
+from ..firmware import by_version, is_efi, loader
 from ..loader import Loader
 
 TOOL = "proxmox-boot-tool"
@@ -54,7 +54,7 @@ class Proxmox(Loader):
                 % (ESP_LIST, ", ".join(uuids(self.host)) or "none"),
                 "See proxmox-boot-tool status, and set them up with proxmox-boot-tool init.",
             )
-        found.sort(key=lambda one: newest_first(one[0]), reverse=True)
+        found.sort(key=lambda one: by_version(one[0]), reverse=True)
         return [entry for _id, entry in found]
 
     def plan(self, wish: Wish) -> Plan:

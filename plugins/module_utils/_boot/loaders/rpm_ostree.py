@@ -78,17 +78,20 @@ class RpmOstree(Loader):
 
 def _options(before: Sequence[str], fate: Fate) -> tuple[list[str], tuple[str, ...]]:
     """What rpm-ostree is asked for, and the tokens that come of it."""
-    options: list[str] = []
-    after: list[str] = []
-    come = list(fate.added)
-    for old, new in zip(before, fate.kept):
-        if new is not None and (new == old or _is_in_place(old, new)):
-            after.append(new)
-            options += ["--replace=%s=%s" % (old, new.partition("=")[2])] if new != old else []
-        else:
-            options.append("--delete-if-present=%s" % old)
-            come += [new] if new is not None else []
-    return [*options, *("--append=%s" % token for token in come)], (*after, *come)
+    changed = [(old, new) for old, new in zip(before, fate.kept) if new != old]
+    replaced = [(old, new) for old, new in changed if new is not None and _is_in_place(old, new)]
+    gone = [old for old, new in changed if (old, new) not in replaced]
+    come = [new for old, new in changed if new is not None and (old, new) not in replaced] + list(fate.added)
+    # As its daemon does: replace, append, delete, each time the first that is the same.
+    after = list(before)
+    for old, new in replaced:
+        after[after.index(old)] = new
+    after += come
+    for token in gone:
+        after.remove(token)
+    options = ["--delete-if-present=%s" % token for token in gone]
+    options += ["--replace=%s=%s" % (old, new.partition("=")[2]) for old, new in replaced]
+    return options + ["--append=%s" % token for token in come], tuple(after)
 
 
 def _is_in_place(old: str, new: str) -> bool:

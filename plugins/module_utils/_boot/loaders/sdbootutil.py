@@ -17,7 +17,7 @@ from ..cmdline import Fate, Wish, join, split
 from ..cmdline_file import CMDLINE, applied, tokens_of
 from ..entry import Entry, default
 from ..errors import NothingBoots, Shadowed
-from ..firmware import is_next, loader, newest_first
+from ..firmware import by_version, is_next, loader
 from ..loader import Loader
 from ..made import made
 
@@ -55,7 +55,7 @@ class Sdbootutil(Loader):
             for file in bls.files(self.host)
             if not file.value("linux").startswith("/EFI/extra")
         ]
-        found.sort(key=lambda one: newest_first(one[0]), reverse=True)
+        found.sort(key=lambda one: by_version(one[0]), reverse=True)
         subvolume = self._subvolume()
         own = [entry for _id, entry in found if not subvolume or "rootflags=subvol=" + subvolume in entry.tokens]
         if not own:

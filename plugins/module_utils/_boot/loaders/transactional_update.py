@@ -7,10 +7,10 @@ The snapshot becomes the root file system at the next boot. When the command fai
 
 from __future__ import annotations
 
-from ..change import Plan, fixed
+from ..change import SPARE, Plan, Run, fixed, unfinished
 from ..cmdline import Wish
 from ..errors import NotUnderstood
-from ..grub import DEFAULT, DEFAULTS, Settings, generated
+from ..grub import DEFAULT, DEFAULTS, Settings
 from ..loader import ReadsSettings
 
 
@@ -43,5 +43,10 @@ class TransactionalUpdate(ReadsSettings):
         """Edit the file, then make grub.cfg anew in a snapshot."""
         settings = self._settings()
         edits = [fixed(path, self.host.text(path), text) for path, text in settings.rewritten(wish, DEFAULT).items()]
-        command = ["transactional-update", "--non-interactive", "grub.cfg"]
-        return generated(self.host, wish, settings, edits, command)
+        before = settings.tokens()
+        wish.check_length(before)
+        if not (edits or unfinished(self.host)):
+            return Plan(wish, tuple(before), tuple(before))
+        after = Settings({**settings.files, **{edit.path: edit.after or "" for edit in edits}}).tokens()
+        run = Run(("transactional-update", "--non-interactive", "grub.cfg"))
+        return Plan(wish, tuple(before), tuple(after), (*edits, run), space=(("/etc", SPARE),))

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Stand-ins for the programs of loaders other than GRUB's own. Each does what its source does; the docstrings say which.
+"""Stand-ins for the programs of loaders other than GRUB's own. Each does what the source does that is named at it.
 
 They read and write the tree below ``root`` alone.
 """
@@ -88,7 +88,9 @@ class OtherPrograms:
 
     def _sdbootutil(self, arguments: list[str]) -> None:
         assert arguments == ["update-all-entries"]
-        mounted = re.search(r"^\S+ / \S+ \S*subvol=/(\S*\.snapshots\S*?)(?:,\S*)? ", self._read("proc/mounts") or "", re.M)
+        mounted = re.search(
+            r"^\S+ / \S+ \S*subvol=/(\S*\.snapshots\S*?)(?:,\S*)? ", self._read("proc/mounts") or "", re.M
+        )
         places = ("etc/kernel/cmdline", "usr/lib/kernel/cmdline", "proc/cmdline")
         texts = [next(text for text in map(self._read, places) if text is not None)]
         own = {path.name for path in (self.root / "etc/kernel/cmdline.d").glob("*")}
@@ -128,7 +130,9 @@ class OtherPrograms:
                 continue
             for kernel in sorted((self.root / "boot").glob("vmlinuz-*")):
                 version = kernel.name[len("vmlinuz-") :]
-                text = "title    Proxmox Virtual Environment\nversion  %s\noptions  %s\nlinux    /EFI/proxmox/%s/vmlinuz\n"
+                text = (
+                    "title    Proxmox Virtual Environment\nversion  %s\noptions  %s\nlinux    /EFI/proxmox/%s/vmlinuz\n"
+                )
                 path = partition / "loader/entries" / ("proxmox-%s.conf" % version)
                 path.write_text(text % (version, " ".join(line.split()), version))
         return None
@@ -151,7 +155,7 @@ class OtherPrograms:
             out = "confidential.gpu file EFI/proxmox/grub.efi\n" + out
         return Result(0, out)
 
-    # rpm-ostree: src/daemon/rpmostreed-transaction-types.cxx; libostree: ostree-kernel-args.c. A new deployment is staged.
+    # rpm-ostree: rpmostreed-transaction-types.cxx; libostree: ostree-kernel-args.c. A new deployment is staged.
 
     def _deployment(self) -> list[str]:
         staged = self._read("run/ostree/staged-deployment")

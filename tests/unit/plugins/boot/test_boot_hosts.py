@@ -186,5 +186,6 @@ def test_nothing_known(tmp_path: Path) -> None:
 def test_named_loader(tmp_path: Path) -> None:
     _described, machine = laid_out("debian-12", tmp_path)
     assert choose(machine, "grub-dropin").name == "grub-dropin"
-    with pytest.raises(UnknownLoader, match=r"grubby does not make what boots .*bookworm.*: the command grubby\. Nothing"):
+    words = r"grubby does not make what boots .*bookworm.*: the command grubby\. Nothing"
+    with pytest.raises(UnknownLoader, match=words):
         choose(machine, "grubby")
