@@ -38,9 +38,12 @@ class Start:
     words: tuple[Word, ...]
 
     def tokens(self) -> tuple[str, ...]:
-        """The kernel's tokens. GRUB puts quotes around a word that holds white space (lib/cmdline.c there)."""
-        words = words_of(self.words, {})
-        return tuple('"%s"' % word if re.search(r"\s", word) else word for word in words if word)
+        """The kernel's tokens.
+
+        GRUB puts quotes around a word that holds white space (lib/cmdline.c there); to the kernel that is the same as
+        quotes around the value, which is how this collection spells it.
+        """
+        return tuple(_with_quotes(word) for word in words_of(self.words, {}) if word)
 
 
 @dataclass
@@ -189,6 +192,13 @@ class Menu:
             is_recovery = "-recovery-" in item.id or any(normal(token)[0] in _RECOVERY_TOKENS for token in tokens)
             found.append(Entry(self.path, item.title, tokens, start.line, is_recovery and not is_default, is_default))
         return found + [entry for one in item.items for entry in self._entries(one, chosen)]
+
+
+def _with_quotes(word: str) -> str:
+    if not re.search(r"\s", word):
+        return word
+    name, equals, value = word.partition("=")
+    return '"%s"' % word if not equals or re.search(r"\s", name) else '%s="%s"' % (name, value)
 
 
 def _quoted(word: Word) -> Word:

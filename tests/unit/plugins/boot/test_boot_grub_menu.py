@@ -39,8 +39,8 @@ def tokens(tmp_path: Path, line: str, before: str = "") -> tuple[str, ...]:
     [
         ("ro  quiet", ("ro", "quiet")),
         ("ro quiet # why", ("ro", "quiet")),
-        ("a='b c' d", ('"a=b c"', "d")),
-        ('a="b c" d', ('"a=b c"', "d")),
+        ("a='b c' d", ('a="b c"', "d")),
+        ('a="b c" d', ('a="b c"', "d")),
         ('"a=b" c', ("a=b", "c")),
         (r"a\ b c\"d", ('"a b"', 'c"d')),
         ("a=b#c", ("a=b#c",)),
@@ -199,5 +199,5 @@ def test_a_shell_takes_the_same_words(found: list[str]) -> None:
     script = "for word in %s; do printf '%%s\\n' \"$word\"; done" % line if found else "true"
     words = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout.splitlines()
     with tempfile.TemporaryDirectory() as folder:
-        assert [token.strip('"') for token in tokens(Path(folder), line)] == words
+        assert [token.replace('"', "") for token in tokens(Path(folder), line)] == words
     assert len(split(line)) == len(words)
