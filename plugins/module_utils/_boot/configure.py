@@ -19,7 +19,7 @@ from .loaders.grub_dropin import GrubDropin
 from .loaders.grubby import Grubby
 from .loaders.kernel_install import KernelInstall
 from .loaders.kernelstub import Kernelstub
-from .loaders.proxmox import Proxmox
+from .loaders.proxmox import Proxmox, ProxmoxGrub
 from .loaders.rpm_ostree import RpmOstree
 from .loaders.sdbootutil import Sdbootutil
 from .loaders.transactional_update import TransactionalUpdate
@@ -36,6 +36,7 @@ ROWS: tuple[Row, ...] = (
     Bootc,
     *refusals.LOADERS,
     Proxmox,
+    ProxmoxGrub,
     Sdbootutil,
     TransactionalUpdate,
     Kernelstub,
@@ -58,7 +59,7 @@ def choose(host: Host, name: str = AUTO) -> Loader:
     """
     for row in ROWS:
         if isinstance(row, Refusal):
-            _refuse(row, host, name)
+            _refuse(row, host)
         elif name in (AUTO, row.name):
             loader = row(host)
             if loader.found():
@@ -80,8 +81,8 @@ def choose(host: Host, name: str = AUTO) -> Loader:
     )
 
 
-def _refuse(row: Refusal, host: Host, name: str) -> None:
-    seen = row.seen(host) if name not in row.spares else ""
+def _refuse(row: Refusal, host: Host) -> None:
+    seen = row.seen(host)
     if seen:
         raise UnknownLoader(
             "%s makes what boots on this host, and is not supported: %s." % (row.program, seen),

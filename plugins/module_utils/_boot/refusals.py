@@ -31,15 +31,11 @@ _SETTING = re.compile(r"""^[ \t]*(layout|uki_generator)[ \t]*=[ \t]*["']?([\w-]+
 
 @dataclass(frozen=True)
 class Refusal:
-    """A program that makes what boots and is not served: how it is seen (in words; empty: it is not), what to do.
-
-    ``spares`` are the loaders that may still be named: they have a word of their own on whether they are the one.
-    """
+    """A program that makes what boots and is not served: how it is seen (in words; empty: it is not), what to do."""
 
     program: str
     seen: Callable[[Host], str]
     remedy: str
-    spares: Sequence[str] = ()
 
 
 def _boots(*words: str) -> Callable[[Host], str]:
@@ -150,13 +146,13 @@ LOADERS = (
 
 IMAGES = (
     Refusal(
-        "mkinitcpio, which makes unified images",
+        "mkinitcpio (unified images)",
         _in_files([PRESETS], ".preset", _UKI),
         "Edit /etc/kernel/cmdline (or /etc/cmdline.d) by hand and run mkinitcpio -P; or let kernel-install make them"
         " (layout=uki in /etc/kernel/install.conf, no *_uki in the presets).",
     ),
     Refusal(
-        "dracut, which makes unified images",
+        "dracut (unified images)",
         _in_files(DRACUT, ".conf", _UEFI),
         "Edit kernel_cmdline in /etc/dracut.conf.d by hand and run dracut --force --regenerate-all; or let"
         " kernel-install make them (layout=uki and uki_generator=ukify in /etc/kernel/install.conf, no uefi=yes).",

@@ -79,7 +79,11 @@ insmod blscfg
 blscfg
 ### END /etc/grub.d/10_linux ###
 """
-GENERATED = {"grub-dropin": "boot/grub/grub.cfg", "grub": "boot/grub2/grub.cfg"}
+GENERATED = {
+    "grub-dropin": "boot/grub/grub.cfg",
+    "grub": "boot/grub2/grub.cfg",
+    "transactional-update": ".snapshots/1/snapshot/boot/grub2/grub.cfg",
+}
 
 
 class Described:
@@ -112,6 +116,9 @@ class Described:
             (root / folder).mkdir(exist_ok=True)
         if self.loader in GENERATED:
             StandIns(root, [])._generate(GENERATED[self.loader])
+        for partition in (root / "esp").glob("*/EFI/proxmox/grubx64.efi"):
+            StandIns(root, [])._generate("boot/grub/grub.cfg")
+            StandIns(root, [])._generate(str(partition.relative_to(root).parents[2] / "grub/grub.cfg"))
         if self.loader == "grubby":
             (root / "boot/grub2").mkdir(exist_ok=True)
             (root / "boot/grub2/grub.cfg").write_text(BLS_CFG)
@@ -202,6 +209,8 @@ class StandIns(OtherPrograms, Commands):
 
     def _update_grub(self, arguments: list[str]) -> None:
         assert arguments == []
+        if self.has("proxmox-boot-tool"):
+            self._proxmox_boot_tool(["refresh"])
         self._generate("boot/grub/grub.cfg")
 
     def _update_bootloader(self, arguments: list[str]) -> None:
@@ -220,10 +229,6 @@ class StandIns(OtherPrograms, Commands):
         return Result(1 if "BROKEN" in (self.root / path.lstrip("/")).read_text() else 0, "", "syntax error")
 
     _grub2_script_check = _grub_script_check
-
-    def _transactional_update(self, arguments: list[str]) -> None:
-        assert arguments == ["--non-interactive", "grub.cfg"]
-        self._generate("snapshots/2/boot/grub2/grub.cfg")
 
 
 class FailingDisk(Disk):

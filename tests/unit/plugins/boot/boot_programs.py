@@ -155,6 +155,24 @@ class OtherPrograms:
             out = "confidential.gpu file EFI/proxmox/grub.efi\n" + out
         return Result(0, out)
 
+    # transactional-update, and btrfs subvolume get-default. The number of the default snapshot stands in a file.
+
+    def _default(self) -> str:
+        return (self._read("default-snapshot") or "1").strip()
+
+    def _btrfs(self, arguments: list[str]) -> str:
+        assert arguments == ["subvolume", "get-default", "/"]
+        return "ID 270 gen 91 top level 267 path @/.snapshots/%s/snapshot\n" % self._default()
+
+    def _transactional_update(self, arguments: list[str]) -> None:
+        if arguments[0] == "rollback":
+            (self.root / "default-snapshot").write_text(arguments[1] + "\n")
+            return
+        assert arguments == ["--non-interactive", "grub.cfg"]
+        number = max(int(path.name) for path in (self.root / ".snapshots").iterdir()) + 1
+        self._generate(".snapshots/%d/snapshot/boot/grub2/grub.cfg" % number)
+        (self.root / "default-snapshot").write_text("%d\n" % number)
+
     # rpm-ostree: rpmostreed-transaction-types.cxx; libostree: ostree-kernel-args.c. A new deployment is staged.
 
     def _deployment(self) -> list[str]:
