@@ -61,9 +61,9 @@ options:
       - A node of OpenShift is refused; its cluster keeps the parameters in MachineConfig objects.
       - V(bootc) is C(/usr/lib/bootc/kargs.d), for building an image. On a host that was booted from one, arguments that
         are not there yet are refused.
-      - A host whose entries another program makes is refused, by the name of that program - Limine, rEFInd, ZFSBootMenu,
-        C(extlinux.conf), unified images of C(mkinitcpio), C(dracut) or a package, another layout of C(kernel-install).
-        A named loader has to be the one that makes what boots, too.
+      - A host whose entries another program makes is refused by the name of that program, such as Limine, rEFInd,
+        ZFSBootMenu, C(extlinux.conf), unified images of C(mkinitcpio), C(dracut) or a package, another layout of
+        C(kernel-install). A named loader has to be the one that makes what boots, too.
     type: str
     choices:
       - auto

@@ -9,6 +9,8 @@ finalization is locked does not get it.
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Optional
 
 from . import bls
@@ -44,13 +46,22 @@ def first(host: Host) -> Optional[Entry]:
 
 
 def is_pending(host: Host) -> bool:
-    """Whether what boots next is not what is running, or that is not known."""
+    """Whether what boots next is not what is running, or that is not known.
+
+    The pointers cannot be compared: with every deployment that comes, those of the others are written anew. Where they
+    lead to can: to the folder that / is made of.
+    """
     entry = first(host)
     if host.exists(STAGED) or entry is None:
         return True
-    running = (host.text("/proc/cmdline") or "").split()
-    pointers = [token for token in (host.text(entry.path) or "").split() if token.startswith(POINTER + "=")]
-    return not pointers or pointers[-1] not in running
+    pointers = re.findall(r"(?<!\S)%s=(/\S+)" % POINTER, host.text(entry.path) or "")
+    try:
+        folder = os.path.basename(os.readlink(host.path("/sysroot" + pointers[-1])))
+    except (IndexError, OSError):
+        return True
+    mounts = [line.split() for line in (host.text("/proc/self/mountinfo") or "").splitlines()]
+    roots = [fields[3] for fields in mounts if len(fields) > 4 and fields[4] == "/"]
+    return not roots or roots[-1].rpartition("/")[2] != folder
 
 
 def own(tokens: tuple[str, ...]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from ..loader import Loader
 
 OPENSHIFT = "/etc/machine-config-daemon/currentconfig"
 STAYS = (
-    "A deployment with the new command line may have taken the place of the one that was waiting; it boots next"
+    "A deployment with the new command line may be there, perhaps in place of one that was waiting; it boots next"
     " (rpm-ostree status)."
 )
 

@@ -108,8 +108,12 @@ class Described:
 
     def build(self, root: Path) -> None:
         """Lay out the files."""
-        for name, text in self.files.items():
+        for title, text in self.files.items():
+            name, _arrow, target = title.partition(" -> ")
             (root / name).parent.mkdir(parents=True, exist_ok=True)
+            if target:
+                (root / name).symlink_to(target)
+                continue
             content = image(text.strip()) if name.endswith(".efi") and "EFI/Linux" in name else text.encode()
             (root / name).write_bytes(content.ljust(1024, b"#") if name.endswith("grubenv") else content)
         for folder in ("boot", "etc"):

@@ -318,13 +318,21 @@ def deployed(root: Path, tokens: str) -> Host:
     """A host whose only deployment boots with these tokens."""
     files = {
         "run/ostree-booted": "",
-        "proc/cmdline": "BOOT_IMAGE=/x ostree=/ostree/boot.1/os/1f/0 " + tokens,
+        "proc/self/mountinfo": "21 1 8:4 /ostree/deploy/os/deploy/abc.0 / rw - xfs /dev/sda4 rw\n",
         "boot/loader/entries/ostree-1.conf": "version 1\nlinux /x\noptions ostree=/ostree/boot.1/os/1f/0 %s\n" % tokens,
     }
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
+    pointed_at(root, "boot.1/os/1f/0", "abc.0")
     return host(root, ["rpm-ostree"])
+
+
+def pointed_at(root: Path, pointer: str, folder: str) -> None:
+    """A pointer to the folder of a deployment."""
+    link = root / "sysroot/ostree" / pointer
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to("../../../deploy/os/deploy/" + folder)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +357,7 @@ def test_an_unchanged_deployment_is_read_without_a_program(tmp_path: Path) -> No
     assert stand_ins(machine).calls == []
 
 
-@pytest.mark.parametrize("pending", [None, "staged", "written", "locked"])
+@pytest.mark.parametrize("pending", [None, "staged", "written", "locked", "not known", "dangling"])
 def test_a_new_deployment_is_taken_back_or_told(pending: str | None, tmp_path: Path) -> None:
     machine = deployed(tmp_path, "ro a")
     staged = tmp_path / "run/ostree/staged-deployment"
@@ -358,13 +366,18 @@ def test_a_new_deployment_is_taken_back_or_told(pending: str | None, tmp_path: P
         staged.write_text("ostree=/ostree/boot.1/os/2f/0 ro b\n")
     if pending == "locked":
         (tmp_path / "run/ostree/staged-deployment-locked").touch()
+    if pending == "not known":
+        (tmp_path / "proc/self/mountinfo").write_text("21 1 0:30 / / rw - overlay composefs ro\n")
+    if pending == "dangling":
+        (tmp_path / "sysroot/ostree/boot.1/os/1f/0").unlink()
     if pending == "written":
+        pointed_at(tmp_path, "boot.1/os/2f/0", "def.0")
         entry = "version 2\nlinux /x\noptions ostree=/ostree/boot.1/os/2f/0 ro b\n"
         (tmp_path / "boot/loader/entries/ostree-2.conf").write_text(entry)
     stand_ins(machine).failing = {1: Result(1, "", "it broke")}
     with pytest.raises(CommandFailed) as caught:
         change(machine)
-    assert ["rpm-ostree", "cleanup", "-p"] in stand_ins(machine).calls if pending is None else staged.exists()
+    assert (["rpm-ostree", "cleanup", "-p"] in stand_ins(machine).calls) is (pending is None)
     assert staged.exists() is (pending is not None)
     assert ("it boots next" in caught.value.state) is (pending is not None)
 
