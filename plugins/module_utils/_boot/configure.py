@@ -19,10 +19,11 @@ from .loaders.grub_dropin import GrubDropin
 from .loaders.grubby import Grubby
 from .loaders.kernel_install import KernelInstall
 from .loaders.kernelstub import Kernelstub
-from .loaders.proxmox import Proxmox, ProxmoxGrub
+from .loaders.proxmox import Proxmox
 from .loaders.rpm_ostree import RpmOstree
 from .loaders.sdbootutil import Sdbootutil
 from .loaders.transactional_update import TransactionalUpdate
+from .proxmox_grub import ProxmoxGrub
 from .refusals import Refusal
 
 AUTO = "auto"

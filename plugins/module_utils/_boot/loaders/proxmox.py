@@ -1,7 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Proxmox, whose boot partitions are mounted nowhere. With systemd-boot: the first line of /etc/kernel/cmdline, and
-``proxmox-boot-tool refresh``.
+"""Proxmox with systemd-boot: the first line of /etc/kernel/cmdline, and ``proxmox-boot-tool refresh``.
 
 The tool copies kernels and writes ``loader/entries/proxmox-VERSION.conf`` to every partition whose file system's UUID
 stands in /etc/kernel/proxmox-boot-uuids. It mounts them for the moment alone, and so does the reading here. A file
@@ -10,19 +9,15 @@ whose first line has no ``root=`` ends it with an error (its script zz-proxmox-b
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .. import bls
 from ..change import Plan, Run, fixed, unfinished
 from ..cmdline import Wish
 from ..cmdline_file import CMDLINE, edited, tokens_of
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood
-from ..esp import ESP_LIST, GRUB_CONFIG, GRUB_PROGRAM, read, uuids
+from ..esp import ESP_LIST, GRUB_PROGRAM, read, uuids
 from ..firmware import by_version, is_efi, loader
-from ..grub_menu import Menu
 from ..loader import Loader
-from .grub_dropin import GENERATOR, GrubDropin
 
 TOOL = "proxmox-boot-tool"
 
@@ -89,45 +84,3 @@ class Proxmox(Loader):
         edits = (fixed(CMDLINE, text, new + end + rest),) if new != line else ()
         run = Run((TOOL, "refresh"))
         return Plan(wish, before, after, (*edits, run), repair=(run,), keeps=after)
-
-
-class ProxmoxGrub(GrubDropin):
-    """Proxmox with GRUB on such partitions: Debian's settings, and a grub.cfg on each partition.
-
-    The tool puts a script into /etc/grub.d, so that ``update-grub`` refreshes every partition before it makes
-    /boot/grub/grub.cfg, which boots nothing.
-    """
-
-    name = "proxmox-boot-tool"
-    looked_for = "the command %s with %s and GRUB as the running boot loader" % (TOOL, ESP_LIST)
-
-    def found(self) -> bool:
-        """The tool and its list, and what Debian's GRUB needs."""
-        return self.host.commands.has(TOOL) and bool(uuids(self.host)) and super().found()
-
-    def entries(self) -> list[Entry]:
-        """The entries of grub.cfg on every partition that is there."""
-        found = []
-        for uuid in uuids(self.host):
-            text = read(self.host, uuid).get(GRUB_CONFIG)
-            if text is not None:
-                found += Menu(text, "%s:/%s" % (uuid, GRUB_CONFIG)).entries({})
-        if not found:
-            raise NothingBoots(
-                "No %s that starts a kernel was found on the partitions of %s (%s)."
-                % (GRUB_CONFIG, ESP_LIST, ", ".join(uuids(self.host)) or "none"),
-                "See proxmox-boot-tool status, and set them up with proxmox-boot-tool init.",
-            )
-        return found
-
-    def plan(self, wish: Wish) -> Plan:
-        """As on Debian; and update-grub alone when a partition is not as /boot/grub/grub.cfg."""
-        entries = self.entries()
-        before = default(entries).tokens
-        found = super().plan(wish)
-        if found.is_change:
-            return replace(found, before=before, repair=(Run((TOOL, "refresh")),))
-        if not any(wish.unmet(entry.tokens) for entry in entries if not entry.is_recovery):
-            return Plan(wish, before, before)
-        run = Run(GENERATOR.command)
-        return Plan(wish, before, tuple(wish.applied(before)), (run,), keeps=found.before)

@@ -4,8 +4,9 @@
 
 It either makes the deployment or leaves everything as it is. What it is asked for is computed from what was read:
 ``--append-if-missing`` looks at the name alone in libostree (ostree_kernel_args_contains), so ``console=ttyS0`` would
-not come where ``console=tty0`` is. ``--replace=NAME=OLD=NEW`` keeps the place, and cannot be had together with
-``--delete``, but with ``--delete-if-present``.
+not come where ``console=tty0`` is. ``--replace=NAME=OLD=NEW`` keeps the place; it cannot be had together with
+``--delete``, but with ``--delete-if-present``. Where these do not give the wanted order, all tokens from the first that
+changes are taken out and appended anew, in the same transaction.
 
 On a node of OpenShift the machine-config daemon does this, from MachineConfig objects of the cluster, and takes a node
 out of service whose parameters are others.
@@ -78,6 +79,23 @@ class RpmOstree(Loader):
 
 def _options(before: Sequence[str], fate: Fate) -> tuple[list[str], tuple[str, ...]]:
     """What rpm-ostree is asked for, and the tokens that come of it."""
+    wanted = fate.applied()
+    options, after = _one_by_one(before, fate)
+    if after != wanted:
+        options = _from_the_first(before, wanted)
+    return options, tuple(wanted)
+
+
+def _from_the_first(before: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """All from the first token that changes, taken out and appended. Of equal tokens it takes out the first."""
+    start = next((at for at, (old, new) in enumerate(zip(before, wanted)) if old != new), min(len(before), len(wanted)))
+    while set(before[:start]) & set(before[start:]):
+        start -= 1
+    return ["--delete=%s" % token for token in before[start:]] + ["--append=%s" % token for token in wanted[start:]]
+
+
+def _one_by_one(before: Sequence[str], fate: Fate) -> tuple[list[str], list[str]]:
+    """Each change by itself, and what comes of it."""
     changed = [(old, new) for old, new in zip(before, fate.kept) if new != old]
     replaced = [(old, new) for old, new in changed if new is not None and _is_in_place(old, new)]
     gone = [old for old, new in changed if (old, new) not in replaced]
@@ -91,7 +109,7 @@ def _options(before: Sequence[str], fate: Fate) -> tuple[list[str], tuple[str, .
         after.remove(token)
     options = ["--delete-if-present=%s" % token for token in gone]
     options += ["--replace=%s=%s" % (old, new.partition("=")[2]) for old, new in replaced]
-    return options + ["--append=%s" % token for token in come], tuple(after)
+    return options + ["--append=%s" % token for token in come], after
 
 
 def _is_in_place(old: str, new: str) -> bool:

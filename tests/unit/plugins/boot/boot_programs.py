@@ -192,8 +192,15 @@ class OtherPrograms:
         if len(arguments) == 1:
             return Result(0, " ".join(tokens) + "\n")
         given = [argument[2:].split("=", 1) for argument in arguments[1:]]
-        assert {option for option, _value in given} <= {"delete-if-present", "replace", "append"}
+        named = {option for option, _value in given}
+        assert named <= {"delete-if-present", "delete", "replace", "append"}
+        if {"delete", "replace"} <= named:
+            return Result(1, "", "error: Cannot specify both --delete and --replace")
         tokens = list(tokens)
+        for value in [value for option, value in given if option == "delete"]:
+            if value not in tokens:
+                return Result(1, "", "error: No karg '%s' found" % value)
+            tokens.remove(value)
         for value in [value for option, value in given if option == "replace"]:
             key, old, new = value.split("=", 2)
             if "%s=%s" % (key, old) not in tokens:

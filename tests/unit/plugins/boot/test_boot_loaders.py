@@ -340,9 +340,9 @@ def pointed_at(root: Path, pointer: str, folder: str) -> None:
     [
         ("ro console=tty0 q", Wish(add=("console=ttyS0",)), "ro console=tty0 q console=ttyS0"),
         ("ro x=1 q", Wish(replace=("x=2",)), "ro x=2 q"),
-        ("ro x=1 q x=2 x=2", Wish(replace=("x=2",)), "ro q x=2"),
-        ("ro x=a=b q", Wish(replace=("x=2",)), "ro q x=2"),
-        ("ro x-y=1 q", Wish(replace=("x_y=2",)), "ro q x_y=2"),
+        ("ro x=1 q x=2 x=2", Wish(replace=("x=2",)), "ro x=2 q"),
+        ("ro x=a=b q", Wish(replace=("x=2",)), "ro x=2 q"),
+        ("ro q x-y=1 q", Wish(replace=("x_y=2",)), "ro q x_y=2 q"),
         ("ro debug debug=1 q q", Wish(remove=("debug", "q")), "ro"),
         ("ro dyndbg=1", Wish(add=('dyndbg="file x +p"',)), 'ro dyndbg=1 dyndbg="file x +p"'),
     ],
