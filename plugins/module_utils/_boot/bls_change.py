@@ -72,7 +72,7 @@ class _Change:
         return texts, value
 
     def _lacked_by_all(self, sharing: Sequence[BlsFile]) -> tuple[str, ...]:
-        if not sharing:
+        if not sharing or any(split(file.options).count(name) > 1 for file in sharing for name in _NAMES):
             return ()
         lacked = [{normal(token) for token in self.fates[file].added} for file in sharing]
         return tuple(token for token in self.fates[sharing[0]].added if all(normal(token) in one for one in lacked))

@@ -194,6 +194,11 @@ class Menu:
         return found + [entry for one in item.items for entry in self._entries(one, chosen)]
 
 
+def as_booted(word: str) -> str:
+    """A token of the settings as GRUB hands it to the kernel: with quotes where white space makes them necessary."""
+    return _with_quotes(word.replace('"', ""))
+
+
 def _with_quotes(word: str) -> str:
     if not re.search(r"\s", word):
         return word

@@ -11,8 +11,8 @@ from . import bls, grubenv
 from .change import Edit, Plan, Run, unfinished
 from .cmdline import Wish, normal, split
 from .entry import Entry, default
-from .errors import BootError, NothingBoots
-from .grub_menu import Menu
+from .errors import BootError, NothingBoots, Shadowed
+from .grub_menu import Menu, as_booted
 from .host import Host
 
 
@@ -106,8 +106,9 @@ def plan(
     stale = any(wish.unmet(entry.tokens) for entry in now if not entry.is_recovery)
     if not (edits or was_killed or stale):
         return Plan(wish, before, before)
-    coming = [reading.expanded(_with(entry, old, new)) for entry in reading.entries]
+    coming = [reading.expanded(_with(wish, entry, old, new)) for entry in reading.entries]
     checker, config = generator.checker, generator.config
+    _refuse_what_settings_do_not_reach(wish, now)
     return Plan(
         wish,
         before,
@@ -116,31 +117,40 @@ def plan(
         checks=(Run((checker, config)),) if host.commands.has(checker) else (),
         protects=(config, config + ".new"),
         space=((config.rpartition("/")[0], 2 * len(host.text(config) or "")),),
-        expected=tuple(_demanded(coming)),
         keeps=tuple(token for token in new if "$" not in token),
     )
 
 
-def _with(entry: Entry, old: Sequence[str], new: Sequence[str]) -> Entry:
-    """An entry with other settings, which stand in it in one piece.
+def _with(wish: Wish, entry: Entry, old: Sequence[str], new: Sequence[str]) -> Entry:
+    """An entry with other settings, which stand in it in one piece, as far as it can be foretold.
 
-    In an entry that is older than they are, they come last, behind the root file system and how it is mounted.
+    In an entry that is older than they are, they come behind the root file system and how it is mounted.
     """
+    coming = [as_booted(token) for token in new]
     names = [normal(token) for token in entry.tokens]
     wanted = [normal(token) for token in old]
     places = range(len(names) - len(wanted), -1, -1)
     at = next((place for place in places if names[place : place + len(wanted)] == wanted), None)
     if at is None:
-        modes = [place for place, token in enumerate(entry.tokens) if token in ("ro", "rw")]
-        return replace(entry, tokens=(*entry.tokens[: modes[0] + 1 if modes else 0], *new))
-    return replace(entry, tokens=(*entry.tokens[:at], *new, *entry.tokens[at + len(wanted) :]))
+        return replace(entry, tokens=(*_lead(entry), *coming))
+    tail = [token for token in entry.tokens[at + len(wanted) :] if wish.fate([token]).kept == (token,)]
+    return replace(entry, tokens=(*entry.tokens[:at], *coming, *tail))
 
 
-def _demanded(coming: Sequence[Entry]) -> list[Entry]:
-    """What is asked back of each entry: all but how the root file system is named, which the generator decides."""
-    titles = [entry.title for entry in coming]
-    return [
-        replace(entry, tokens=tuple(token for token in entry.tokens if normal(token)[0] != "root"))
-        for entry in coming
-        if not entry.is_recovery and titles.count(entry.title) == 1
-    ]
+def _lead(entry: Entry) -> tuple[str, ...]:
+    """What the generator itself puts in front of the settings: root=... and how it is mounted."""
+    modes = [place for place, token in enumerate(entry.tokens) if token in ("ro", "rw")]
+    return entry.tokens[: modes[0] + 1] if modes else ()
+
+
+def _refuse_what_settings_do_not_reach(wish: Wish, now: Sequence[Entry]) -> None:
+    for entry in now:
+        lead = _lead(entry)
+        unwanted = [token for token, kept in zip(lead, wish.fate(lead).kept) if kept != token]
+        if unwanted and not entry.is_recovery:
+            raise Shadowed(
+                "%s: %s is there without any setting, by the scripts in /etc/grub.d." % (entry.where, unwanted[0]),
+                "Leave it out of what is asked for, or change it there by hand.",
+                path=entry.path,
+                line=entry.line,
+            )

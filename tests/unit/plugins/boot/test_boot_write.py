@@ -21,8 +21,10 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors impo
     Interrupted,
     NoSpace,
     NotWritable,
+    Shadowed,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Commands, Disk, Host, Result
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import VerifyMismatch
 
 WISH = Wish(add=("intel_iommu=on",), remove=("iommu=pt",))
 GRUB = 'GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"\nGRUB_CMDLINE_LINUX=""\n'
@@ -237,6 +239,36 @@ def test_a_grub_cfg_that_was_never_made_is_made(tmp_path: Path) -> None:
     machine.path("/boot/grub/grub.cfg").write_text("linux /vmlinuz root=UUID=0a1b2c3d ro quiet\n")
     assert change(machine).result()["commands"] == [["update-grub"], ["grub-script-check", "/boot/grub/grub.cfg"]]
     assert not change(machine).is_change
+
+
+@pytest.mark.parametrize("wish", [Wish(remove=("ro",)), Wish(replace=("root=/dev/sdb1",))])
+def test_what_the_generator_adds_by_itself_cannot_be_asked_for(wish: Wish, tmp_path: Path) -> None:
+    with pytest.raises(Shadowed, match=r"grub.cfg, line 14 \(GNU/Linux\): ro\w*\S* is there without any setting"):
+        change(debian(tmp_path), wish)
+    assert change(debian(tmp_path / "2"), Wish(add=("ro",))).is_change
+
+
+def test_a_token_that_an_administrator_took_out_is_not_missed(tmp_path: Path) -> None:
+    machine = debian(tmp_path)
+    machine.path("/etc/default/grub").write_text(GRUB.replace("quiet ", ""))
+    assert change(machine).result()["after"] == "root=UUID=0a1b2c3d ro intel_iommu=on"
+
+
+class Forgetful(StandIns):
+    """A generator that leaves a token out."""
+
+    def _generate(self, name: str) -> None:
+        super()._generate(name)
+        path = self.root / name
+        path.write_text(path.read_text().replace(" quiet", ""))
+
+
+def test_a_token_of_the_settings_that_the_generator_loses_is_noticed(tmp_path: Path) -> None:
+    machine = debian(tmp_path)
+    before = tree(tmp_path)
+    with pytest.raises(VerifyMismatch, match=r"grub.cfg, line 14 .*: quiet was lost. Every file was put back"):
+        change(Host(tmp_path, Forgetful(tmp_path, DEBIAN), machine.disk))
+    assert tree(tmp_path) == before
 
 
 def test_a_repair_that_fails_is_told(tmp_path: Path) -> None:
