@@ -30,6 +30,15 @@ class _Place:
     index: int
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a wish makes of a chain: its tokens before and after, and the files that change, with their new text."""
+
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    files: Mapping[str, str]
+
+
 class Settings:
     """The variables of files that are read one after the other, as their reader sees them in the end."""
 
