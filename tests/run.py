@@ -83,7 +83,7 @@ def suites() -> list[Suite]:
             "loaders",
             [(*pytest, "tests/loaders", "-q")],
             files="tests/loaders/test_*.py",
-            tools=["grub-mkconfig", "update-grub", "unshare"],
+            tools=["grub-mkconfig", "update-grub", "kernel-install", "objcopy", "ostree", "unshare"],
             enable="make system-deps",
         ),
         Suite("conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py"),

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import Any, Optional, Sequence, Union
 
-from . import lock
+from . import lock, refusals
 from .change import Done, Plan, explained
 from .cmdline import Wish, join, split
 from .errors import NOTHING_CHANGED, UnknownLoader
@@ -19,41 +19,83 @@ from .loaders.grub_dropin import GrubDropin
 from .loaders.grubby import Grubby
 from .loaders.kernel_install import KernelInstall
 from .loaders.kernelstub import Kernelstub
+from .loaders.proxmox import Proxmox
 from .loaders.rpm_ostree import RpmOstree
+from .loaders.sdbootutil import Sdbootutil
 from .loaders.transactional_update import TransactionalUpdate
+from .proxmox_grub import ProxmoxGrub
+from .refusals import Refusal
 
 AUTO = "auto"
 
-# The first that is found is the one: those that only one kind of system has come first.
-LOADERS: tuple[type[Loader], ...] = (
+# Who makes what boots. The first that is found is the one: those that only one kind of system has come first, and
+# before a loader comes what looks like one of its hosts and is not.
+Row = Union[type[Loader], Refusal]
+ROWS: tuple[Row, ...] = (
     Flatcar,
     RpmOstree,
     Bootc,
+    *refusals.LOADERS,
+    Proxmox,
+    ProxmoxGrub,
+    Sdbootutil,
     TransactionalUpdate,
     Kernelstub,
+    *refusals.IMAGES,
     KernelInstall,
+    *refusals.GRUB,
     Grubby,
     GrubDropin,
     GrubDefaults,
 )
+LOADERS: tuple[type[Loader], ...] = tuple(row for row in ROWS if not isinstance(row, Refusal))
 
-NAMES = tuple(loader.name for loader in LOADERS)
+NAMES = tuple(dict.fromkeys(loader.name for loader in LOADERS))
 
 
 def choose(host: Host, name: str = AUTO) -> Loader:
-    """The boot loader of that name, or the one that is found. Raises UnknownLoader with what was looked for."""
-    for kind in LOADERS:
-        loader = kind(host)
-        if name == kind.name or (name == AUTO and loader.found()):
-            return loader
-    release = host.text("/etc/os-release") or ""
-    names = [line.partition("=")[2].strip('"') for line in release.splitlines() if line.startswith("PRETTY_NAME=")]
+    """The boot loader of that name, or the one that is found; either way its program makes what boots here.
+
+    Raises UnknownLoader with what was looked for, or with what this host boots with instead.
+    """
+    for row in ROWS:
+        if isinstance(row, Refusal):
+            _refuse(row, host)
+        elif name in (AUTO, row.name):
+            loader = row(host)
+            if loader.found():
+                return loader
+    looked_for = "; ".join(kind.looked_for for kind in LOADERS if name in (AUTO, kind.name))
+    distribution = _distribution(host)
+    if name != AUTO:
+        raise UnknownLoader(
+            "%s does not make what boots on this host (%s); looked for: %s."
+            % (name, distribution or "no /etc/os-release", looked_for),
+            "Leave the option loader out, so that the boot loader is found.",
+            distribution=distribution,
+        )
     raise UnknownLoader(
         "No boot loader that is known was found on this host (%s); looked for: %s."
-        % (names[0] if names else "no /etc/os-release", "; ".join(kind.looked_for for kind in LOADERS)),
-        "Set the command line by hand, or name the boot loader with the option loader (%s)." % ", ".join(NAMES),
-        distribution=names[0] if names else "",
+        % (distribution or "no /etc/os-release", looked_for),
+        "Set the command line by hand.",
+        distribution=distribution,
     )
+
+
+def _refuse(row: Refusal, host: Host) -> None:
+    seen = row.seen(host)
+    if seen:
+        raise UnknownLoader(
+            "%s makes what boots on this host, and is not supported: %s." % (row.program, seen),
+            row.remedy,
+            program=row.program,
+        )
+
+
+def _distribution(host: Host) -> str:
+    release = host.text("/etc/os-release") or ""
+    names = [line.partition("=")[2].strip('"') for line in release.splitlines() if line.startswith("PRETTY_NAME=")]
+    return names[0] if names else ""
 
 
 class Configuration:

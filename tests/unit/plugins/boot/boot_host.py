@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+from boot_programs import OtherPrograms, cmdline_of, image, is_reading
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import MARKER
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Commands, Disk, Host, Result
@@ -78,7 +79,11 @@ insmod blscfg
 blscfg
 ### END /etc/grub.d/10_linux ###
 """
-GENERATED = {"grub-dropin": "boot/grub/grub.cfg", "grub": "boot/grub2/grub.cfg"}
+GENERATED = {
+    "grub-dropin": "boot/grub/grub.cfg",
+    "grub": "boot/grub2/grub.cfg",
+    "transactional-update": ".snapshots/1/snapshot/boot/grub2/grub.cfg",
+}
 
 
 class Described:
@@ -103,13 +108,21 @@ class Described:
 
     def build(self, root: Path) -> None:
         """Lay out the files."""
-        for name, text in self.files.items():
+        for title, text in self.files.items():
+            name, _arrow, target = title.partition(" -> ")
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(text.ljust(1024, "#") if name.endswith("grubenv") else text)
+            if target:
+                (root / name).symlink_to(target)
+                continue
+            content = image(text.strip()) if name.endswith(".efi") and "EFI/Linux" in name else text.encode()
+            (root / name).write_bytes(content.ljust(1024, b"#") if name.endswith("grubenv") else content)
         for folder in ("boot", "etc"):
             (root / folder).mkdir(exist_ok=True)
         if self.loader in GENERATED:
             StandIns(root, [])._generate(GENERATED[self.loader])
+        for partition in (root / "esp").glob("*/EFI/proxmox/grubx64.efi"):
+            StandIns(root, [])._generate("boot/grub/grub.cfg")
+            StandIns(root, [])._generate(str(partition.relative_to(root).parents[2] / "grub/grub.cfg"))
         if self.loader == "grubby":
             (root / "boot/grub2").mkdir(exist_ok=True)
             (root / "boot/grub2/grub.cfg").write_text(BLS_CFG)
@@ -121,12 +134,17 @@ def names() -> list[str]:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below the root but copies and the lock."""
+    """Every file below the root but copies and the lock; of an image, its command line."""
     return {
-        str(path.relative_to(root)): path.read_bytes()
+        str(path.relative_to(root)): _content(path)
         for path in sorted(root.rglob("*"))
         if path.is_file() and not path.name.endswith(("~", ".lock"))
     }
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    return (cmdline_of(content) + "\n").encode() if content.startswith(b"MZ") else content
 
 
 def difference(before: dict[str, bytes], after: dict[str, bytes]) -> str:
@@ -140,7 +158,7 @@ def difference(before: dict[str, bytes], after: dict[str, bytes]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-class StandIns(Commands):
+class StandIns(OtherPrograms, Commands):
     """The commands by name. ``failing`` maps the number of a call to what happens to it, after its effect."""
 
     def __init__(self, root: Path, available: Sequence[str]) -> None:
@@ -148,12 +166,11 @@ class StandIns(Commands):
         self.available = list(available)
         self.calls: list[list[str]] = []
         self.failing: dict[int, Result | BaseException] = {}
-        self.read_only = {("rpm-ostree", "kargs")}
 
     @property
     def changing(self) -> list[list[str]]:
         """The calls that were not for reading only."""
-        return [call for call in self.calls if tuple(call) not in self.read_only]
+        return [call for call in self.calls if not is_reading(call)]
 
     def has(self, name: str) -> bool:
         """Whether this host has it."""
@@ -168,7 +185,7 @@ class StandIns(Commands):
             raise FileNotFoundError(argv[0])
         self.calls.append(list(argv))
         answer = getattr(self, "_" + argv[0].replace("-", "_"))(list(argv[1:]))
-        if tuple(argv) not in self.read_only:
+        if not is_reading(list(argv)):
             failure = self.failing.get(len(self.changing))
             if isinstance(failure, BaseException):
                 raise failure
@@ -196,6 +213,8 @@ class StandIns(Commands):
 
     def _update_grub(self, arguments: list[str]) -> None:
         assert arguments == []
+        if self.has("proxmox-boot-tool"):
+            self._proxmox_boot_tool(["refresh"])
         self._generate("boot/grub/grub.cfg")
 
     def _update_bootloader(self, arguments: list[str]) -> None:
@@ -214,58 +233,6 @@ class StandIns(Commands):
         return Result(1 if "BROKEN" in (self.root / path.lstrip("/")).read_text() else 0, "", "syntax error")
 
     _grub2_script_check = _grub_script_check
-
-    def _transactional_update(self, arguments: list[str]) -> None:
-        assert arguments == ["--non-interactive", "grub.cfg"]
-        self._generate("snapshots/2/boot/grub2/grub.cfg")
-
-    # The others
-
-    def _kernel_install(self, arguments: list[str]) -> None:
-        verb, version, image = arguments[:3]
-        assert verb == "add"
-        assert (self.root / image.lstrip("/")).exists()
-        cmdline = self.root / "etc/kernel/cmdline"
-        options = " ".join((cmdline if cmdline.exists() else self.root / "proc/cmdline").read_text().split())
-        if (self.root / "efi/EFI/Linux").exists():
-            (self.root / "efi/EFI/Linux" / ("0a1b-%s.efi" % version)).write_text("image with %s\n" % options)
-        else:
-            path = self.root / "boot/efi/loader/entries" / ("0a1b-%s.conf" % version)
-            path.write_text(re.sub("options .*", "options " + options, path.read_text()))
-
-    def _sdbootutil(self, arguments: list[str]) -> None:
-        assert arguments == ["update-all-entries"]
-        lines = (self.root / "etc/kernel/cmdline").read_text().splitlines()
-        (self.root / "entry").write_text(" ".join(line for line in lines if not line.startswith("#")))
-
-    def _rpm_ostree(self, arguments: list[str]) -> str:
-        path = self.root / "ostree/kargs"
-        assert arguments[0] == "kargs"
-        tokens = path.read_text().split()
-        for argument in arguments[1:]:
-            option, token = argument.split("=", 1)
-            if option == "--append-if-missing":
-                tokens += [token] if token not in tokens else []
-            else:
-                assert option == "--delete-if-present"
-                tokens = [other for other in tokens if other != token]
-        path.write_text(" ".join(tokens) + "\n")
-        return path.read_text()
-
-    def _kernelstub(self, arguments: list[str]) -> None:
-        path = self.root / "etc/kernelstub/configuration"
-        configuration = json.loads(path.read_text())
-        options = configuration["user"]["kernel_options"]
-        if arguments:
-            tokens = arguments[1].split()
-            if arguments[0] == "--add-options":
-                options += [token for token in tokens if token not in options]
-            else:
-                assert arguments[0] == "--delete-options"
-                options[:] = [option for option in options if option not in tokens]
-        path.write_text(json.dumps(configuration, indent=2))
-        entry = self.root / "boot/efi/loader/entries/Pop_OS-current.conf"
-        entry.write_text(re.sub("ro .*", "ro " + " ".join(options), entry.read_text()))
 
 
 class FailingDisk(Disk):
