@@ -174,7 +174,8 @@ class Menu:
         system's.
         """
         chosen = None if self.uses_bls else self.default(environment)
-        if chosen and not chosen.is_ours:
+        found = [entry for item in self.items for entry in self._entries(item, chosen)]
+        if found and chosen and not chosen.is_ours:
             raise Shadowed(
                 "%s, line %d: the entry that boots by default (%s) is made by %s, which no setting reaches."
                 % (self.path, chosen.line, chosen.title, chosen.section),
@@ -182,7 +183,7 @@ class Menu:
                 path=self.path,
                 line=chosen.line,
             )
-        return [entry for item in self.items for entry in self._entries(item, chosen)]
+        return found
 
     def _entries(self, item: Item, chosen: Optional[Item]) -> list[Entry]:
         found = []
