@@ -159,6 +159,20 @@ def test_entries_of_a_person_are_not_this_systems(tmp_path: Path) -> None:
         change(machine)
 
 
+def test_the_kernel_below_xen_is_changed_too(tmp_path: Path) -> None:
+    files = {
+        "boot/config-6.12.1": "CONFIG_XEN_DOM0=y\n",
+        "boot/xen-4.17-amd64.gz": "xen",
+        "boot/xen-4.17-amd64.config": "",
+    }
+    machine = debian(tmp_path, kernels=("6.12.1",), **files)
+    xen = [entry for entry in GrubDropin(machine).entries() if "Xen" in entry.title and not entry.is_recovery]
+    assert {entry.tokens for entry in xen} == {(*ROOT.split(), "console=ttyS0,115200n8", "quiet", "iommu=pt")}
+    change(machine)
+    lines = [line for line in (tmp_path / "boot/grub/grub.cfg").read_text().splitlines() if "placeholder root=" in line]
+    assert len([line for line in lines if "intel_iommu=on" in line]) == len(xen) >= 2
+
+
 def test_the_saved_entry_boots(tmp_path: Path) -> None:
     machine = debian(tmp_path, SETTINGS.replace("GRUB_DEFAULT=0", "GRUB_DEFAULT=saved"))
     machine.run(["grub-editenv", "/boot/grub/grubenv", "set", "saved_entry=1>2"])
