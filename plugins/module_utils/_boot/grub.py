@@ -9,7 +9,7 @@ first only, so what is added goes into the second, and a host can still be boote
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Container, Mapping, Optional, Sequence
+from typing import Container, Mapping, NamedTuple, Optional, Sequence
 
 from .cmdline import REFERENCE, TOKEN, Fate, Wish, normal
 from .errors import Shadowed
@@ -30,8 +30,7 @@ class _Place:
     index: int
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What a wish makes of a chain: its tokens before and after, and the files that change, with their new text."""
 
     old: tuple[str, ...]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Mapping, Optional, Sequence
+from typing import Mapping, NamedTuple, Optional, Sequence
 
 from .cmdline import normal
 from .entry import Entry
@@ -30,8 +30,7 @@ _ID_OPTIONS = ("--id", "$menuentry_id_option")
 _RECOVERY_TOKENS = ("single", "recovery", "rescue", "emergency")
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """A statement that loads a kernel: its line, and the words that the kernel gets."""
 
     line: int

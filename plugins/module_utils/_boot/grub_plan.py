@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Mapping, Sequence
+from dataclasses import replace
+from typing import Mapping, NamedTuple, Sequence
 
 from . import bls, grubenv
 from .change import Edit, Plan, Run, unfinished
@@ -16,8 +16,7 @@ from .grub_menu import Menu, as_booted
 from .host import Host
 
 
-@dataclass(frozen=True)
-class Generator:
+class Generator(NamedTuple):
     """What makes ``config``: the command, and the program that checks what it made."""
 
     command: tuple[str, ...]
@@ -30,8 +29,7 @@ def environment_of(config: str) -> str:
     return config.rpartition("/")[0] + "/grubenv"
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """Entries with references to variables left in, and how they are put in."""
 
     entries: list[Entry]
