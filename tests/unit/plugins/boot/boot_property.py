@@ -171,10 +171,16 @@ def _can_be_asked_for(token: str) -> bool:
 
 
 def exactly(wish: Wish, old: Entry, new: Entry) -> None:
-    """The old tokens in their order, changed as wished, and the added ones anywhere between them."""
-    fate = wish.fate(old.tokens)
-    left = [normal(token) for token in new.tokens]
-    for token in fate.added:
+    """The old tokens in their order, changed as wished, and the added ones anywhere between them.
+
+    A value that replaces others stands in the place of one of them: the first, or one in a file for a shell alone.
+    """
+    replaced = {normal(token)[0] for token in wish.replace}
+    fate = wish.fate([token for token in old.tokens if normal(token)[0] not in replaced])
+    left = [normal(token) for token in new.tokens if normal(token)[0] not in replaced]
+    once = sorted(normal(token) for token in new.tokens if normal(token)[0] in replaced)
+    assert once == sorted({normal(token) for token in wish.replace})
+    for token in (token for token in fate.added if normal(token)[0] not in replaced):
         left.reverse()  # what is added comes behind what is there, if it is there too
         left.remove(normal(token))
         left.reverse()
