@@ -50,7 +50,8 @@ options:
       - The boot loader, or the way in which the distribution keeps its command line; V(auto) finds it.
       - V(grub-dropin) is C(/etc/default/grub.d) with C(update-grub), of Debian and Ubuntu.
       - V(grub) is C(/etc/default/grub) with C(update-bootloader) or C(grub2-mkconfig), of SUSE and others.
-      - V(grubby) is that of RHEL, Rocky Linux and Fedora, for the kernels that are there and those to come.
+      - V(grubby) is that of RHEL, Rocky Linux and Fedora, for the kernels that are there and those to come. Their files
+        are changed without the command, which cannot express every change.
       - V(kernel-install) is C(/etc/kernel/cmdline) with C(kernel-install), of systemd-boot and unified kernel images.
       - V(sdbootutil) is C(/etc/kernel/cmdline) and C(/etc/kernel/cmdline.d) with C(sdbootutil), of openSUSE with
         systemd-boot or C(grub2-bls).
@@ -144,14 +145,14 @@ before:
   description: The command line of what boots by default, before the run.
   returned: when it could be read
   type: str
-  sample: quiet iommu=pt
+  sample: root=UUID=0a1b ro quiet iommu=pt
 after:
   description:
     - The command line of what boots by default, as read back after the run from what the boot loader reads - an entry,
       an image, a deployment. In check mode, what a real run would bring about.
   returned: success
   type: str
-  sample: quiet intel_iommu=on
+  sample: root=UUID=0a1b ro quiet intel_iommu=on
 running:
   description: The command line of the running kernel, from C(/proc/cmdline).
   returned: always, except when the request itself is refused

@@ -10,8 +10,7 @@ its variables in place of ``$kernelopts`` and ``$tuned_params``; systemd-boot do
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Callable, Mapping, NamedTuple, Optional, Sequence
 
 from .cmdline import split
 from .entry import Entry
@@ -25,8 +24,7 @@ _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _RESCUE = re.compile(r"(?:^|-)0-rescue(?:-|$)")
 
 
-@dataclass(frozen=True)
-class BlsFile:
+class BlsFile(NamedTuple):
     """One file: its name, its keys with their values in order, and the spans of its ``options`` values in the text."""
 
     path: str

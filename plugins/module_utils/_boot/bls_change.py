@@ -9,19 +9,17 @@ the entry's own last line of options.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Mapping, Optional, Sequence
+from typing import Mapping, NamedTuple, Optional, Sequence
 
 from .bls import BlsFile, expanded, parse
 from .cmdline import TOKEN, Fate, Wish, normal, pieces, rewrite, split
 from .errors import NotUnderstood, Shadowed
+from .grubenv import KERNELOPTS
 
-KERNELOPTS = "kernelopts"
 _NAMES = ("$kernelopts", "${kernelopts}")
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """A token: in the entry's own options (``own``), in kernelopts (``shared``), or of another variable (neither)."""
 
     token: str

@@ -6,51 +6,54 @@ from __future__ import annotations
 
 from typing import Any, Optional, Sequence, Union
 
-from . import lock, refusals
+from . import refusals
 from .change import MARKER, Done, Plan, explained, unfinished
 from .cmdline import Wish, join, split
 from .errors import NOTHING_CHANGED, UnknownLoader
 from .host import Host
 from .loader import Loader
-from .loaders.bootc import Bootc
-from .loaders.flatcar import Flatcar
-from .loaders.grub_defaults import GrubDefaults
-from .loaders.grub_dropin import GrubDropin
-from .loaders.grubby import Grubby
-from .loaders.kernel_install import KernelInstall
-from .loaders.kernelstub import Kernelstub
-from .loaders.proxmox import Proxmox
-from .loaders.rpm_ostree import RpmOstree
-from .loaders.sdbootutil import Sdbootutil
-from .loaders.transactional_update import TransactionalUpdate
-from .proxmox_grub import ProxmoxGrub
+from .makers import (
+    BOOTC,
+    FLATCAR,
+    GRUB_DEFAULTS,
+    GRUB_DROPIN,
+    GRUBBY,
+    KERNEL_INSTALL,
+    KERNELSTUB,
+    PROXMOX,
+    PROXMOX_GRUB,
+    RPM_OSTREE,
+    SDBOOTUTIL,
+    TRANSACTIONAL_UPDATE,
+    Maker,
+)
 from .refusals import Refusal
 
 AUTO = "auto"
 
 # Who makes what boots. The first that is found is the one: those that only one kind of system has come first, and
 # before a loader comes what looks like one of its hosts and is not.
-Row = Union[type[Loader], Refusal]
+Row = Union[Maker, Refusal]
 ROWS: tuple[Row, ...] = (
-    Flatcar,
-    RpmOstree,
-    Bootc,
+    FLATCAR,
+    RPM_OSTREE,
+    BOOTC,
     *refusals.LOADERS,
-    Proxmox,
-    ProxmoxGrub,
-    Sdbootutil,
-    TransactionalUpdate,
-    Kernelstub,
+    PROXMOX,
+    PROXMOX_GRUB,
+    SDBOOTUTIL,
+    TRANSACTIONAL_UPDATE,
+    KERNELSTUB,
     *refusals.IMAGES,
-    KernelInstall,
+    KERNEL_INSTALL,
     *refusals.GRUB,
-    Grubby,
-    GrubDropin,
-    GrubDefaults,
+    GRUBBY,
+    GRUB_DROPIN,
+    GRUB_DEFAULTS,
 )
-LOADERS: tuple[type[Loader], ...] = tuple(row for row in ROWS if not isinstance(row, Refusal))
+MAKERS: tuple[Maker, ...] = tuple(row for row in ROWS if isinstance(row, Maker))
 
-NAMES = tuple(dict.fromkeys(loader.name for loader in LOADERS))
+NAMES = tuple(dict.fromkeys(maker.name for maker in MAKERS))
 
 
 def choose(host: Host, name: str = AUTO) -> Loader:
@@ -61,11 +64,11 @@ def choose(host: Host, name: str = AUTO) -> Loader:
     for row in ROWS:
         if isinstance(row, Refusal):
             _refuse(row, host)
-        elif name in (AUTO, row.name):
-            loader = row(host)
+        elif name in (AUTO, row.name) and row.may_be(host):
+            loader = row.load()(host)
             if loader.found():
                 return loader
-    looked_for = "; ".join(kind.looked_for for kind in LOADERS if name in (AUTO, kind.name))
+    looked_for = "; ".join(maker.looked_for for maker in MAKERS if name in (AUTO, maker.name))
     distribution = _distribution(host)
     if name != AUTO:
         raise UnknownLoader(
@@ -121,6 +124,8 @@ class Configuration:
         self.loader = choose(self.host, self.name)
         self.planned = self.loader.plan(self.wish)
         if self.planned.is_change and not only_plan:
+            from . import lock  # noqa: PLC0415 - of no use where nothing changes
+
             with lock.held(self.host):
                 # Anew: another run may have ended between the first plan and the lock.
                 self.planned = self.loader.plan(self.wish)

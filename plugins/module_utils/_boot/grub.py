@@ -9,7 +9,7 @@ first only, so what is added goes into the second, and a host can still be boote
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Container, Mapping, Optional, Sequence
+from typing import Container, Mapping, NamedTuple, Optional, Sequence
 
 from .cmdline import REFERENCE, TOKEN, Fate, Wish, normal
 from .errors import Shadowed
@@ -28,6 +28,14 @@ class _Place:
     path: str
     assignment: Assignment
     index: int
+
+
+class Change(NamedTuple):
+    """What a wish makes of a chain: its tokens before and after, and the files that change, with their new text."""
+
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    files: Mapping[str, str]
 
 
 class Settings:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Mapping, Optional, Sequence
+from typing import Mapping, NamedTuple, Optional, Sequence
 
 from .cmdline import normal
 from .entry import Entry
@@ -30,8 +30,7 @@ _ID_OPTIONS = ("--id", "$menuentry_id_option")
 _RECOVERY_TOKENS = ("single", "recovery", "rescue", "emergency")
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """A statement that loads a kernel: its line, and the words that the kernel gets."""
 
     line: int
@@ -174,7 +173,8 @@ class Menu:
         system's.
         """
         chosen = None if self.uses_bls else self.default(environment)
-        if chosen and not chosen.is_ours:
+        found = [entry for item in self.items for entry in self._entries(item, chosen)]
+        if found and chosen and not chosen.is_ours:
             raise Shadowed(
                 "%s, line %d: the entry that boots by default (%s) is made by %s, which no setting reaches."
                 % (self.path, chosen.line, chosen.title, chosen.section),
@@ -182,7 +182,7 @@ class Menu:
                 path=self.path,
                 line=chosen.line,
             )
-        return [entry for item in self.items for entry in self._entries(item, chosen)]
+        return found
 
     def _entries(self, item: Item, chosen: Optional[Item]) -> list[Entry]:
         found = []

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Mapping, Sequence
+from dataclasses import replace
+from typing import Mapping, NamedTuple, Sequence
 
-from . import bls, grubenv
+from . import grubenv
 from .change import Edit, Plan, Run, unfinished
 from .cmdline import Wish, normal, split
 from .entry import Entry, default
@@ -16,8 +16,7 @@ from .grub_menu import Menu, as_booted
 from .host import Host
 
 
-@dataclass(frozen=True)
-class Generator:
+class Generator(NamedTuple):
     """What makes ``config``: the command, and the program that checks what it made."""
 
     command: tuple[str, ...]
@@ -30,8 +29,7 @@ def environment_of(config: str) -> str:
     return config.rpartition("/")[0] + "/grubenv"
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """Entries with references to variables left in, and how they are put in."""
 
     entries: list[Entry]
@@ -40,10 +38,14 @@ class Reading:
 
     def expanded(self, entry: Entry) -> Entry:
         """The entry as it boots. blscfg leaves nothing of a variable that is not set; elsewhere it stays to be seen."""
+        if not any("$" in token for token in entry.tokens):
+            return entry
         tokens = [part for token in entry.tokens for part in self._expanded(token)]
         return replace(entry, tokens=tuple(tokens))
 
     def _expanded(self, token: str) -> list[str]:
+        from . import bls  # noqa: PLC0415 - of no use to most hosts
+
         return split(bls.expanded(token, self.variables, None if self.uses_bls else str)) if "$" in token else [token]
 
 
@@ -69,6 +71,8 @@ def read(host: Host, config: str) -> Reading:
     menu = Menu(text, config)
     found = menu.entries(environment)
     if menu.uses_bls:
+        from . import bls  # noqa: PLC0415 - of no use to most hosts
+
         files = bls.newest_first(bls.files(host, bls.FOLDERS[:1]))
         chosen = bls.default_of(files, menu.default_name(environment))
         found += [file.entry(None, file is chosen) for file in files]

@@ -10,8 +10,7 @@ variable and a backslash takes ``$``, ``"`` and itself; outside of quotes a back
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from .errors import NotUnderstood
 
@@ -26,8 +25,7 @@ _KEYWORDS = ("then", "else", "do", "!", "time")
 _ENDS = ";\n{}|&<>"
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A piece of a word: text, or the name of a variable; ``quoted`` parts are not split at white space."""
 
     text: str
@@ -38,8 +36,7 @@ class Part:
 Word = tuple[Part, ...]
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(NamedTuple):
     """A command with its words. ``block`` counts the blocks around it, innermost last, by their place in the file."""
 
     words: tuple[Word, ...]

@@ -15,6 +15,8 @@ from .errors import NoSpace
 from .host import Host
 
 SIZE = 1024
+# The command line that the entries of RHEL 8 have together.
+KERNELOPTS = "kernelopts"
 HEADER = "# GRUB Environment Block\n"
 # Where the distributions keep it; the first that is there is the one that grub.cfg loads.
 PLACES = ("/boot/grub2/grubenv", "/boot/grub/grubenv")

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..change import Plan, fixed
 from ..cmdline import Wish
 from ..entry import Entry
@@ -41,7 +39,7 @@ class GrubDefaults(Loader):
         """SUSE's update-bootloader runs the generator that the distribution wants."""
         has = self.host.commands.has
         found = next((generator for generator in GENERATORS if has(generator.command[0])), GENERATORS[0])
-        return replace(found, command=UPDATE) if has(UPDATE[0]) else found
+        return found._replace(command=UPDATE) if has(UPDATE[0]) else found
 
     def plan(self, wish: Wish) -> Plan:
         """Edit the file, then make grub.cfg anew."""

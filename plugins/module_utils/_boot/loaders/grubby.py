@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Optional
 
 from .. import bls, grubenv
-from ..bls_change import KERNELOPTS, changed
 from ..change import Edit, Plan, fixed
 from ..cmdline import Wish
 from ..cmdline_file import CMDLINE
@@ -54,6 +53,8 @@ class Grubby(Loader):
 
     def plan(self, wish: Wish) -> Plan:
         """The files that have to change, each by itself."""
+        from ..bls_change import changed  # noqa: PLC0415 - of no use to other loaders' hosts
+
         config = self._config()
         reading = read(self.host, config)
         if not reading.uses_bls:
@@ -72,7 +73,7 @@ class Grubby(Loader):
         texts, kernelopts = changed(files, reading.variables, wish)
         edits = [*self._for_kernels_to_come(wish), *self._environment(config, kernelopts)]
         edits += [fixed(path, self.host.text(path), text) for path, text in texts.items()]
-        variables = {**reading.variables, **({} if kernelopts is None else {KERNELOPTS: kernelopts})}
+        variables = {**reading.variables, **({} if kernelopts is None else {grubenv.KERNELOPTS: kernelopts})}
         after = {file.path: bls.parse(file.path, texts.get(file.path, file.text)).entry(variables) for file in files}
         return Plan(
             wish,
@@ -87,13 +88,13 @@ class Grubby(Loader):
             return []
         path = environment_of(config)
         text = self.host.text(path)
-        if text is None or KERNELOPTS not in grubenv.parse(text):
+        if text is None or grubenv.KERNELOPTS not in grubenv.parse(text):
             raise NotUnderstood(
                 "The entries use $kernelopts, which %s does not have: only %s sets it." % (path, config),
                 'Put it there: grub2-editenv - set "kernelopts=..." with the value of that file.',
                 path=path,
             )
-        return [fixed(path, text, grubenv.changed(text, KERNELOPTS, kernelopts, path))]
+        return [fixed(path, text, grubenv.changed(text, grubenv.KERNELOPTS, kernelopts, path))]
 
     def _for_kernels_to_come(self, wish: Wish) -> list[Edit]:
         edits = []

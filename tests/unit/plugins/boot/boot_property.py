@@ -179,17 +179,30 @@ def _can_be_asked_for(token: str) -> bool:
 
 
 def exactly(wish: Wish, old: Entry, new: Entry) -> None:
-    """The old tokens in their order, changed as wished, and the added ones anywhere between them."""
-    fate = wish.fate(old.tokens)
-    end = new.tokens.index(END) if END in new.tokens else len(new.tokens)
-    left = [normal(token) for token in new.tokens[:end]]
-    for token in fate.added:
+    """The old tokens in their order, changed as wished, and the added ones anywhere between them.
+
+    A value that replaces others stands in the place of one of them: the first, or one in a file for a shell alone.
+    """
+    replaced = {normal(token)[0] for token in wish.replace}
+    ours, of_init = _halves(old.tokens)
+    fate = wish.fate([token for token in ours if normal(token)[0] not in replaced])
+    head, rest = _halves(new.tokens)
+    assert list(map(normal, rest)) == list(map(normal, of_init))
+    left = [normal(token) for token in head if normal(token)[0] not in replaced]
+    once = sorted(normal(token) for token in head if normal(token)[0] in replaced)
+    assert once == sorted({normal(token) for token in wish.replace})
+    for token in (token for token in fate.added if normal(token)[0] not in replaced):
         left.reverse()  # what is added comes behind what is there, if it is there too
         left.remove(normal(token))
         left.reverse()
-    left += [normal(token) for token in new.tokens[end:]]
     assert left == [normal(token) for token in fate.kept if token is not None]
     assert wish.unmet(new.tokens) == []
+
+
+def _halves(tokens: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The kernel's tokens, and from ``--`` on those of init."""
+    end = tokens.index(END) if END in tokens else len(tokens)
+    return tokens[:end], tokens[end:]
 
 
 def only_tokens_differ(wish: Wish, old: bytes, new: bytes) -> None:

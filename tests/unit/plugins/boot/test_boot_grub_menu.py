@@ -163,7 +163,7 @@ def test_an_empty_environment_does_not_choose(tmp_path: Path) -> None:
 def test_nothing_boots(tmp_path: Path) -> None:
     with pytest.raises(NothingBoots, match=r"^/boot/grub/grub.cfg does not exist"):
         entries(host(tmp_path, []), CONFIG)
-    for text in ("", "menuentry 'Windows' {\n chainloader +1\n}\n", BLS_CFG):
+    for text in ("", "menuentry 'Windows' {\n chainloader +1\n}\n", BLS_CFG, (MENU % 0).replace("_linux", "_x")):
         with pytest.raises(NothingBoots, match=r"^/boot/grub/grub.cfg starts no kernel of this system"):
             read(tmp_path, text)
 

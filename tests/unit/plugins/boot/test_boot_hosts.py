@@ -11,7 +11,7 @@ from boot_host import Described, FailingDisk, difference, host, marker, names, s
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import RESTORED
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration, choose
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import MAKERS, Configuration, choose
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     NOTHING_CHANGED,
     BootError,
@@ -180,6 +180,16 @@ def test_what_a_killed_run_left_is_completed(name: str, tmp_path: Path) -> None:
     if needs_command and described.loader not in ("grubby", "rpm-ostree"):
         assert stand_ins(machine).changing
         assert not marker(machine).exists()
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_loader_that_is_not_loaded_would_not_be_found(name: str, tmp_path: Path) -> None:
+    described, machine = laid_out(name, tmp_path)
+    for maker in MAKERS:
+        loader = maker.load()(machine)
+        assert loader.name == maker.name
+        assert maker.may_be(machine) or not loader.found()
+    assert [maker.name for maker in MAKERS if maker.may_be(machine)].count(described.loader) >= 1
 
 
 def test_nothing_known(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from boot_host import Described, host, stand_ins, tree
 from boot_programs import image
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline_file import edited
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration, choose
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     CommandFailed,
@@ -578,3 +579,16 @@ def test_flatcar_refuses_to_guess_at_a_console_that_shall_go(wish: Wish, tmp_pat
 def test_flatcar_refuses_tokens_in_an_if(tmp_path: Path) -> None:
     with pytest.raises(NotUnderstood, match="line 1: the assignment is conditional"):
         change(flatcar(tmp_path, 'if true; then set linux_append="a"; fi\n'))
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("gone\n# why\ngone\n", "# why\n\n"),
+        ("gone\n# why\nstays\n", "# why\nstays\n"),
+        ("gone\n# why\ngone\n# too\ngone stays\n", "# why\n# too\nstays\n"),
+        ("stays gone\n# why\ngone", "stays\n# why\n"),
+    ],
+)
+def test_comments_stay_where_the_tokens_around_them_go(text: str, result: str) -> None:
+    assert edited(text, Wish(remove=("gone",))) == result
