@@ -79,6 +79,13 @@ def suites() -> list[Suite]:
             enable="make system-deps",
             as_root=True,  # containers of an ordinary user need more of a machine than every one has
         ),
+        Suite(
+            "loaders",
+            [(*pytest, "tests/loaders", "-q")],
+            files="tests/loaders/test_*.py",
+            tools=["grub-mkconfig", "update-grub", "kernel-install", "objcopy", "ostree", "unshare"],
+            enable="make system-deps",
+        ),
         Suite("conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py"),
         # Power cuts and check mode, which take long, are for `make test-vm`.
         Suite(

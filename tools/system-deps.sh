@@ -24,6 +24,10 @@ python3 -c 'import venv, ensurepip' 2> /dev/null || missing+=(python3 python3-ve
 while read -r program package; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || missing+=("$package")
 done < <(grep -v -e '^#' -e '^$' "$(dirname "$0")/../tests/cluster/packages.txt")
+# Programs of boot loaders that tests/loaders runs.
+while read -r program package; do
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || missing+=("$package")
+done < <(grep '^[a-z]' tests/loaders/packages.txt)
 
 [ ${#missing[@]} -gt 0 ] || exit 0
 command -v apt-get > /dev/null || { echo "system-deps: install these by your package manager: ${missing[*]}" >&2; exit 1; }

@@ -12,8 +12,8 @@ version_added: 0.1.0
 description:
   - Adds, removes and replaces parameters of the kernel command line, as sets of tokens. Everything else that stands on
     the command line stays as it is, in its order.
-  - Finds the boot loader, changes its files or runs its command, lets it check its own configuration, and reads back
-    what will be booted.
+  - Finds the program that makes what boots, changes its files or runs its command, lets it check its own configuration,
+    and reads back what will be booted. When that cannot be read, nothing is changed.
   - When anything fails, every file is put back as it was; the error says so. Files are replaced as a whole, never
     written in place.
   - One run at a time changes a host. A second one is refused, with an error that is retryable.
@@ -50,19 +50,29 @@ options:
       - The boot loader, or the way in which the distribution keeps its command line; V(auto) finds it.
       - V(grub-dropin) is C(/etc/default/grub.d) with C(update-grub), of Debian and Ubuntu.
       - V(grub) is C(/etc/default/grub) with C(update-bootloader) or C(grub2-mkconfig), of SUSE and others.
-      - V(grubby) is that of RHEL, Rocky Linux and Fedora, for the kernels that are there and those to come.
-      - V(kernel-install) is C(/etc/kernel/cmdline) with C(kernel-install) or C(sdbootutil), of systemd-boot and unified
-        kernel images.
+      - V(grubby) is that of RHEL, Rocky Linux and Fedora, for the kernels that are there and those to come. Their files
+        are changed without the command, which cannot express every change.
+      - V(kernel-install) is C(/etc/kernel/cmdline) with C(kernel-install), of systemd-boot and unified kernel images.
+      - V(sdbootutil) is C(/etc/kernel/cmdline) and C(/etc/kernel/cmdline.d) with C(sdbootutil), of openSUSE with
+        systemd-boot or C(grub2-bls).
+      - V(proxmox-boot-tool) is Proxmox whose boot partitions C(proxmox-boot-tool) writes - C(/etc/kernel/cmdline) with
+        systemd-boot, C(/etc/default/grub.d) with GRUB.
       - V(transactional-update) is SUSE Linux Micro, V(rpm-ostree) is Fedora CoreOS and its kin, V(kernelstub) is
         Pop!_OS, V(flatcar) is C(grub.cfg) of Flatcar's OEM partition.
       - A node of OpenShift is refused; its cluster keeps the parameters in MachineConfig objects.
-      - V(bootc) is C(/usr/lib/bootc/kargs.d), for building an image.
+      - V(bootc) is C(/usr/lib/bootc/kargs.d), for building an image. On a host that was booted from one, arguments that
+        are not there yet are refused.
+      - A host whose entries another program makes is refused by the name of that program, such as Limine, rEFInd,
+        ZFSBootMenu, C(extlinux.conf), unified images of C(mkinitcpio), C(dracut) or a package, another layout of
+        C(kernel-install). A named loader has to be the one that makes what boots, too.
     type: str
     choices:
       - auto
       - flatcar
       - rpm-ostree
       - bootc
+      - proxmox-boot-tool
+      - sdbootutil
       - transactional-update
       - kernelstub
       - kernel-install
@@ -132,15 +142,17 @@ loader:
   type: str
   sample: grub-dropin
 before:
-  description: The configured command line before the run; with V(grubby) that of the default entry.
+  description: The command line of what boots by default, before the run.
   returned: when it could be read
   type: str
-  sample: quiet iommu=pt
+  sample: root=UUID=0a1b ro quiet iommu=pt
 after:
-  description: The configured command line as read back after the run. In check mode, what a real run would bring about.
+  description:
+    - The command line of what boots by default, as read back after the run from what the boot loader reads - an entry,
+      an image, a deployment. In check mode, what a real run would bring about.
   returned: success
   type: str
-  sample: quiet intel_iommu=on
+  sample: root=UUID=0a1b ro quiet intel_iommu=on
 running:
   description: The command line of the running kernel, from C(/proc/cmdline).
   returned: always, except when the request itself is refused
@@ -179,6 +191,7 @@ error:
 """
 
 import signal
+from pathlib import Path
 from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
@@ -193,8 +206,8 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.errors impo
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-def main() -> None:
-    """Run as an Ansible module."""
+def main(root: str = "/") -> None:
+    """Run as an Ansible module, on the files below ``root``."""
     module = AnsibleModule(
         argument_spec={
             "add": {"type": "list", "elements": "str", "default": []},
@@ -212,7 +225,7 @@ def main() -> None:
     configuration = None
     try:
         wish = Wish(tuple(given["add"]), tuple(given["remove"]), tuple(given["replace"]))
-        configuration = Configuration(Host(timeout_s=given["timeout"]), wish, given["loader"])
+        configuration = Configuration(Host(Path(root), timeout_s=given["timeout"]), wish, given["loader"])
         configuration.run(only_plan=module.check_mode, keep_backups=given["backup"])
     except ExplainedError as error:
         _module.fail(module, error, changed=False, **(configuration.result() if configuration else {}))

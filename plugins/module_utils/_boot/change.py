@@ -18,6 +18,7 @@ from typing import Callable, Optional, Sequence, Union
 
 from .._core.errors import ExplainedError, errno_words
 from .cmdline import Wish
+from .entry import Entry
 from .errors import NOTHING_CHANGED, BootError, NoSpace, NotWritable
 from .host import Host, missing
 
@@ -31,11 +32,15 @@ RESTORED = "Every file was put back as it was."
 
 @dataclass(frozen=True)
 class Edit:
-    """A file to change; ``change`` makes the new text of the present one (None: no such file)."""
+    """A file to change; ``change`` makes the new text of the present one (None: no such file).
+
+    ``copy``, for a file in a folder of which a program reads every file: what its copy is called, without time and ~.
+    """
 
     path: str
     before: Optional[str]
     change: Callable[[Optional[str]], Optional[str]]
+    copy: str = ""
 
     @property
     def after(self) -> Optional[str]:
@@ -43,9 +48,9 @@ class Edit:
         return self.change(self.before)
 
 
-def fixed(path: str, before: Optional[str], after: Optional[str]) -> Edit:
+def fixed(path: str, before: Optional[str], after: Optional[str], copy: str = "") -> Edit:
     """An edit whose new text is known already (None: the file goes)."""
-    return Edit(path, before, lambda _now: after)
+    return Edit(path, before, lambda _now: after, copy)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,11 @@ class Plan:
     """What takes a boot loader to the wanted command line.
 
     ``protects`` are patterns of small files that the commands write and that are put back when one fails; ``repair``
-    are the commands that then make the rest good again. ``checks`` are run last.
+    are the commands that then make the rest good again, ``stays`` says what cannot be taken back once a command ran.
+    ``checks`` are run last.
+
+    ``before`` and ``after`` are the tokens of the entry that boots by default. ``expected`` says of single entries
+    which tokens they have afterwards, ``keeps`` what every other one has that is not for recovery.
     """
 
     wish: Wish
@@ -74,11 +83,18 @@ class Plan:
     protects: tuple[str, ...] = ()
     repair: tuple[Run, ...] = ()
     space: tuple[tuple[str, int], ...] = ()
+    expected: tuple[Entry, ...] = ()
+    keeps: tuple[str, ...] = ()
+    stays: str = ""
 
     @property
     def is_change(self) -> bool:
         """True when anything has to be done."""
         return bool(self.steps)
+
+    def expects(self, entry: Entry) -> Sequence[str]:
+        """The tokens that an entry has to have afterwards; it may have more."""
+        return next((one.tokens for one in self.expected if one.is_same_as(entry)), self.keeps)
 
     @property
     def edits(self) -> list[Edit]:
@@ -199,13 +215,13 @@ class _Undo:
 
     def begin(self) -> None:
         """Remember every file, copy those that the plan edits, set the marker."""
-        edited = {self.host.path(edit.path) for edit in self.plan.edits}
+        edited = {self.host.path(edit.path): self.host.path(edit.copy or edit.path) for edit in self.plan.edits}
         for path in (*sorted(edited), *self._protected()):
             self.before[path] = self.host.disk.read(path)
         for path in sorted(edited):
             content = self.before[path]
             if content is not None:
-                backup = Path("%s.%d.%s~" % (path, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S")))
+                backup = Path("%s.%d.%s~" % (edited[path], os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S")))
                 self.host.disk.replace(backup, content, like=path)
                 self.backups[path] = backup
         if self.plan.commands:
@@ -250,7 +266,7 @@ class _Undo:
                 self.host.run(run.argv)
             except BootError as error:
                 return "%s But what its commands had written may be left: %s" % (RESTORED, error.cause)
-        return RESTORED
+        return "%s %s" % (RESTORED, self.plan.stays) if self.plan.stays and self.commands_ran else RESTORED
 
     def finish(self, keep_backups: bool) -> list[str]:
         """Remove the marker and, unless they are to be kept, the copies; the names of the copies that are kept."""

@@ -235,7 +235,8 @@ def rewrite(old: Sequence[Piece], fate: Fate, spell: Callable[[str], str] = str)
             gap += piece.raw
             continue
         if orphan is not None and not entries:
-            gap, orphan = orphan, None
+            # Where the first tokens go, their gap is that of the next; a comment stays.
+            gap, orphan = orphan + gap.lstrip() if "#" in gap else orphan, None
         kept = next(fates) if piece.kind == TOKEN else piece.text
         if kept is not None:
             entries.append((gap, piece if kept == piece.text else Piece(TOKEN, kept, spell(kept))))

@@ -4,56 +4,101 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import Any, Optional, Sequence, Union
 
-from . import lock
-from .change import Done, Plan, explained
+from . import refusals
+from .change import MARKER, Done, Plan, explained, unfinished
 from .cmdline import Wish, join, split
 from .errors import NOTHING_CHANGED, UnknownLoader
 from .host import Host
 from .loader import Loader
-from .loaders.bootc import Bootc
-from .loaders.flatcar import Flatcar
-from .loaders.grub_defaults import GrubDefaults
-from .loaders.grub_dropin import GrubDropin
-from .loaders.grubby import Grubby
-from .loaders.kernel_install import KernelInstall
-from .loaders.kernelstub import Kernelstub
-from .loaders.rpm_ostree import RpmOstree
-from .loaders.transactional_update import TransactionalUpdate
+from .makers import (
+    BOOTC,
+    FLATCAR,
+    GRUB_DEFAULTS,
+    GRUB_DROPIN,
+    GRUBBY,
+    KERNEL_INSTALL,
+    KERNELSTUB,
+    PROXMOX,
+    PROXMOX_GRUB,
+    RPM_OSTREE,
+    SDBOOTUTIL,
+    TRANSACTIONAL_UPDATE,
+    Maker,
+)
+from .refusals import Refusal
 
 AUTO = "auto"
 
-# The first that is found is the one: those that only one kind of system has come first.
-LOADERS: tuple[type[Loader], ...] = (
-    Flatcar,
-    RpmOstree,
-    Bootc,
-    TransactionalUpdate,
-    Kernelstub,
-    KernelInstall,
-    Grubby,
-    GrubDropin,
-    GrubDefaults,
+# Who makes what boots. The first that is found is the one: those that only one kind of system has come first, and
+# before a loader comes what looks like one of its hosts and is not.
+Row = Union[Maker, Refusal]
+ROWS: tuple[Row, ...] = (
+    FLATCAR,
+    RPM_OSTREE,
+    BOOTC,
+    *refusals.LOADERS,
+    PROXMOX,
+    PROXMOX_GRUB,
+    SDBOOTUTIL,
+    TRANSACTIONAL_UPDATE,
+    KERNELSTUB,
+    *refusals.IMAGES,
+    KERNEL_INSTALL,
+    *refusals.GRUB,
+    GRUBBY,
+    GRUB_DROPIN,
+    GRUB_DEFAULTS,
 )
+MAKERS: tuple[Maker, ...] = tuple(row for row in ROWS if isinstance(row, Maker))
 
-NAMES = tuple(loader.name for loader in LOADERS)
+NAMES = tuple(dict.fromkeys(maker.name for maker in MAKERS))
 
 
 def choose(host: Host, name: str = AUTO) -> Loader:
-    """The boot loader of that name, or the one that is found. Raises UnknownLoader with what was looked for."""
-    for kind in LOADERS:
-        loader = kind(host)
-        if name == kind.name or (name == AUTO and loader.found()):
-            return loader
-    release = host.text("/etc/os-release") or ""
-    names = [line.partition("=")[2].strip('"') for line in release.splitlines() if line.startswith("PRETTY_NAME=")]
+    """The boot loader of that name, or the one that is found; either way its program makes what boots here.
+
+    Raises UnknownLoader with what was looked for, or with what this host boots with instead.
+    """
+    for row in ROWS:
+        if isinstance(row, Refusal):
+            _refuse(row, host)
+        elif name in (AUTO, row.name) and row.may_be(host):
+            loader = row.load()(host)
+            if loader.found():
+                return loader
+    looked_for = "; ".join(maker.looked_for for maker in MAKERS if name in (AUTO, maker.name))
+    distribution = _distribution(host)
+    if name != AUTO:
+        raise UnknownLoader(
+            "%s does not make what boots on this host (%s); looked for: %s."
+            % (name, distribution or "no /etc/os-release", looked_for),
+            "Leave the option loader out, so that the boot loader is found.",
+            distribution=distribution,
+        )
     raise UnknownLoader(
         "No boot loader that is known was found on this host (%s); looked for: %s."
-        % (names[0] if names else "no /etc/os-release", "; ".join(kind.looked_for for kind in LOADERS)),
-        "Set the command line by hand, or name the boot loader with the option loader (%s)." % ", ".join(NAMES),
-        distribution=names[0] if names else "",
+        % (distribution or "no /etc/os-release", looked_for),
+        "Set the command line by hand.",
+        distribution=distribution,
     )
+
+
+def _refuse(row: Refusal, host: Host) -> None:
+    seen = row.seen(host)
+    if seen:
+        raise UnknownLoader(
+            "%s makes what boots on this host, and is not supported: %s." % (row.program, seen),
+            row.remedy,
+            program=row.program,
+        )
+
+
+def _distribution(host: Host) -> str:
+    release = host.text("/etc/os-release") or ""
+    names = [line.partition("=")[2].strip('"') for line in release.splitlines() if line.startswith("PRETTY_NAME=")]
+    return names[0] if names else ""
 
 
 class Configuration:
@@ -79,11 +124,16 @@ class Configuration:
         self.loader = choose(self.host, self.name)
         self.planned = self.loader.plan(self.wish)
         if self.planned.is_change and not only_plan:
+            from . import lock  # noqa: PLC0415 - of no use where nothing changes
+
             with lock.held(self.host):
                 # Anew: another run may have ended between the first plan and the lock.
                 self.planned = self.loader.plan(self.wish)
                 if self.planned.is_change:
                     self.done = self.loader.write(self.planned, keep_backups)
+        elif not only_plan and unfinished(self.host):
+            # Killed behind the last step: nothing is left to do.
+            self.host.disk.remove(self.host.path(MARKER))
         self.after = self.done.after or self.planned.after
 
     def result(self) -> dict[str, Any]:

@@ -56,6 +56,10 @@ class UnknownLoader(BootError):
     """No boot loader that is known was found."""
 
 
+class NothingBoots(BootError):
+    """What boots this host was not found, or cannot be read: a change could not be read back."""
+
+
 class Interrupted(BootError):
     """The run was told to stop."""
 

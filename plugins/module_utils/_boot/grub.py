@@ -8,14 +8,11 @@ first only, so what is added goes into the second, and a host can still be boote
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Mapping, Optional, Sequence
+from typing import Container, Mapping, NamedTuple, Optional, Sequence
 
-from .change import SPARE, Edit, Plan, Run, unfinished
-from .cmdline import REFERENCE, TOKEN, Fate, Wish, split
+from .cmdline import REFERENCE, TOKEN, Fate, Wish, normal
 from .errors import Shadowed
-from .host import Host
 from .shellfile import Assignment, assignments, replaced, spelled
 
 COMMON = "GRUB_CMDLINE_LINUX"
@@ -33,24 +30,54 @@ class _Place:
     index: int
 
 
+class Change(NamedTuple):
+    """What a wish makes of a chain: its tokens before and after, and the files that change, with their new text."""
+
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    files: Mapping[str, str]
+
+
 class Settings:
     """The variables of files that are read one after the other, as their reader sees them in the end."""
 
     def __init__(
-        self, files: Mapping[str, str], variables: Sequence[str] = (COMMON, DEFAULT), setter: str = "export"
+        self,
+        files: Mapping[str, str],
+        variables: Sequence[str] = (COMMON, DEFAULT),
+        setter: str = "export",
+        plain_only: bool = False,
     ) -> None:
         self.files = dict(files)
         self.variables = variables
         self.setter = setter
+        self.plain_only = plain_only
         self.found = [
             (path, assignment)
             for path, text in files.items()
-            for assignment in assignments(text, variables, path, setter)
+            for assignment in assignments(text, variables, path, setter, plain_only)
         ]
 
     def tokens(self) -> list[str]:
         """The command line that the variables make together, in their order."""
         return [place.token for place in self._places()]
+
+    def defines(self, variable: str) -> bool:
+        """Whether an assignment to it was found."""
+        return any(assignment.variable == variable for _path, assignment in self.found)
+
+    def without(self, gone: Container[tuple[str, Optional[str]]]) -> dict[str, str]:
+        """The files that change when tokens of these names and values go from every assignment."""
+        files = dict(self.files)
+        for path, text in self.files.items():
+            values = {}
+            for owner, assignment in self.found:
+                tokens = assignment.tokens
+                kept = tuple(None if normal(token) in gone else token for token in tokens)
+                if owner == path and kept != tuple(tokens):
+                    values[assignment] = assignment.changed(Fate(kept, ()))
+            files[path] = replaced(text, values)
+        return {path: text for path, text in files.items() if text != self.files[path]}
 
     def _places(self) -> list[_Place]:
         values: dict[str, list[_Place]] = {variable: [] for variable in self.variables}
@@ -96,16 +123,11 @@ class Settings:
             files[path] = replaced(self.files[path], values)
         if new_line:
             last = home or next(iter(files))
-            files[last] = _with_line(files[last], self._line(variable, new_line, bool(home)))
-        self._confirm(files, wish)
+            is_defined = bool(home) or self.defines(variable)
+            files[last] = with_line(files[last], variable, new_line, is_defined, self.setter)
+        if not self.plain_only:
+            self._confirm(files, wish)
         return {path: text for path, text in files.items() if text != self.files[path]}
-
-    def _line(self, variable: str, tokens: Sequence[str], own_file: bool) -> str:
-        words = spelled(" ".join(tokens), '"')
-        defined = own_file or any(assignment.variable == variable for _path, assignment in self.found)
-        reference = "${%s} " % variable if defined else ""
-        setter = "set " if self.setter == "set" else ""
-        return '%s%s="%s%s"\n' % (setter, variable, reference, words)
 
     def _confirm(self, files: Mapping[str, str], wish: Wish) -> None:
         unmet = wish.unmet(Settings(files, self.variables, self.setter).tokens())
@@ -118,47 +140,8 @@ class Settings:
             )
 
 
-def _with_line(text: str, line: str) -> str:
+def with_line(text: str, variable: str, tokens: Sequence[str], is_defined: bool = True, setter: str = "export") -> str:
+    """A file with one more line, which adds tokens to what a variable has, if it ``is_defined``."""
+    reference = "${%s} " % variable if is_defined else ""
+    line = '%s%s="%s%s"\n' % ("set " if setter == "set" else "", variable, reference, spelled(" ".join(tokens), '"'))
     return text + ("" if not text or text.endswith("\n") else "\n") + line
-
-
-def edited(text: Optional[str], wish: Wish, path: str = DEFAULTS, variable: str = COMMON) -> Optional[str]:
-    """One file of settings after the wish; None stays None."""
-    if text is None:
-        return None
-    return Settings({path: text}).rewritten(wish, variable).get(path, text)
-
-
-def stale(config: Optional[str], wish: Wish) -> bool:
-    """Whether a generated ``grub.cfg`` has entries for Linux and none of them has what is wished."""
-    lines = re.findall(r"^[ \t]*linux(?:16|efi)?[ \t]+\S+[ \t]*(.*)$", config or "", re.MULTILINE)
-    return bool(lines) and all(wish.unmet(split(line)) for line in lines)
-
-
-def generated(
-    host: Host,
-    wish: Wish,
-    settings: Settings,
-    edits: Sequence[Edit],
-    command: Sequence[str],
-    config: Optional[str] = None,
-    checker: Optional[str] = None,
-) -> Plan:
-    """The plan of a loader whose command turns settings into ``config``; None when that is not on this file system."""
-    before = settings.tokens()
-    wish.check_length(before)
-    text = host.text(config) if config else None
-    new = {**settings.files, **{edit.path: edit.after or "" for edit in edits}}
-    after = Settings(new).tokens()
-    if not (edits or unfinished(host) or stale(text, wish)):
-        return Plan(wish, tuple(before), tuple(before))
-    has_check = config and checker and host.commands.has(checker)
-    return Plan(
-        wish,
-        tuple(before),
-        tuple(after),
-        (*edits, Run(tuple(command))),
-        checks=(Run((checker, config)),) if has_check and checker and config else (),
-        protects=(config, config + ".new") if config else (),
-        space=((config.rpartition("/")[0], 2 * len(text or "")),) if config else (("/etc", SPARE),),
-    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NoReturn, Sequence
+from typing import NoReturn, Optional, Sequence
 
 from .cmdline import REFERENCE, TOKEN, Fate, Piece, group, rewrite
 from .errors import NotUnderstood
@@ -23,6 +23,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The variable and a space behind it, if it is not empty.
 _WITH_SPACE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*):\+(?:\$(?P=name)|\$\{(?P=name)\}) \}")
 _STOPS = "|&<>()"
+_QUOTED = re.compile(r"'[^']*'|`[^`]*`|\"(?:[^\"\\]|\\.)*\"|\$\([^)]*\)")
+_READS_ANOTHER = re.compile(r"(?:^|[\s;&|{(!])(?:\.|source|eval)\s")
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,27 @@ def replaced(text: str, values: dict[Assignment, str]) -> str:
     return text
 
 
-def assignments(text: str, variables: Sequence[str], path: str, setter: str = "export") -> list[Assignment]:
+def assignments(
+    text: str, variables: Sequence[str], path: str, setter: str = "export", plain_only: bool = False
+) -> list[Assignment]:
     """Every assignment to one of the variables, in order; ``setter`` is the word that may stand before it.
 
-    Raises NotUnderstood, naming path and line.
+    Raises NotUnderstood, naming path and line. With ``plain_only`` what is not understood is left out instead, as far
+    as it can be told where it ends.
     """
-    return _Reader(text, variables, path, setter).assignments()
+    return _Reader(text, variables, path, setter, plain_only).assignments()
 
 
 class _Reader:
-    def __init__(self, text: str, variables: Sequence[str], path: str, setter: str) -> None:
+    def __init__(self, text: str, variables: Sequence[str], path: str, setter: str, plain_only: bool) -> None:
         self.text = text
         self.variables = variables
         self.path = path
         names = "|".join(re.escape(name) for name in variables)
         self.plain = re.compile(r"(?:%s[ \t]+)?(%s)=" % (setter, names))
-        self.hidden = re.compile(r"(?<![\w$])(?:%s)\+?=" % names)
+        self.hidden = re.compile(r"(?<![\w$])(?:%s)[+:]?=|\bunset\b.*\b(?:%s)\b" % (names, names))
+        self.may_hide = setter == "export"
+        self.plain_only = plain_only
 
     def refuse(self, at: int, what: str) -> NoReturn:
         line = self.text.count("\n", 0, at) + 1
@@ -106,18 +113,34 @@ class _Reader:
             elif character == "#":
                 at = self._end_of_line(at)
             else:
-                match = self.plain.match(self.text, at)
-                if match and depth == 0:
-                    found.append(self._assignment(match.group(1), match.end()))
-                    at = found[-1].end
+                one = self._plain_one(at) if depth == 0 else None
+                if one:
+                    found.append(one)
+                    at = one.end
                 else:
                     end = self._end_of_statement(at)
                     statement = self.text[at:end]
-                    if self.hidden.search(statement):
-                        self.refuse(at, "the assignment is conditional, or not a plain one")
+                    self._refuse_what_is_hidden(statement, at)
                     depth = max(0, depth + _nesting(statement))
                     at = max(end, at + 1)
         return found
+
+    def _plain_one(self, at: int) -> Optional[Assignment]:
+        match = self.plain.match(self.text, at)
+        try:
+            return self._assignment(match.group(1), match.end()) if match else None
+        except NotUnderstood:
+            if not self.plain_only:
+                raise
+            return None
+
+    def _refuse_what_is_hidden(self, statement: str, at: int) -> None:
+        if self.plain_only:
+            return
+        if self.hidden.search(statement):
+            self.refuse(at, "the assignment is conditional, or not a plain one")
+        if self.may_hide and _READS_ANOTHER.search(_QUOTED.sub("", statement)):
+            self.refuse(at, "another file or text is read here, which may set the command line")
 
     def _end_of_line(self, at: int) -> int:
         end = self.text.find("\n", at)

@@ -2,19 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images for bootc: TOML files in /usr/lib/bootc/kargs.d, read when the image is installed or updated.
 
-Meant for building an image. On a host that was booted from one /usr is read-only: the tokens belong into its image.
+Meant for building an image, where nothing boots yet and the files are all there is. On a host that was booted from one
+/usr is read-only: what boots is read from its deployment, and a change is refused: the tokens belong into its image.
+A file with ``match-architectures`` counts for these processors alone.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import re
 from typing import NoReturn
 
+from .. import ostree
 from ..change import Edit, Plan
-from ..cmdline import Fate, Wish, split
-from ..errors import NotUnderstood
-from ..loader import Loader
+from ..cmdline import Fate, Wish, join, split
+from ..entry import Entry, default
+from ..errors import NothingBoots, NotUnderstood, NotWritable
+from ..loader import ReadsSettings
 
 FOLDER = "/usr/lib/bootc/kargs.d"
 OURS = FOLDER + "/99-confidential-gpu.toml"
@@ -23,10 +28,11 @@ HEADER = "# Kept by the Ansible module confidential.gpu.kernel_cmdline.\n"
 _STRING = r"\"(?:[^\"\\\n]|\\[\"\\])*\"|'[^'\n]*'"
 _SKIP = r"(?:\s|#[^\n]*\n)*"
 _ARRAY = re.compile(r"\[%s(?:(?:%s)%s(?:,%s|(?=\])))*\]" % (_SKIP, _STRING, _SKIP, _SKIP))
+_MACHINES = re.compile(r"^[ \t]*match-architectures[ \t]*=[ \t]*\[([^\]]*)\]", re.MULTILINE)
 _KEY = re.compile(r"^[ \t]*kargs[ \t]*=[ \t]*", re.MULTILINE)
 
 
-class Bootc(Loader):
+class Bootc(ReadsSettings):
     """What is added stands in our file; what is removed is removed from every file."""
 
     name = "bootc"
@@ -40,24 +46,53 @@ class Bootc(Loader):
         """The tokens of all files, in their order."""
         return [token for tokens in self._files().values() for token in tokens]
 
+    def entries(self) -> list[Entry]:
+        """While an image is built, its files; on a booted host, the deployment that boots next."""
+        if not ostree.is_booted(self.host):
+            return super().entries()
+        entry = ostree.first(self.host)
+        if ostree.is_staged(self.host) or entry is None:
+            raise NothingBoots(
+                "The arguments of the deployment that boots next cannot be read: %s."
+                % ("it is staged" if entry else "no ostree-*.conf in /boot/loader/entries"),
+                "Reboot into it first, or install rpm-ostree, which can tell.",
+            )
+        return [entry]
+
     def _files(self) -> dict[str, list[str]]:
         names = sorted({*self.host.names(FOLDER, ".toml"), OURS})
-        return {name: _read(self.host.text(name), name)[0] for name in names}
+        texts = {name: self.host.text(name) for name in names}
+        return {name: _read(text, name)[0] for name, text in texts.items() if _is_for_this_machine(text or "")}
 
     def plan(self, wish: Wish) -> Plan:
-        """Rewrite the arrays that change."""
+        """Rewrite the arrays that change. Raises NotWritable on a host that was booted from an image."""
+        if ostree.is_booted(self.host):
+            return self._only_read(wish)
         files = self._files()
         before = [token for tokens in files.values() for token in tokens]
         wish.check_length(before)
         fate = wish.fate(before)
         kept = iter(fate.kept)
         edits = []
+        after = []
         for name, tokens in files.items():
-            mine = Fate(tuple(next(kept) for _token in tokens), fate.added if name == OURS else ())
-            if mine.applied() != tokens:
-                edits.append(self._edit(name, mine.applied()))
-        after = [token for token in fate.kept if token is not None] + list(fate.added)
+            mine = Fate(tuple(next(kept) for _token in tokens), fate.added if name == OURS else ()).applied()
+            after += mine
+            if mine != tokens:
+                edits.append(self._edit(name, mine))
         return Plan(wish, tuple(before), tuple(after), tuple(edits))
+
+    def _only_read(self, wish: Wish) -> Plan:
+        before = default(self.entries()).tokens
+        if wish.unmet(before):
+            raise NotWritable(
+                "This host was booted from an image of bootc, whose /usr is read-only: %s."
+                % ", ".join(wish.unmet(before)),
+                "Build the image with this module and loader: bootc, then bootc upgrade and reboot; or install"
+                " rpm-ostree, which changes the arguments of one host.",
+                before=join(before),
+            )
+        return Plan(wish, before, before)
 
     def _edit(self, name: str, tokens: list[str]) -> Edit:
         def change(now: object) -> object:
@@ -70,6 +105,11 @@ class Bootc(Loader):
             return "%s%s%s" % (text[:start], json.dumps(tokens), text[end:])
 
         return Edit(name, self.host.text(name), change)  # type: ignore[arg-type]
+
+
+def _is_for_this_machine(text: str) -> bool:
+    found = _MACHINES.search(text)
+    return not found or platform.machine() in re.findall(r"[\w-]+", found.group(1))
 
 
 def _refuse(path: str) -> NoReturn:

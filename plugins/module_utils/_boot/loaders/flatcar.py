@@ -12,20 +12,22 @@ import re
 
 from ..change import Plan, Run, fixed
 from ..cmdline import Wish, split
-from ..errors import NotUnderstood
+from ..entry import Entry
+from ..errors import NothingBoots, NotUnderstood
 from ..grub import Settings
-from ..loader import Loader
+from ..loader import ReadsSettings
 
 CONSOLE = "linux_console"
 APPEND = "linux_append"
 PLACES = ("/oem/grub.cfg", "/usr/share/oem/grub.cfg")
+FOLDERS = tuple(path.rpartition("/")[0] for path in PLACES)
 HEADER = "# Flatcar GRUB settings\n"
 NOTHING = Wish()
 
 _CONSOLES = re.compile(r"""\bset[ \t]+%s=(?:"([^"]*)"|'([^']*)'|(\S*))""" % CONSOLE)
 
 
-class Flatcar(Loader):
+class Flatcar(ReadsSettings):
     """No command has to run: the file is read at boot."""
 
     name = "flatcar"
@@ -42,8 +44,21 @@ class Flatcar(Loader):
                 return path
         return next((path for path in PLACES if self.host.exists(path.rpartition("/")[0])), PLACES[0])
 
-    def _settings(self, wish: Wish = NOTHING) -> Settings:
+    def _in_use(self) -> str:
+        """The file, on its partition: in a folder of that name on another one, nothing would read it."""
         path = self._path()
+        folder = path.rpartition("/")[0]
+        mounts = self.host.text("/proc/mounts") or ""
+        if folder not in [fields[1] for fields in map(str.split, mounts.splitlines()) if len(fields) > 1]:
+            raise NothingBoots(
+                "The OEM partition, whose grub.cfg is read at boot, is mounted neither at %s."
+                % " nor at ".join(FOLDERS),
+                "Mount it (/dev/disk/by-label/OEM); a host that boots over the network has its command line there.",
+            )
+        return path
+
+    def _settings(self, wish: Wish = NOTHING) -> Settings:
+        path = self._in_use()
         text = self.host.text(path)
         files = {path: HEADER if text is None else text}
         try:
@@ -58,6 +73,10 @@ class Flatcar(Loader):
     def read(self) -> list[str]:
         """What is added to the distribution's own tokens."""
         return self._settings().tokens()
+
+    def entries(self) -> list[Entry]:
+        """The file itself: the boot loader reads it. Every entry of the distribution gets its tokens."""
+        return [Entry(self._in_use(), "", tuple(self.read()), is_default=True)]
 
     def plan(self, wish: Wish) -> Plan:
         """Edit the file; check it where there is a checker."""

@@ -4,19 +4,20 @@
 
 from __future__ import annotations
 
-from typing import Sequence
-
 from ..change import Plan, fixed
 from ..cmdline import Wish
+from ..entry import Entry
 from ..errors import NotUnderstood
-from ..grub import DEFAULT, DEFAULTS, Settings, generated
+from ..grub import DEFAULTS
+from ..grub_chain import change
+from ..grub_plan import Generator, entries, plan
 from ..loader import Loader
 
-# (generator, what it writes, its checker)
 GENERATORS = (
-    ("grub2-mkconfig", "/boot/grub2/grub.cfg", "grub2-script-check"),
-    ("grub-mkconfig", "/boot/grub/grub.cfg", "grub-script-check"),
+    Generator(("grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"), "/boot/grub2/grub.cfg", "grub2-script-check"),
+    Generator(("grub-mkconfig", "-o", "/boot/grub/grub.cfg"), "/boot/grub/grub.cfg", "grub-script-check"),
 )
+UPDATE = ("update-bootloader", "--refresh")
 
 
 class GrubDefaults(Loader):
@@ -28,28 +29,25 @@ class GrubDefaults(Loader):
     def found(self) -> bool:
         """A generator and its settings."""
         has = self.host.commands.has
-        return self.host.exists(DEFAULTS) and any(has(generator) for generator, _config, _checker in GENERATORS)
+        return self.host.exists(DEFAULTS) and any(has(generator.command[0]) for generator in GENERATORS)
 
-    def read(self) -> list[str]:
-        """What the variables make together."""
-        return self._settings().tokens()
+    def entries(self) -> list[Entry]:
+        """The entries of grub.cfg."""
+        return entries(self.host, self._generator().config)
 
-    def _settings(self) -> Settings:
+    def _generator(self) -> Generator:
+        """SUSE's update-bootloader runs the generator that the distribution wants."""
+        has = self.host.commands.has
+        found = next((generator for generator in GENERATORS if has(generator.command[0])), GENERATORS[0])
+        return found._replace(command=UPDATE) if has(UPDATE[0]) else found
+
+    def plan(self, wish: Wish) -> Plan:
+        """Edit the file, then make grub.cfg anew."""
         text = self.host.text(DEFAULTS)
         if text is None:
             raise NotUnderstood(
                 "%s does not exist." % DEFAULTS, "Install GRUB, or name another boot loader with the option loader."
             )
-        return Settings({DEFAULTS: text})
-
-    def plan(self, wish: Wish) -> Plan:
-        """Edit the file, then make grub.cfg anew."""
-        settings = self._settings()
-        edits = [fixed(path, self.host.text(path), text) for path, text in settings.rewritten(wish, DEFAULT).items()]
-        generator, config, checker = next((row for row in GENERATORS if self.host.commands.has(row[0])), GENERATORS[0])
-        return generated(self.host, wish, settings, edits, self._command(generator, config), config, checker)
-
-    def _command(self, generator: str, config: str) -> Sequence[str]:
-        if self.host.commands.has("update-bootloader"):
-            return ["update-bootloader", "--refresh"]
-        return [generator, "-o", config]
+        changed = change(self.host, {DEFAULTS: text}, wish)
+        edits = [fixed(path, self.host.text(path), new) for path, new in changed.files.items()]
+        return plan(self.host, wish, self._generator(), changed.old, changed.new, edits)

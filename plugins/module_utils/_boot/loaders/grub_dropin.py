@@ -6,12 +6,16 @@ from __future__ import annotations
 
 from ..change import Plan, fixed
 from ..cmdline import Wish
-from ..grub import DEFAULT, DEFAULTS, Settings, generated
+from ..entry import Entry
+from ..errors import NotUnderstood
+from ..grub import DEFAULTS, Settings
+from ..grub_chain import change
+from ..grub_plan import Generator, entries, plan
 from ..loader import Loader
 
 FOLDER = "/etc/default/grub.d"
 OURS = FOLDER + "/99-confidential-gpu.cfg"
-CONFIG = "/boot/grub/grub.cfg"
+GENERATOR = Generator(("update-grub",), "/boot/grub/grub.cfg", "grub-script-check")
 HEADER = "# Kept by the Ansible module confidential.gpu.kernel_cmdline.\n"
 
 
@@ -25,20 +29,27 @@ class GrubDropin(Loader):
         """Debian's own command tells it from other GRUBs."""
         return self.host.commands.has("update-grub") and self.host.exists(DEFAULTS)
 
-    def read(self) -> list[str]:
-        """What the variables make together."""
-        return self._settings().tokens()
+    def entries(self) -> list[Entry]:
+        """The entries of grub.cfg."""
+        return entries(self.host, GENERATOR.config)
 
-    def _settings(self) -> Settings:
-        names = sorted({*self.host.names(FOLDER, ".cfg"), OURS})
-        texts = {name: self.host.text(name) for name in [DEFAULTS, *names]}
-        return Settings({name: HEADER if text is None else text for name, text in texts.items()})
+    def _files(self) -> dict[str, str]:
+        names = self.host.names(FOLDER, ".cfg")
+        for name in names:
+            if self.host.path(name).is_dir():
+                raise NotUnderstood(
+                    "%s is a folder, and grub-mkconfig would read it as a file and end." % name,
+                    "Give it a name that does not end in .cfg, or move it elsewhere.",
+                    path=name,
+                )
+        texts = {name: self.host.text(name) for name in [DEFAULTS, *sorted({*names, OURS})]}
+        return {name: HEADER if text is None else text for name, text in texts.items()}
 
     def plan(self, wish: Wish) -> Plan:
         """Edit the files that have to change, then update-grub."""
-        settings = self._settings()
+        changed = change(self.host, self._files(), wish, OURS)
         edits = []
-        for path, text in settings.rewritten(wish, DEFAULT, OURS).items():
+        for path, text in changed.files.items():
             empty = path == OURS and not Settings({OURS: text}).tokens()
             edits.append(fixed(path, self.host.text(path), None if empty else text))
-        return generated(self.host, wish, settings, edits, ["update-grub"], CONFIG, "grub-script-check")
+        return plan(self.host, wish, GENERATOR, changed.old, changed.new, edits)

@@ -1,28 +1,34 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""RHEL, Rocky, Oracle Linux and Fedora: ``grubby`` for the entries that are there, two files for those to come.
+"""RHEL, Rocky, Oracle Linux and Fedora: the entries of the Boot Loader Specification that GRUB's blscfg reads.
 
-grubby writes the entries in /boot/loader/entries, GRUB's environment block (kernelopts of RHEL 8), and in newer
-releases /etc/default/grub and /etc/kernel/cmdline; so these two are edited after it, if they still have to be.
-grubby(8): a value that --args gives replaces all former values of its parameter, and --remove-args without a value
-removes them all. So whatever shall stay of a parameter that is touched is given again.
+Each entry is changed by itself, in its file (and in kernelopts of GRUB's environment block, as RHEL 8 has it), as
+grubby changes them; two files say what kernels to come get. The command grubby itself is not used, because it cannot
+express such a change (its script grubby-bls, function update_args): it splits what it is given at every space, quoted
+or not; takes all values of a parameter away before it adds one, and adds at the end; removes one of two equal tokens;
+takes what it removes for a regular expression; writes the value of ``$tuned_params`` into the entry in place of the
+reference; and for ALL it rewrites /etc/default/grub and /etc/kernel/cmdline with what it made of another entry.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Optional, Sequence
+from typing import Optional
 
-from ..change import Edit, Plan, Run
-from ..cmdline import Wish, join, normal, split
+from .. import bls, grubenv
+from ..change import Edit, Plan, fixed
+from ..cmdline import Wish
 from ..cmdline_file import CMDLINE
 from ..cmdline_file import edited as edited_cmdline
-from ..errors import NotUnderstood
-from ..grub import DEFAULTS
-from ..grub import edited as edited_defaults
+from ..entry import Entry, default
+from ..errors import NotUnderstood, Shadowed
+from ..grub import COMMON, DEFAULTS
+from ..grub_chain import change
+from ..grub_plan import entries, environment_of, read
 from ..loader import Loader
 
-_ARGS = re.compile(r'^args="(.*)"$', re.MULTILINE)
+CONFIG = "/boot/grub2/grub.cfg"
+# Before RHEL 9, and Fedora 34, on UEFI: one folder for each system.
+ON_ESP = "/boot/efi/EFI"
 
 
 class Grubby(Loader):
@@ -35,51 +41,68 @@ class Grubby(Loader):
         """The command alone: nothing else ships it."""
         return self.host.commands.has("grubby")
 
-    def read(self) -> list[str]:
-        """The default entry's tokens."""
-        found = self._entries("DEFAULT")
-        if not found:
-            raise NotUnderstood("grubby --info=DEFAULT names no args.", "Set one with grubby --set-default.")
-        return found[0]
+    def _config(self) -> str:
+        """The grub.cfg that boots. The one on the EFI partition may be three lines that lead to the other."""
+        names = ["%s/grub.cfg" % folder for folder in self.host.names(ON_ESP)]
+        found = [name for name in names if "blscfg" in (self.host.text(name) or "")]
+        return CONFIG if self.host.exists(CONFIG) or not found else found[0]
 
-    def _entries(self, which: str) -> list[list[str]]:
-        return [split(args) for args in _ARGS.findall(self.host.run(["grubby", "--info=%s" % which]).out)]
+    def entries(self) -> list[Entry]:
+        """The files that GRUB reads, newest first."""
+        return entries(self.host, self._config())
 
     def plan(self, wish: Wish) -> Plan:
-        """One call of grubby for all entries, then the files for kernels to come."""
-        before = self.read()
-        entries = [before, *self._entries("ALL")]
-        wish.check_length(max(entries, key=lambda tokens: len(join(tokens))))
-        fates = [wish.fate(tokens) for tokens in entries]
-        gone = [old for tokens, fate in zip(entries, fates) for old, new in zip(tokens, fate.kept) if new != old]
-        touched = {normal(token)[0] for token in [*gone, *(token for fate in fates for token in fate.added)]}
-        come = [token for fate in fates for token in fate.applied() if normal(token)[0] in touched]
-        gone, come = list(dict.fromkeys(gone)), list(dict.fromkeys(come))
-        options = ["--remove-args=%s" % join(gone)] if gone else []
-        options += ["--args=%s" % join(come)] if come else []
-        edits = [edit for edit in self._edits(wish) if edit.after != edit.before]
-        runs = [Run(("grubby", "--update-kernel=ALL", *options))] if options else []
+        """The files that have to change, each by itself."""
+        from ..bls_change import changed  # noqa: PLC0415 - of no use to other loaders' hosts
+
+        config = self._config()
+        reading = read(self.host, config)
+        if not reading.uses_bls:
+            raise Shadowed(
+                "%s has entries of its own and does not read those in /boot/loader/entries, which grubby changes."
+                % config,
+                "Name the boot loader that makes it with the option loader (grub), or set GRUB_ENABLE_BLSCFG=true in "
+                "%s and run grub2-mkconfig." % DEFAULTS,
+                path=config,
+            )
+        now = [reading.expanded(entry) for entry in reading.entries]
+        before = default(now)
+        for entry in now:
+            wish.check_length(entry.tokens)
+        files = bls.files(self.host, bls.FOLDERS[:1])
+        texts, kernelopts = changed(files, reading.variables, wish)
+        edits = [*self._for_kernels_to_come(wish), *self._environment(config, kernelopts)]
+        edits += [fixed(path, self.host.text(path), text) for path, text in texts.items()]
+        variables = {**reading.variables, **({} if kernelopts is None else {grubenv.KERNELOPTS: kernelopts})}
+        after = {file.path: bls.parse(file.path, texts.get(file.path, file.text)).entry(variables) for file in files}
         return Plan(
             wish,
-            tuple(before),
-            tuple([token for token in before if normal(token)[0] not in touched] + come),
-            (*runs, *edits),
-            protects=("/boot/loader/entries/*.conf", "/boot/grub2/grubenv", DEFAULTS, CMDLINE),
-            space=(("/boot", 0),),
+            before.tokens,
+            after[before.path].tokens if before.path in after else before.tokens,
+            tuple(edits),
+            expected=tuple(after.values()),
         )
 
-    def _edits(self, wish: Wish) -> list[Edit]:
-        def cmdline(text: Optional[str]) -> Optional[str]:
-            return None if text is None else edited_cmdline(text, wish)
+    def _environment(self, config: str, kernelopts: Optional[str]) -> list[Edit]:
+        if kernelopts is None:
+            return []
+        path = environment_of(config)
+        text = self.host.text(path)
+        if text is None or grubenv.KERNELOPTS not in grubenv.parse(text):
+            raise NotUnderstood(
+                "The entries use $kernelopts, which %s does not have: only %s sets it." % (path, config),
+                'Put it there: grub2-editenv - set "kernelopts=..." with the value of that file.',
+                path=path,
+            )
+        return [fixed(path, text, grubenv.changed(text, grubenv.KERNELOPTS, kernelopts, path))]
 
-        return [
-            Edit(DEFAULTS, self.host.text(DEFAULTS), lambda text: edited_defaults(text, wish)),
-            Edit(CMDLINE, self.host.text(CMDLINE), cmdline),
-        ]
-
-    def check(self, plan: Plan) -> Sequence[str]:
-        """The default entry, and every other one."""
-        found = super().check(plan)
-        for number, tokens in enumerate(self._entries("ALL")):
-            self.compare(plan, tokens, (), "entry %d" % number)
-        return found
+    def _for_kernels_to_come(self, wish: Wish) -> list[Edit]:
+        edits = []
+        text = self.host.text(DEFAULTS)
+        if text is not None:
+            new = change(self.host, {DEFAULTS: text}, wish, variable=COMMON).files
+            edits += [fixed(path, text, after) for path, after in new.items()]
+        text = self.host.text(CMDLINE)
+        if text is not None and edited_cmdline(text, wish) != text:
+            edits.append(fixed(CMDLINE, text, edited_cmdline(text, wish)))
+        return edits

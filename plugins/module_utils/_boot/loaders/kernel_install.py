@@ -2,24 +2,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """systemd-boot and unified kernel images: /etc/kernel/cmdline, from which kernel-install makes the entries or images.
 
-Without that file, kernel-install takes /usr/lib/kernel/cmdline, or what the running kernel was booted with.
-Lines that start with # are comments.
+Without that file, kernel-install takes /usr/lib/kernel/cmdline, or what the running kernel was booted with. It adds
+``systemd.machine_id=`` when its entries are named after the machine.
+
+Lines that start with # are comments since systemd 254 (its plug-in 90-loaderentry leaves them out), for unified images
+since 261 (its plug-in 60-ukify). Before that their words are on the kernel's command line.
 """
 
 from __future__ import annotations
 
+import re
+from typing import Optional
+
+from .. import bls, images
 from ..change import Plan, Run, fixed, unfinished
 from ..cmdline import Wish, join, split
-from ..cmdline_file import CMDLINE, edited, tokens_of
-from ..errors import NotUnderstood
+from ..cmdline_file import CMDLINE, edited, has_comments, tokens_of
+from ..entry import Entry, default
+from ..errors import NothingBoots, NotUnderstood
+from ..firmware import by_version, has_stub, is_next, loader
 from ..loader import Loader
+from ..made import holds, named, squeezed
 
 VENDOR = "/usr/lib/kernel/cmdline"
-MODULES = "/usr/lib/modules"
+MODULES = ("/usr/lib/modules", "/lib/modules")
 # Kept by the boot loader for each boot, not tokens of the configuration.
 _OF_THIS_BOOT = ("BOOT_IMAGE", "initrd")
-_VARIABLE = "/sys/firmware/efi/efivars/%s-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
-ENTRY_FOLDERS = ("/efi/loader/entries", "/boot/loader/entries", "/boot/efi/loader/entries")
+_MACHINE = "systemd.machine_id="
+# The first release of systemd that knows comments: for entries, for unified images.
+_COMMENTS_SINCE = (254, 261)
 
 
 class KernelInstall(Loader):
@@ -30,16 +41,43 @@ class KernelInstall(Loader):
 
     def found(self) -> bool:
         """By what the firmware says it booted; else by the file, where no GRUB is set up."""
-        has = self.host.commands.has
-        if not (has("kernel-install") or has("sdbootutil")):
+        if not self.host.commands.has("kernel-install"):
             return False
-        loader = self.host.text(_VARIABLE % "LoaderInfo") or ""
-        systemd_boot = "systemd-boot" in loader.replace("\0", "") or self.host.exists(_VARIABLE % "StubInfo")
+        systemd_boot = "systemd-boot" in loader(self.host) or has_stub(self.host)
         return systemd_boot or (self.host.exists(CMDLINE) and not self.host.exists("/etc/default/grub"))
 
-    def read(self) -> list[str]:
-        """What the next image or entry gets."""
-        return tokens_of(self._source())
+    def entries(self) -> list[Entry]:
+        """The entries and images of this system's kernels. Those of others that are there too are left out."""
+        versions = self._versions()
+        found = [(file.id, [file.entry({}, is_next(self.host, file.id + ".conf"))]) for file in bls.files(self.host)]
+        found += [(images.identifier(name), images.entries(self.host, name)) for name in images.files(self.host)]
+        found = [(identifier, entries) for identifier, entries in found if _belongs(identifier, versions)]
+        names = ["%s-%s" % (token, version) for token in self._tokens() for version in versions]
+        own = [one for one in found if one[0] in names]
+        found = sorted(own or found, key=lambda one: by_version(one[0]), reverse=True)
+        if not found:
+            raise NothingBoots(
+                "No entry or image of an installed kernel (%s) was found in %s."
+                % (", ".join(versions) or "none in %s" % MODULES[0], ", ".join((*bls.FOLDERS, *images.FOLDERS))),
+                "Mount the boot partition, and see with kernel-install inspect whether its layout is bls or uki.",
+                versions=versions,
+            )
+        return [entry for _identifier, entries in found for entry in entries]
+
+    def _tokens(self) -> list[str]:
+        """What this system's entries may start with; on a boot partition of several systems the others have theirs."""
+        texts = [self.host.text(name) or "" for name in ("/etc/kernel/entry-token", "/etc/machine-id")]
+        return [text.strip() for text in texts if text.strip()]
+
+    def _versions(self) -> list[str]:
+        folders = self.host.names(MODULES[0]) or self.host.names(MODULES[1])
+        versions = [folder.rpartition("/")[2] for folder in folders]
+        # Debian leaves folders of kernels that were removed.
+        return [version for version in versions if self._image(version)]
+
+    def _image(self, version: str) -> Optional[str]:
+        places = ["%s/%s/vmlinuz" % (folder, version) for folder in MODULES] + ["/boot/vmlinuz-%s" % version]
+        return next((path for path in places if self.host.exists(path)), None)
 
     def _source(self) -> str:
         text = self.host.text(CMDLINE)
@@ -51,49 +89,65 @@ class KernelInstall(Loader):
             text = join(own) + "\n"
         return text
 
+    def _knows_comments(self, source: str, entries: list[Entry]) -> bool:
+        """Whether lines with # are comments; asked of the program only where there are such lines."""
+        if not has_comments(source):
+            return True
+        as_tokens = squeezed(tokens_of(source, comments=False))
+        if any(holds(entry.tokens, as_tokens) for entry in entries):
+            return False
+        said = self.host.run(["kernel-install", "--version"]).out
+        version = re.search(r"\d+", said)
+        has_images = any(entry.path.endswith(".efi") for entry in entries)
+        return bool(version) and int(version.group() if version else 0) >= _COMMENTS_SINCE[has_images]
+
     def plan(self, wish: Wish) -> Plan:
         """Edit the file, then make every kernel's entry or image anew."""
+        entries = self.left()
         source = self._source()
-        before = tokens_of(source)
-        wish.check_length(before)
-        after = wish.applied(before)
-        if not (wish.unmet(before) or unfinished(self.host)):
-            return Plan(wish, tuple(before), tuple(before))
+        comments = self._knows_comments(source, entries)
+        settings = tokens_of(source, comments)
+        before = default(entries).tokens if entries else tuple(settings)
+        for tokens in (settings, before):
+            wish.check_length(tokens)
+        is_met = not wish.unmet(settings) and not any(wish.unmet(entry.tokens) for entry in entries)
+        if is_met and not unfinished(self.host):
+            return Plan(wish, before, before)
         text = self.host.text(CMDLINE)
-        new = edited(source, wish)
+        new = edited(source, wish, comments)
+        wanted = squeezed(tokens_of(new, comments))
         edits = (fixed(CMDLINE, text, new),) if new != text else ()
         runs = self._rebuild()
-        protects = tuple("%s/*.conf" % folder for folder in ENTRY_FOLDERS)
         return Plan(
             wish,
-            tuple(before),
-            tuple(after),
+            before,
+            (*wanted, *(() if named(wanted, _MACHINE) else named(before, _MACHINE))),
             (*edits, *runs),
-            protects=protects,
+            protects=tuple("%s/*.conf" % folder for folder in bls.FOLDERS),
             repair=runs,
             space=(("/boot", self._largest_image()),),
+            keeps=tuple(wanted),
         )
 
     def _rebuild(self) -> tuple[Run, ...]:
-        if self.host.commands.has("sdbootutil"):
-            return (Run(("sdbootutil", "update-all-entries")),)
         runs = []
-        for folder in self.host.names(MODULES) or self.host.names("/lib/modules"):
-            version = folder.rpartition("/")[2]
-            images = [path for path in ("%s/vmlinuz" % folder, "/boot/vmlinuz-%s" % version) if self.host.exists(path)]
+        for version in self._versions():
             initrd = "/boot/initrd.img-%s" % version
-            if images:
-                extra = [initrd] if self.host.exists(initrd) else []
-                runs.append(Run(("kernel-install", "add", version, images[0], *extra)))
+            extra = [initrd] if self.host.exists(initrd) else []
+            runs.append(Run(("kernel-install", "add", version, str(self._image(version)), *extra)))
         if not runs:
             raise NotUnderstood(
-                "No kernel image was found in %s/*/vmlinuz or /boot." % MODULES,
+                "No kernel image was found in %s/*/vmlinuz or /boot." % MODULES[0],
                 "Install a kernel package, or name another boot loader with the option loader.",
             )
         return tuple(runs)
 
     def _largest_image(self) -> int:
         """A unified image is written beside the one that it replaces."""
-        folders = ("/efi/EFI/Linux", "/boot/EFI/Linux", "/boot/efi/EFI/Linux")
-        images = [self.host.path(name) for folder in folders for name in self.host.names(folder, ".efi")]
-        return max((image.stat().st_size for image in images), default=0)
+        sizes = [self.host.path(name).stat().st_size for name in images.files(self.host)]
+        return max(sizes, default=0)
+
+
+def _belongs(identifier: str, versions: list[str]) -> bool:
+    """Whether an entry of that name, as in ``TOKEN-VERSION``, is one of these kernels'."""
+    return any(identifier.endswith("-" + version) for version in versions)

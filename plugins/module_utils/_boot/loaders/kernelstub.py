@@ -1,22 +1,31 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Pop!_OS: ``kernelstub`` keeps the tokens in its JSON file and writes the entries of systemd-boot."""
+"""Pop!_OS: ``kernelstub`` keeps the tokens in its JSON file and writes the entries of systemd-boot.
+
+Its option --delete-options takes the tokens through a set, which loses their order, and --add-options splits quoted
+values wrongly (its files application.py and config.py). So the JSON file is edited here, in the program's own layout,
+and the program without options writes the entries. It ends with 0 where it finds no kernel.
+"""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from ..change import Plan, Run, unfinished
+from .. import bls
+from ..change import Plan, Run, fixed, unfinished
 from ..cmdline import Wish, join, split
-from ..errors import NotUnderstood
+from ..entry import Entry, default
+from ..errors import NothingBoots, NotUnderstood
 from ..loader import Loader
 
 CONFIGURATION = "/etc/kernelstub/configuration"
-ENTRIES = "/boot/efi/loader/entries/*.conf"
+# The program has this folder in its text, whatever its setting esp_path says.
+ENTRIES = "/boot/efi/loader/entries"
 
 
 class Kernelstub(Loader):
-    """kernelstub changes its file and the entries together."""
+    """One list of options, and an entry for the newest kernel; the former kernel's entry is a way back."""
 
     name = "kernelstub"
     looked_for = "the command kernelstub with %s" % CONFIGURATION
@@ -25,32 +34,62 @@ class Kernelstub(Loader):
         """The command and its file."""
         return self.host.commands.has("kernelstub") and self.host.exists(CONFIGURATION)
 
-    def read(self) -> list[str]:
-        """The user's options, which replace the defaults."""
+    def entries(self) -> list[Entry]:
+        """The current entry; that of the former kernel is rewritten only while two kernels are installed."""
+        files = bls.files(self.host, [ENTRIES])
+        found = [file.entry({}, is_default=True) for file in files if file.id.endswith("-current")]
+        former = [file.entry({}) for file in files if file.id.endswith("-oldkern")]
+        if not found:
+            raise NothingBoots(
+                "No *-current.conf was found in %s." % ENTRIES,
+                "Mount the boot partition; run kernelstub --loader once, so that it writes entries.",
+            )
+        return [*found, *(Entry(one.path, one.title, one.tokens, one.line, is_recovery=True) for one in former)]
+
+    def _configuration(self) -> dict[str, Any]:
         try:
             configuration = json.loads(self.host.text(CONFIGURATION) or "")
-            chosen = configuration.get("user") or configuration["default"]
-            options = chosen["kernel_options"]
+            configuration.setdefault("user", dict(configuration.get("default", {})))
+            options = configuration["user"]["kernel_options"]
+            if not isinstance(options, str):
+                options = join([str(option) for option in options])
+            configuration["user"]["kernel_options"] = split(options)
+            writes_entries = configuration["user"].get("setup_loader")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise NotUnderstood(
                 "%s has no list user.kernel_options: %s." % (CONFIGURATION, error), "Run kernelstub once by hand."
             ) from error
-        return split(options if isinstance(options, str) else join([str(option) for option in options]))
+        if not writes_entries:
+            raise NotUnderstood(
+                "%s does not set setup_loader: kernelstub then writes no entries, but the firmware's own."
+                % CONFIGURATION,
+                "Run kernelstub --loader --manage-only once, so that systemd-boot has entries.",
+            )
+        return dict(configuration)
 
     def plan(self, wish: Wish) -> Plan:
-        """Delete first, then add."""
-        before = self.read()
-        wish.check_length(before)
-        fate = wish.fate(before)
-        gone = [token for token, kept in zip(before, fate.kept) if kept != token]
-        come = [kept for token, kept in zip(before, fate.kept) if kept is not None and kept != token]
-        runs = []
-        if gone:
-            runs.append(Run(("kernelstub", "--delete-options", join(gone))))
-        if come or fate.added:
-            runs.append(Run(("kernelstub", "--add-options", join([*come, *fate.added]))))
-        if not runs and unfinished(self.host):
-            runs.append(Run(("kernelstub",)))
-        after = tuple([token for token, kept in zip(before, fate.kept) if kept == token] + [*come, *fate.added])
-        protects = (CONFIGURATION, ENTRIES)
-        return Plan(wish, tuple(before), after, tuple(runs), protects=protects, space=(("/boot/efi", 0),))
+        """Edit the list, then let the program write the entries."""
+        configuration = self._configuration()
+        entries = self.left()
+        settings = list(configuration["user"]["kernel_options"])
+        before = default(entries).tokens if entries else tuple(settings)
+        for tokens in (settings, before):
+            wish.check_length(tokens)
+        wanted = wish.applied(settings)
+        is_met = wanted == settings and not wish.unmet(before)
+        if is_met and not unfinished(self.host):
+            return Plan(wish, before, before)
+        # The program puts root= and ro in front.
+        configuration["user"]["kernel_options"] = wanted
+        text = self.host.text(CONFIGURATION)
+        edits = (fixed(CONFIGURATION, text, json.dumps(configuration, indent=2)),) if wanted != settings else ()
+        run = Run(("kernelstub",))
+        return Plan(
+            wish,
+            before,
+            (*before[:2], *wanted),
+            (*edits, run),
+            protects=(ENTRIES + "/*.conf", CONFIGURATION),
+            space=(("/boot/efi", 0),),
+            keeps=tuple(wanted),
+        )

@@ -2,16 +2,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """SUSE Linux Micro and openSUSE MicroOS: /etc/default/grub, and a new snapshot whose grub.cfg is made of it.
 
-The snapshot becomes the root file system at the next boot. When the command fails, it drops its snapshot itself.
+GRUB reads the grub.cfg of the snapshot that is btrfs' default; a new one becomes it, and so the root file system at the
+next boot. When the command fails, it drops its snapshot itself; one that turns out wrong is left again with
+``transactional-update rollback``. As always with this command, a snapshot that waits is not what the new one is made
+of: that is the running one.
 """
 
 from __future__ import annotations
 
-from ..change import Plan, fixed
+import re
+from dataclasses import replace
+
+from ..change import Plan, Run, fixed
 from ..cmdline import Wish
-from ..errors import NotUnderstood
-from ..grub import DEFAULT, DEFAULTS, Settings, generated
+from ..entry import Entry
+from ..errors import NothingBoots, NotUnderstood
+from ..grub import DEFAULTS
+from ..grub_chain import change
+from ..grub_plan import Generator, entries, plan
 from ..loader import Loader
+
+COMMAND = ("transactional-update", "--non-interactive", "grub.cfg")
+ASK = ("btrfs", "subvolume", "get-default", "/")
+
+_SNAPSHOT = re.compile(r"path \S*\.snapshots/(\d+)/snapshot\s*$")
 
 
 class TransactionalUpdate(Loader):
@@ -26,22 +40,41 @@ class TransactionalUpdate(Loader):
         roots = [fields[3].split(",") for fields in map(str.split, mounts) if len(fields) > 3 and fields[1] == "/"]
         return self.host.commands.has("transactional-update") and bool(roots) and "ro" in roots[-1]
 
-    def read(self) -> list[str]:
-        """What the variables make together."""
-        return self._settings().tokens()
+    def entries(self) -> list[Entry]:
+        """The entries of grub.cfg in the snapshot that boots next."""
+        return entries(self.host, _config(self._snapshot()))
 
-    def _settings(self) -> Settings:
+    def _snapshot(self) -> str:
+        """The number of the snapshot that boots next."""
+        said = self.host.run(ASK).out.strip()
+        match = _SNAPSHOT.search(said)
+        if not match:
+            raise NothingBoots(
+                "The snapshot that boots next was not found: %s said %s." % (" ".join(ASK), said or "nothing"),
+                "See snapper list; a system without snapshots of its root file system is not supported.",
+                said=said,
+            )
+        return match.group(1)
+
+    def plan(self, wish: Wish) -> Plan:
+        """Edit the file, then make grub.cfg anew in a snapshot."""
         text = self.host.text(DEFAULTS)
         if text is None:
             raise NotUnderstood(
                 "%s does not exist: this system boots without GRUB." % DEFAULTS,
                 "Set the command line with transactional-update shell and sdbootutil.",
             )
-        return Settings({DEFAULTS: text})
+        number = self._snapshot()
+        changed = change(self.host, {DEFAULTS: text}, wish)
+        edits = [fixed(path, self.host.text(path), new) for path, new in changed.files.items()]
+        found = plan(self.host, wish, Generator(COMMAND, _config(number), ""), changed.old, changed.new, edits)
+        if not found.is_change:
+            return found
+        # The new entries stand in another file; the one that is read now stays as it is.
+        keeps = next((entry.tokens for entry in found.expected if entry.is_default), found.keeps)
+        repair = (Run(("transactional-update", "rollback", number)),)
+        return replace(found, expected=(), keeps=keeps, protects=(), repair=repair)
 
-    def plan(self, wish: Wish) -> Plan:
-        """Edit the file, then make grub.cfg anew in a snapshot."""
-        settings = self._settings()
-        edits = [fixed(path, self.host.text(path), text) for path, text in settings.rewritten(wish, DEFAULT).items()]
-        command = ["transactional-update", "--non-interactive", "grub.cfg"]
-        return generated(self.host, wish, settings, edits, command)
+
+def _config(number: str) -> str:
+    return "/.snapshots/%s/snapshot/boot/grub2/grub.cfg" % number

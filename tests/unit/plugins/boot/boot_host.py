@@ -5,19 +5,85 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from boot_programs import OtherPrograms, cmdline_of, image, is_reading
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import MARKER
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Commands, Disk, Host, Result
 
 HOSTS = Path(__file__).parent / "hosts"
 SOURCED = ". {root}/etc/default/grub; for f in {root}/etc/default/grub.d/*.cfg; do [ -e $f ] && . $f; done; "
+
+
+# Shape and order as grub-mkconfig 2.06 and 2.12 of Debian write them; tests/loaders reads what the real ones make.
+GRUB_CFG = """\
+### BEGIN /etc/grub.d/00_header ###
+if [ -s $prefix/grubenv ]; then
+  load_env
+fi
+if [ "${{next_entry}}" ] ; then
+   set default="${{next_entry}}"
+else
+   set default="0"
+fi
+### END /etc/grub.d/00_header ###
+
+### BEGIN /etc/grub.d/10_linux ###
+menuentry 'GNU/Linux' --class gnu-linux $menuentry_id_option 'gnulinux-simple-0a1b' {{
+	linux	/boot/vmlinuz-6.12 root=UUID=0a1b2c3d ro {both}
+	initrd	/boot/initrd.img-6.12
+}}
+submenu 'Advanced options for GNU/Linux' $menuentry_id_option 'gnulinux-advanced-0a1b' {{
+	menuentry 'GNU/Linux, with Linux 6.12' --class gnu-linux $menuentry_id_option 'gnulinux-6.12-advanced-0a1b' {{
+		linux	/boot/vmlinuz-6.12 root=UUID=0a1b2c3d ro {both}
+	}}
+	menuentry 'GNU/Linux, with Linux 6.12 (recovery mode)' $menuentry_id_option 'gnulinux-6.12-recovery-0a1b' {{
+		linux	/boot/vmlinuz-6.12 root=UUID=0a1b2c3d ro single {common}
+	}}
+}}
+### END /etc/grub.d/10_linux ###
+
+### BEGIN /etc/grub.d/30_os-prober ###
+menuentry 'Another system (on /dev/sdb1)' --class gnu-linux {{
+	linux	/boot/vmlinuz root=/dev/sdb1 ro other
+}}
+### END /etc/grub.d/30_os-prober ###
+"""
+
+
+# What grub2-mkconfig of RHEL 9 and Fedora writes for GRUB_ENABLE_BLSCFG=true.
+BLS_CFG = """\
+### BEGIN /etc/grub.d/00_header ###
+if [ -f ${config_directory}/grubenv ]; then
+  load_env -f ${config_directory}/grubenv
+elif [ -s $prefix/grubenv ]; then
+  load_env
+fi
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+else
+   set default="${saved_entry}"
+fi
+### END /etc/grub.d/00_header ###
+
+### BEGIN /etc/grub.d/10_linux ###
+insmod part_gpt
+search --no-floppy --fs-uuid --set=root 0a1b
+insmod blscfg
+blscfg
+### END /etc/grub.d/10_linux ###
+"""
+GENERATED = {
+    "grub-dropin": "boot/grub/grub.cfg",
+    "grub": "boot/grub2/grub.cfg",
+    "transactional-update": ".snapshots/1/snapshot/boot/grub2/grub.cfg",
+}
 
 
 class Described:
@@ -42,11 +108,24 @@ class Described:
 
     def build(self, root: Path) -> None:
         """Lay out the files."""
-        for name, text in self.files.items():
+        for title, text in self.files.items():
+            name, _arrow, target = title.partition(" -> ")
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(text)
+            if target:
+                (root / name).symlink_to(target)
+                continue
+            content = image(text.strip()) if name.endswith(".efi") and "EFI/Linux" in name else text.encode()
+            (root / name).write_bytes(content.ljust(1024, b"#") if name.endswith("grubenv") else content)
         for folder in ("boot", "etc"):
             (root / folder).mkdir(exist_ok=True)
+        if self.loader in GENERATED:
+            StandIns(root, [])._generate(GENERATED[self.loader])
+        for partition in (root / "esp").glob("*/EFI/proxmox/grubx64.efi"):
+            StandIns(root, [])._generate("boot/grub/grub.cfg")
+            StandIns(root, [])._generate(str(partition.relative_to(root).parents[2] / "grub/grub.cfg"))
+        if self.loader == "grubby":
+            (root / "boot/grub2").mkdir(exist_ok=True)
+            (root / "boot/grub2/grub.cfg").write_text(BLS_CFG)
 
 
 def names() -> list[str]:
@@ -55,12 +134,17 @@ def names() -> list[str]:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below the root but copies and the lock."""
+    """Every file below the root but copies and the lock; of an image, its command line."""
     return {
-        str(path.relative_to(root)): path.read_bytes()
+        str(path.relative_to(root)): _content(path)
         for path in sorted(root.rglob("*"))
         if path.is_file() and not path.name.endswith(("~", ".lock"))
     }
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    return (cmdline_of(content) + "\n").encode() if content.startswith(b"MZ") else content
 
 
 def difference(before: dict[str, bytes], after: dict[str, bytes]) -> str:
@@ -74,7 +158,7 @@ def difference(before: dict[str, bytes], after: dict[str, bytes]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-class StandIns(Commands):
+class StandIns(OtherPrograms, Commands):
     """The commands by name. ``failing`` maps the number of a call to what happens to it, after its effect."""
 
     def __init__(self, root: Path, available: Sequence[str]) -> None:
@@ -82,12 +166,11 @@ class StandIns(Commands):
         self.available = list(available)
         self.calls: list[list[str]] = []
         self.failing: dict[int, Result | BaseException] = {}
-        self.read_only = {("rpm-ostree", "kargs"), ("grubby", "--info=DEFAULT"), ("grubby", "--info=ALL")}
 
     @property
     def changing(self) -> list[list[str]]:
         """The calls that were not for reading only."""
-        return [call for call in self.calls if tuple(call) not in self.read_only]
+        return [call for call in self.calls if not is_reading(call)]
 
     def has(self, name: str) -> bool:
         """Whether this host has it."""
@@ -96,11 +179,13 @@ class StandIns(Commands):
     def run(self, argv: Sequence[str], timeout_s: float) -> Result:
         """Do what the command would do to the tree."""
         assert timeout_s > 0
+        if list(argv[:2]) == ["env", "-i"]:  # a shell that is asked what settings come out
+            return super().run(argv, timeout_s)
         if not self.has(argv[0]):
             raise FileNotFoundError(argv[0])
         self.calls.append(list(argv))
         answer = getattr(self, "_" + argv[0].replace("-", "_"))(list(argv[1:]))
-        if tuple(argv) not in self.read_only:
+        if not is_reading(list(argv)):
             failure = self.failing.get(len(self.changing))
             if isinstance(failure, BaseException):
                 raise failure
@@ -111,25 +196,25 @@ class StandIns(Commands):
     # GRUB's generators: a shell reads the settings, as it does in grub-mkconfig.
 
     def sourced(self) -> str:
-        """The command line of the default entry."""
+        """The command line of the recovery entry, and on another line that of the others."""
         script = SOURCED.format(root=shlex.quote(str(self.root)))
-        script += 'printf "%s %s" "$GRUB_CMDLINE_LINUX" "$GRUB_CMDLINE_LINUX_DEFAULT"'
+        script += 'printf "%s\\n%s %s" "$GRUB_CMDLINE_LINUX" "$GRUB_CMDLINE_LINUX" "$GRUB_CMDLINE_LINUX_DEFAULT"'
         environment = {"PATH": os.environ["PATH"]}
         return subprocess.run(
             ["sh", "-c", script], check=True, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
         ).stdout
 
     def _generate(self, name: str) -> None:
+        """What grub-mkconfig's 10_linux makes of one kernel, in the middle of what its other scripts make."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        recovery = self.sourced().split("  ")[0]
-        text = "menuentry 'Linux' {\n\tlinux\t/boot/vmlinuz root=/dev/sda1 ro %s\n}\n" % self.sourced().strip()
-        path.write_text(
-            text + "menuentry 'recovery' {\n\tlinux\t/boot/vmlinuz root=/dev/sda1 ro single %s\n}\n" % recovery
-        )
+        common, both = self.sourced().split("\n", 1)
+        path.write_text(GRUB_CFG.format(common=common, both=both))
 
     def _update_grub(self, arguments: list[str]) -> None:
         assert arguments == []
+        if self.has("proxmox-boot-tool"):
+            self._proxmox_boot_tool(["refresh"])
         self._generate("boot/grub/grub.cfg")
 
     def _update_bootloader(self, arguments: list[str]) -> None:
@@ -148,101 +233,6 @@ class StandIns(Commands):
         return Result(1 if "BROKEN" in (self.root / path.lstrip("/")).read_text() else 0, "", "syntax error")
 
     _grub2_script_check = _grub_script_check
-
-    def _transactional_update(self, arguments: list[str]) -> None:
-        assert arguments == ["--non-interactive", "grub.cfg"]
-        self._generate("snapshots/2/boot/grub2/grub.cfg")
-
-    # grubby: every entry; releases with kernelopts keep it in GRUB's environment block; the newest write their files.
-
-    def _entries(self) -> Iterator[tuple[Path, str]]:
-        for path in sorted((self.root / "boot/loader/entries").glob("*.conf"), reverse=True):
-            for line in path.read_text().splitlines():
-                if line.startswith("options "):
-                    yield path, line[len("options ") :]
-
-    def _kernelopts(self) -> str:
-        path = self.root / "boot/grub2/grubenv"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return next((line[len("kernelopts=") :] for line in lines if line.startswith("kernelopts=")), "")
-
-    def _grubby(self, arguments: list[str]) -> str:
-        if arguments[0].startswith("--info="):
-            entries = list(self._entries())[: 1 if arguments[0].endswith("DEFAULT") else None]
-            texts = [options.replace("$kernelopts", self._kernelopts()) for _path, options in entries]
-            return "".join(
-                'index=%d\nkernel="/boot/x"\nargs="%s"\n' % (number, text) for number, text in enumerate(texts)
-            )
-        assert arguments[0] == "--update-kernel=ALL"
-        given = dict(argument.split("=", 1) for argument in arguments[1:])
-        remove, add = given.get("--remove-args", "").split(), given.get("--args", "").split()
-        for path, options in list(self._entries()):
-            if "$kernelopts" not in options:
-                path.write_text(path.read_text().replace(options, self._merged(options, remove, add)))
-        if self._kernelopts():
-            path = self.root / "boot/grub2/grubenv"
-            path.write_text(path.read_text().replace(self._kernelopts(), self._merged(self._kernelopts(), remove, add)))
-        cmdline = self.root / "etc/kernel/cmdline"
-        if cmdline.exists():
-            cmdline.write_text(self._merged(cmdline.read_text(), remove, add) + "\n")
-        return ""
-
-    @staticmethod
-    def _merged(options: str, remove: Sequence[str], add: Sequence[str]) -> str:
-        # grubby(8): "If an argument already exists the new value replaces the old values."
-        names = {token.split("=")[0] for token in add}
-        kept = [
-            token for token in options.split() if token not in remove and token.split("=")[0] not in {*remove, *names}
-        ]
-        return " ".join([*kept, *add])
-
-    # The others
-
-    def _kernel_install(self, arguments: list[str]) -> None:
-        verb, version, image = arguments[:3]
-        assert verb == "add"
-        assert (self.root / image.lstrip("/")).exists()
-        cmdline = self.root / "etc/kernel/cmdline"
-        options = " ".join((cmdline if cmdline.exists() else self.root / "proc/cmdline").read_text().split())
-        if (self.root / "efi/EFI/Linux").exists():
-            (self.root / "efi/EFI/Linux" / ("0a1b-%s.efi" % version)).write_text("image with %s\n" % options)
-        else:
-            path = self.root / "boot/efi/loader/entries" / ("0a1b-%s.conf" % version)
-            path.write_text(re.sub("options .*", "options " + options, path.read_text()))
-
-    def _sdbootutil(self, arguments: list[str]) -> None:
-        assert arguments == ["update-all-entries"]
-        lines = (self.root / "etc/kernel/cmdline").read_text().splitlines()
-        (self.root / "entry").write_text(" ".join(line for line in lines if not line.startswith("#")))
-
-    def _rpm_ostree(self, arguments: list[str]) -> str:
-        path = self.root / "ostree/kargs"
-        assert arguments[0] == "kargs"
-        tokens = path.read_text().split()
-        for argument in arguments[1:]:
-            option, token = argument.split("=", 1)
-            if option == "--append-if-missing":
-                tokens += [token] if token not in tokens else []
-            else:
-                assert option == "--delete-if-present"
-                tokens = [other for other in tokens if other != token]
-        path.write_text(" ".join(tokens) + "\n")
-        return path.read_text()
-
-    def _kernelstub(self, arguments: list[str]) -> None:
-        path = self.root / "etc/kernelstub/configuration"
-        configuration = json.loads(path.read_text())
-        options = configuration["user"]["kernel_options"]
-        if arguments:
-            tokens = arguments[1].split()
-            if arguments[0] == "--add-options":
-                options += [token for token in tokens if token not in options]
-            else:
-                assert arguments[0] == "--delete-options"
-                options[:] = [option for option in options if option not in tokens]
-        path.write_text(json.dumps(configuration, indent=2))
-        entry = self.root / "boot/efi/loader/entries/Pop_OS-current.conf"
-        entry.write_text(re.sub("ro .*", "ro " + " ".join(options), entry.read_text()))
 
 
 class FailingDisk(Disk):

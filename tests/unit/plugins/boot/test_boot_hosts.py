@@ -11,7 +11,7 @@ from boot_host import Described, FailingDisk, difference, host, marker, names, s
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import RESTORED
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration, choose
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import MAKERS, Configuration, choose
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     NOTHING_CHANGED,
     BootError,
@@ -23,7 +23,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors impo
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host, Result
 
 # What commands write and make again, or drop, themselves.
-BY_COMMANDS = ("snapshots/2/boot/grub2/grub.cfg", "entry", "efi/EFI/Linux/0a1b-6.17.5.efi")
+BY_COMMANDS = (".snapshots/2/snapshot/boot/grub2/grub.cfg", "default-snapshot")
 
 STANDARD = Wish(
     add=("intel_iommu=on", "kvm_intel.tdx=1", "nohibernate", "quiet"),
@@ -89,10 +89,16 @@ def test_what_is_told_to_be_there_after_was_read_back(name: str, wish: Wish, tmp
 def test_added_tokens_are_removed_without_a_trace(name: str, tmp_path: Path) -> None:
     _described, machine = laid_out(name, tmp_path)
     Configuration(machine, Wish(add=("nohibernate", "a.b=c"))).run()
-    first = tree(tmp_path)
+    first, before = tree(tmp_path), Configuration(machine, Wish())
+    before.run()
     Configuration(machine, Wish(add=("d=e", "f"))).run()
     Configuration(machine, Wish(remove=("d=e", "f"))).run()
-    assert tree(tmp_path) == first
+    last, after = tree(tmp_path), Configuration(machine, Wish())
+    after.run()
+    assert before.result()["after"] == after.result()["after"]
+    # Each change of some loaders is a new snapshot.
+    new = [name for name in {*first, *last} if name.startswith((".snapshots/", "default-snapshot"))]
+    assert {k: v for k, v in last.items() if k not in new} == {k: v for k, v in first.items() if k not in new}
 
 
 @pytest.mark.parametrize("name", names())
@@ -117,7 +123,7 @@ def test_a_failure_at_any_write_leaves_everything_as_it_was(name: str, stop: Bas
             break
         assert left in (NOTHING_CHANGED, RESTORED)
         after = tree(root)
-        unprotected = {*BY_COMMANDS, "ostree/kargs"}
+        unprotected = set(BY_COMMANDS)
         assert {k: v for k, v in after.items() if k not in unprotected} == {
             k: v for k, v in before.items() if k not in unprotected
         }
@@ -147,8 +153,6 @@ def test_a_command_that_fails_leaves_everything_as_it_was(
     for number in range(1, len(planned.result()["commands"]) + 1):
         stand_ins(machine).calls.clear()
         stand_ins(machine).failing = {number: failure}
-        if described.loader == "rpm-ostree":
-            stand_ins(machine)._rpm_ostree = lambda _arguments: before["ostree/kargs"].decode()
         with pytest.raises(kind) as caught:
             Configuration(machine, STANDARD).run()
         if isinstance(caught.value, BootError):
@@ -178,12 +182,26 @@ def test_what_a_killed_run_left_is_completed(name: str, tmp_path: Path) -> None:
         assert not marker(machine).exists()
 
 
+@pytest.mark.parametrize("name", names())
+def test_a_loader_that_is_not_loaded_would_not_be_found(name: str, tmp_path: Path) -> None:
+    described, machine = laid_out(name, tmp_path)
+    for maker in MAKERS:
+        loader = maker.load()(machine)
+        assert loader.name == maker.name
+        assert maker.may_be(machine) or not loader.found()
+    assert [maker.name for maker in MAKERS if maker.may_be(machine)].count(described.loader) >= 1
+
+
 def test_nothing_known(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/os-release").write_text('PRETTY_NAME="Plan 9"\n')
-    with pytest.raises(UnknownLoader, match=r"Plan 9.*update-grub.*Nothing was changed.*grub-dropin"):
+    with pytest.raises(UnknownLoader, match=r"Plan 9.*update-grub.*Nothing was changed.*by hand"):
         choose(host(tmp_path, []))
 
 
 def test_named_loader(tmp_path: Path) -> None:
-    assert choose(host(tmp_path, []), "grubby").name == "grubby"
+    _described, machine = laid_out("debian-12", tmp_path)
+    assert choose(machine, "grub-dropin").name == "grub-dropin"
+    words = r"grubby does not make what boots .*bookworm.*: the command grubby\. Nothing"
+    with pytest.raises(UnknownLoader, match=words):
+        choose(machine, "grubby")

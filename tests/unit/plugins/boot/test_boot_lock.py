@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from boot_host import FailingDisk, host, stand_ins, tree
+from boot_host import FailingDisk, StandIns, host, stand_ins, tree
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import lock
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
@@ -29,6 +29,7 @@ def machine(tmp_path: Path) -> Host:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "etc/default/grub").write_text('GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n')
     (tmp_path / "proc/cmdline").write_text("quiet\n")
+    StandIns(tmp_path, [])._generate("boot/grub/grub.cfg")
     return host(tmp_path, ["update-grub"])
 
 
@@ -62,7 +63,7 @@ def test_a_second_run_in_the_middle_of_the_first(machine: Host) -> None:
     first = Configuration(Host(machine.root, Meanwhile(), machine.disk), WISH)  # type: ignore[arg-type]
     first.run()
     assert len(refused) == 1
-    assert first.result()["after"] == "quiet intel_iommu=on"
+    assert first.result()["after"] == "root=UUID=0a1b2c3d ro quiet intel_iommu=on"
     assert "nohibernate" not in (machine.root / "boot/grub/grub.cfg").read_text()
 
 

@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from boot_host import Described
 
 from ansible_collections.confidential.gpu.plugins.modules import kernel_cmdline
 
 
-def answer(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
+def answer(capsys: pytest.CaptureFixture[str], root: str = "/", **arguments: Any) -> dict[str, Any]:
     before = {number: signal.getsignal(number) for number in kernel_cmdline.STOPS}
     try:
         with patch_module_args({"_ansible_check_mode": True, **arguments}), pytest.raises(SystemExit):
-            kernel_cmdline.main()
+            kernel_cmdline.main(root)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -26,15 +28,23 @@ def answer(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, An
     return found
 
 
-def test_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
-    result = answer(capsys, add=["confidential.gpu=1"], loader="bootc")
+def test_what_would_be_done(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Described("flatcar").build(tmp_path)
+    (tmp_path / "proc/cmdline").write_text("flatcar.autologin\n")
+    result = answer(capsys, str(tmp_path), add=["confidential.gpu=1"], loader="flatcar")
     assert result["changed"] is True
-    assert result["loader"] == "bootc"
+    assert result["loader"] == "flatcar"
     assert result["after"].endswith("confidential.gpu=1")
     assert result["reboot_required"] is True
-    assert result["commands"] == []
     assert result["backup_files"] == []
     assert result["diff"][0]["before_header"] == "kernel command line"
+
+
+def test_a_loader_that_is_not_this_hosts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    result = answer(capsys, str(tmp_path), add=["confidential.gpu=1"], loader="flatcar")
+    assert result["failed"] is True
+    assert result["error"]["kind"] == "UnknownLoader"
+    assert "flatcar does not make what boots on this host" in result["error"]["cause"]
 
 
 def test_a_refused_token(capsys: pytest.CaptureFixture[str]) -> None:

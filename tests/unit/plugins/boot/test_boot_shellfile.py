@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_boot_cmdline import TOKENS
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot import grub
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, normal
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import NotUnderstood, Shadowed
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.grub import DEFAULT, DEFAULTS, Settings
@@ -137,14 +136,6 @@ def test_a_token_that_stands_there_twice_by_reference() -> None:
 def test_grub_scripts_are_read_too() -> None:
     found = assignments('set x="a b"\nmenuentry "y" {\n set z=1\n}\nx=c\n', ["x"], "grub.cfg", "set")
     assert [one.tokens for one in found] == [["a", "b"], ["c"]]
-
-
-def test_stale_configuration() -> None:
-    config = "linux /vmlinuz root=x %s\nlinux /vmlinuz root=x single\n"
-    assert grub.stale(config % "quiet", WISH)
-    assert not grub.stale(config % "quiet new=1", WISH)
-    assert not grub.stale("blscfg\n", WISH)
-    assert not grub.stale(None, WISH)
 
 
 OTHER = st.sampled_from(

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from boot_host import FailingDisk, host, marker, stand_ins, tree
+from boot_host import Described, FailingDisk, StandIns, host, marker, stand_ins, tree
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
@@ -21,7 +20,6 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors impo
     CommandMissing,
     Interrupted,
     NoSpace,
-    NotUnderstood,
     NotWritable,
     Shadowed,
 )
@@ -39,6 +37,7 @@ def debian(root: Path, disk: Disk | None = None, available: list[str] | None = N
     (root / "proc").mkdir()
     (root / "etc/default/grub").write_text(text)
     (root / "proc/cmdline").write_text("BOOT_IMAGE=/boot/vmlinuz root=/dev/sda1 ro quiet iommu=pt\n")
+    StandIns(root, [])._generate("boot/grub/grub.cfg")
     return host(root, available or DEBIAN, disk)
 
 
@@ -54,8 +53,8 @@ def test_result(tmp_path: Path) -> None:
     assert backup.startswith(str(tmp_path / "etc/default/grub."))
     assert backup.endswith("~")
     assert Path(backup).read_text() == GRUB
-    assert result["before"] == "quiet iommu=pt"
-    assert result["after"] == "quiet intel_iommu=on"
+    assert result["before"] == "root=UUID=0a1b2c3d ro quiet iommu=pt"
+    assert result["after"] == "root=UUID=0a1b2c3d ro quiet intel_iommu=on"
     assert result["running"].endswith("quiet iommu=pt")
     assert result["reboot_required"] is True
     assert result["loader"] == "grub-dropin"
@@ -142,14 +141,15 @@ def test_a_full_file_system_is_seen_beforehand(tmp_path: Path) -> None:
 
 def test_a_missing_command_is_seen_beforehand(tmp_path: Path) -> None:
     disk = FailingDisk()
-    machine = debian(tmp_path, disk, ["grubby"])
-    configuration = Configuration(machine, WISH, "grub-dropin")
+    machine = debian(tmp_path, disk)
+    configuration = Configuration(machine, WISH)
+    configuration.run(only_plan=True)
+    stand_ins(machine).available.remove("update-grub")
+    assert configuration.loader is not None
+    assert configuration.planned is not None
     with pytest.raises(CommandMissing, match=r"update-grub was not found.*Nothing was changed"):
-        configuration.run()
+        configuration.loader.write(configuration.planned)
     assert disk.writes == 0
-    assert configuration.result()["reboot_required"] is True
-    with pytest.raises(CommandMissing, match="rpm-ostree"):
-        Configuration(machine, WISH, "rpm-ostree").run()
 
 
 def test_what_the_disk_refuses(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_loaders_own_check_fails(tmp_path: Path) -> None:
     ) as caught:
         configuration.run()
     assert "after" not in configuration.result()
-    assert configuration.result()["before"] == "quiet iommu=pt"
+    assert configuration.result()["before"] == "root=UUID=0a1b2c3d ro quiet iommu=pt"
     assert caught.value.as_dict()["seen"]["code"] == 1
     assert tree(tmp_path) == before
     assert not list(tmp_path.rglob("*~"))
@@ -236,177 +236,52 @@ def test_an_unfinished_run_is_marked_until_it_is_completed(tmp_path: Path) -> No
 
 def test_a_grub_cfg_that_was_never_made_is_made(tmp_path: Path) -> None:
     machine = debian(tmp_path, text='GRUB_CMDLINE_LINUX_DEFAULT="intel_iommu=on"\n')
-    machine.path("/boot/grub/grub.cfg").write_text("linux /vmlinuz root=x ro quiet\n")
+    machine.path("/boot/grub/grub.cfg").write_text("linux /vmlinuz root=UUID=0a1b2c3d ro quiet\n")
     assert change(machine).result()["commands"] == [["update-grub"], ["grub-script-check", "/boot/grub/grub.cfg"]]
     assert not change(machine).is_change
 
 
-def coreos(root: Path, tokens: str) -> Host:
-    for name, text in (("run/ostree-booted", ""), ("ostree/kargs", tokens + "\n")):
-        (root / name).parent.mkdir()
-        (root / name).write_text(text)
-    return host(root, ["rpm-ostree"])
+@pytest.mark.parametrize("wish", [Wish(remove=("ro",)), Wish(replace=("root=/dev/sdb1",))])
+def test_what_the_generator_adds_by_itself_cannot_be_asked_for(wish: Wish, tmp_path: Path) -> None:
+    with pytest.raises(Shadowed, match=r"grub.cfg, line 14 \(GNU/Linux\): ro\w*\S* is there without any setting"):
+        change(debian(tmp_path), wish)
+    assert change(debian(tmp_path / "2"), Wish(add=("ro",))).is_change
 
 
-def test_a_node_of_openshift_is_left_to_its_machine_config(tmp_path: Path) -> None:
-    machine = coreos(tmp_path, "ro iommu=pt")
-    (tmp_path / "etc/machine-config-daemon").mkdir(parents=True)
-    (tmp_path / "etc/machine-config-daemon/currentconfig").write_text("{}")
-    with pytest.raises(Shadowed, match=r"OpenShift.* Nothing was changed. .*kernelArguments: intel_iommu=on"):
-        change(machine)
-    assert stand_ins(machine).changing == []
-    (tmp_path / "ostree/kargs").write_text("ro intel_iommu=on\n")
-    assert not change(machine).is_change
+def test_a_token_that_an_administrator_took_out_is_not_missed(tmp_path: Path) -> None:
+    machine = debian(tmp_path)
+    machine.path("/etc/default/grub").write_text(GRUB.replace("quiet ", ""))
+    assert change(machine).result()["after"] == "root=UUID=0a1b2c3d ro intel_iommu=on"
 
 
-def test_tokens_that_a_command_loses_are_noticed(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/ostree-booted").touch()
-    (tmp_path / "ostree").mkdir()
-    (tmp_path / "ostree/kargs").write_text("ro a\n")
-    machine = host(tmp_path, ["rpm-ostree"])
-    stand_ins(machine)._rpm_ostree = lambda arguments: "ro a" if arguments == ["kargs"] else ""
-    with pytest.raises(VerifyMismatch, match=r"intel_iommu=on is missing, intel_iommu=on was lost.*Every file was"):
-        change(machine)
+class Forgetful(StandIns):
+    """A generator that leaves a token out."""
+
+    def _generate(self, name: str) -> None:
+        super()._generate(name)
+        path = self.root / name
+        path.write_text(path.read_text().replace(" quiet", ""))
 
 
-def test_an_entry_that_grubby_leaves_out_is_noticed(tmp_path: Path) -> None:
-    before = ['args="a"\n', 'args="a"\nargs="b"\n']
-    after = ['args="a intel_iommu=on"\n', 'args="a intel_iommu=on"\nargs="b"\n']
-    infos = iter([*before, *before, *after])  # planned without the lock, planned with it, read back
-    machine = host(tmp_path, ["grubby"])
-    stand_ins(machine)._grubby = lambda arguments: next(infos) if "--info" in arguments[0] else ""
-    with pytest.raises(VerifyMismatch, match="entry 1 does not have what was asked for: intel_iommu=on is missing"):
-        change(machine)
-
-
-@pytest.mark.parametrize(
-    ("options", "wish", "after"),
-    [
-        ("ro x=1 x=1 $tuned_params", Wish(replace=("x=1",)), "ro $tuned_params x=1"),
-        ("ro console=tty0 q", Wish(add=("console=ttyS0",)), "ro q console=tty0 console=ttyS0"),
-        ("ro console=tty0 console=ttyS0 q", Wish(remove=("console=tty0",)), "ro q console=ttyS0"),
-        ("ro a a=1 ab=1", Wish(remove=("a",)), "ro ab=1"),
-    ],
-)
-def test_grubby_keeps_the_other_values_of_a_parameter(options: str, wish: Wish, after: str, tmp_path: Path) -> None:
-    entry = tmp_path / "boot/loader/entries/0.conf"
-    entry.parent.mkdir(parents=True)
-    entry.write_text("title Linux\noptions %s\n" % options)
-    machine = host(tmp_path, ["grubby"])
-    assert change(machine, wish).result()["after"] == after
-    assert entry.read_text() == "title Linux\noptions %s\n" % after
-    assert not change(machine, wish).is_change
-
-
-def test_grubby_without_entries(tmp_path: Path) -> None:
-    with pytest.raises(NotUnderstood, match="names no args"):
-        change(host(tmp_path, ["grubby"]))
-
-
-@pytest.mark.parametrize(
-    ("loader", "available", "words"),
-    [
-        ("grub", ["grub2-mkconfig"], "/etc/default/grub does not exist"),
-        ("transactional-update", ["transactional-update"], "boots without GRUB"),
-        ("kernelstub", ["kernelstub"], "no list user.kernel_options"),
-        ("kernel-install", ["kernel-install"], "No kernel image was found"),
-    ],
-)
-def test_a_loader_without_its_files(loader: str, available: list[str], words: str, tmp_path: Path) -> None:
-    with pytest.raises(NotUnderstood, match=words):
-        Configuration(host(tmp_path, available), WISH, loader).run()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["kargs = 1\n", 'kargs = ["a"\n', 'kargs = ["a"]\nkargs = ["b"]\n', '"kargs" = ["a"]\n', "kargs = [1]\n"],
-)
-def test_kargs_that_are_not_a_plain_list(text: str, tmp_path: Path) -> None:
-    folder = tmp_path / "usr/lib/bootc/kargs.d"
-    folder.mkdir(parents=True)
-    (folder / "10-x.toml").write_text(text)
-    with pytest.raises(NotUnderstood, match=r"10-x.toml: the value of kargs is not one plain list"):
-        change(host(tmp_path, ["bootc"]))
-
-
-def test_kargs_files_without_kargs(tmp_path: Path) -> None:
-    folder = tmp_path / "usr/lib/bootc/kargs.d"
-    folder.mkdir(parents=True)
-    (folder / "10-x.toml").write_text("# kargs\n")
-    (folder / "20-x.toml").write_text('kargs = ["a \\"b\\"", \'c\']')
-    assert change(host(tmp_path, ["bootc"])).result()["before"] == 'a "b" c'
-
-
-def test_flatcar_file_is_checked_where_that_is_possible(tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/os-release").write_text("ID=flatcar\n")
-    (tmp_path / "usr/share/oem").mkdir(parents=True)
-    machine = host(tmp_path, ["grub-script-check"])
-    assert change(machine).result()["commands"] == [["grub-script-check", "/usr/share/oem/grub.cfg"]]
-
-
-AZURE = """\
-set oem_id="azure"
-set linux_append="flatcar.autologin iommu=pt"
-if [ "$grub_cpu" = arm64 ]; then
-  set linux_console="console=tty1 console=ttyAMA0,115200n8"
-else
-  set linux_console="console=tty1 console=ttyS0,115200n8"
-fi
-"""
-
-
-def flatcar(root: Path, text: str) -> Host:
-    (root / "etc").mkdir()
-    (root / "etc/os-release").write_text("ID=flatcar\n")
-    (root / "oem").mkdir()
-    (root / "oem/grub.cfg").write_text(text)
-    return host(root, [])
-
-
-def test_flatcar_for_a_cloud_that_chooses_its_console_by_processor(tmp_path: Path) -> None:
-    machine = flatcar(tmp_path, AZURE)
-    assert change(machine).result()["after"] == "flatcar.autologin intel_iommu=on"
-    assert (tmp_path / "oem/grub.cfg").read_text() == AZURE.replace("iommu=pt", "intel_iommu=on")
-    assert not change(machine).is_change
-
-
-@pytest.mark.parametrize("wish", [Wish(remove=("console=tty1",)), Wish(replace=("console=ttyS1",))])
-def test_flatcar_refuses_to_guess_at_a_console_that_shall_go(wish: Wish, tmp_path: Path) -> None:
-    with pytest.raises(NotUnderstood, match=r"grub.cfg, line 4: the assignment is conditional"):
-        change(flatcar(tmp_path, AZURE), wish)
-
-
-def test_flatcar_refuses_tokens_in_an_if(tmp_path: Path) -> None:
-    with pytest.raises(NotUnderstood, match="line 1: the assignment is conditional"):
-        change(flatcar(tmp_path, 'if true; then set linux_append="a"; fi\n'))
-
-
-def test_kernelstub_options_as_text(tmp_path: Path) -> None:
-    (tmp_path / "etc/kernelstub").mkdir(parents=True)
-    (tmp_path / "etc/kernelstub/configuration").write_text(json.dumps({"default": {"kernel_options": "a b"}}))
-    plan = change(host(tmp_path, ["kernelstub"]), only_plan=True)
-    assert plan.result()["before"] == "a b"
-
-
-def test_vendors_kernel_cmdline(tmp_path: Path) -> None:
-    (tmp_path / "usr/lib/kernel").mkdir(parents=True)
-    (tmp_path / "usr/lib/kernel/cmdline").write_text("vendor\n")
-    machine = host(tmp_path, ["sdbootutil"])
-    configuration = Configuration(machine, WISH, "kernel-install")
-    configuration.run()
-    assert (tmp_path / "etc/kernel/cmdline").read_text() == "vendor intel_iommu=on\n"
+def test_a_token_of_the_settings_that_the_generator_loses_is_noticed(tmp_path: Path) -> None:
+    machine = debian(tmp_path)
+    before = tree(tmp_path)
+    with pytest.raises(VerifyMismatch, match=r"grub.cfg, line 14 .*: quiet was lost. Every file was put back"):
+        change(Host(tmp_path, Forgetful(tmp_path, DEBIAN), machine.disk))
+    assert tree(tmp_path) == before
 
 
 def test_a_repair_that_fails_is_told(tmp_path: Path) -> None:
-    (tmp_path / "etc/kernel").mkdir(parents=True)
-    (tmp_path / "etc/kernel/cmdline").write_text("a\n")
-    machine = host(tmp_path, ["sdbootutil"])
+    described = Described("tumbleweed-grub2-bls")
+    described.build(tmp_path)
+    machine = host(tmp_path, described.commands)
+    before = tree(tmp_path)
     stand_ins(machine).failing = {1: Result(1, "no", ""), 2: Result(2, "", "again")}
     with pytest.raises(CommandFailed, match=r"put back as it was. But .* may be left: .* said: again"):
         change(machine)
-    assert (tmp_path / "etc/kernel/cmdline").read_text() == "a\n"
+    assert {k: v for k, v in tree(tmp_path).items() if k.startswith("etc")} == {
+        k: v for k, v in before.items() if k.startswith("etc")
+    }
 
 
 def test_real_commands(tmp_path: Path) -> None:
