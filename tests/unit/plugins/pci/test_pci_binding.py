@@ -120,10 +120,14 @@ def test_check_shows_what_a_real_run_then_does(kernel, clock):
     assert kernel.writes == []
     made = bring(kernel, clock, ONE)
     assert planned.result() == made.result()
-    assert planned.result()["plan"][:4] == [
+    assert planned.result()["plan"] == [
+        {"device": SOUND, "step": "override", "before": None, "after": "vfio-pci"},
         {"device": ONE, "step": "override", "before": None, "after": "vfio-pci"},
+        {"device": SOUND, "step": "unbind", "driver": "snd_hda_intel"},
         {"device": ONE, "step": "unbind", "driver": "nvidia"},
+        {"device": SOUND, "step": "probe"},
         {"device": ONE, "step": "probe"},
+        {"device": SOUND, "step": "verify", "driver": "vfio-pci"},
         {"device": ONE, "step": "verify", "driver": "vfio-pci"},
     ]
     assert planned.result()["diff"] == {
