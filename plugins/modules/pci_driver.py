@@ -214,6 +214,18 @@ driver:
   returned: always, except when the request itself is refused
   type: dict
   sample: {name: vfio-pci, loaded: true, built_in: false}
+rivals:
+  description:
+    - With O(state=bound), lines of modprobe's files and of the kernel command line that win over those of the role
+      P(confidential.gpu.vfio#role), or keep vfio's modules from being loaded. Each is also a warning.
+  returned: always, except when the request itself is refused
+  type: list
+  elements: dict
+  sample:
+    - file: /etc/modprobe.d/zz-local.conf
+      line: 3
+      text: options vfio-pci ids=10de:2330
+      why: it comes after /etc/modprobe.d/confidential-gpu-vfio.conf, and its ids counts
 plan:
   description: The steps in order.
   returned: always, except when the request itself is refused
@@ -244,6 +256,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._host import modprobe
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match
 
@@ -272,15 +285,20 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    given = module.params
     try:
-        binding = Binding(_request(module.params))
+        binding = Binding(_request(given))
     except ExplainedError as error:
         _module.fail(module, error)
+    in_the_way = modprobe.rivals(binding.root, given["driver"]) if given["state"] == "bound" else []
+    for rival in in_the_way:
+        module.warn("%s. Take that line out: the next boot may give devices to another driver." % rival.words())
+    rivals = [rival._asdict() for rival in in_the_way]
     try:
         binding.run(only_plan=module.check_mode)
     except ExplainedError as error:
-        _module.fail(module, error, changed=binding.touched(), **binding.result())
-    module.exit_json(changed=binding.is_change, **binding.result())
+        _module.fail(module, error, changed=binding.touched(), rivals=rivals, **binding.result())
+    module.exit_json(changed=binding.is_change, rivals=rivals, **binding.result())
 
 
 def _request(given: dict[str, Any]) -> Request:

@@ -18,7 +18,7 @@ from typing import Any, Mapping, Optional, Sequence
 from .._boot.cmdline import split
 from .._gpu import host
 from .._pci.kernel import built_in, release
-from . import parameters
+from . import modprobe, parameters
 from .parameters import AMD, INTEL
 from .requirement import MISSING, OK, UNKNOWN, Requirement
 
@@ -46,6 +46,7 @@ class System:
     kvm: bool
     tables: frozenset[str]
     vfio: Mapping[str, bool]
+    rivals: Sequence[modprobe.Rival]
     facts: Mapping[str, Mapping[str, Any]]
 
     @classmethod
@@ -63,6 +64,7 @@ class System:
             (base / "dev/kvm").exists(),
             _names(base / "sys/firmware/acpi/tables"),
             {module: _has(base, module) for module in ("vfio", "vfio_iommu_type1", "iommufd", "vfio_pci")},
+            modprobe.rivals(base, "vfio-pci"),
             host.facts(root),
         )
 
@@ -190,7 +192,7 @@ def command_line(system: System) -> Requirement:
 
 
 def vfio(system: System) -> Requirement:
-    """What gives a device to a virtual machine: vfio, an IOMMU behind it, and vfio-pci."""
+    """What gives a device to a virtual machine: vfio, an IOMMU behind it, and vfio-pci, also at the next boot."""
     absent = [module for module in ("vfio", "vfio_pci") if not system.vfio[module]]
     if not (system.vfio["vfio_iommu_type1"] or system.vfio["iommufd"]):
         absent.append("vfio_iommu_type1")
@@ -200,6 +202,13 @@ def vfio(system: System) -> Requirement:
             MISSING,
             "not loaded: %s" % ", ".join(absent),
             "Use the role confidential.gpu.vfio, or modprobe them.",
+        )
+    if system.rivals:
+        return Requirement(
+            "vfio",
+            MISSING,
+            "; ".join(rival.words() for rival in system.rivals),
+            "Take these lines out, and rebuild the initramfs.",
         )
     return Requirement("vfio", OK, ", ".join(module for module, there in system.vfio.items() if there))
 

@@ -71,9 +71,9 @@ class Binding:
     ) -> None:
         request.check()
         self._request = request
-        self._root = Path(root)
+        self.root = Path(root)
         self._kernel = kernel or Kernel()
-        self._mover = Mover(self._root, self._kernel, clock, request.driver, request.state, request.timeout_s)
+        self._mover = Mover(self.root, self._kernel, clock, request.driver, request.state, request.timeout_s)
         self._clock = clock
         self._functions: list[PciFunction] = []
         self._group = Group()
@@ -85,7 +85,7 @@ class Binding:
     def run(self, only_plan: bool = False) -> None:
         """Bring the devices to the state, or only find out what that would take. Raises GpuErrors."""
         self._only_plan = only_plan
-        present = find(self._root)
+        present = find(self.root)
         chosen = choose(present, self._request.devices, self._request.match)
         if self._request.whole_group:
             self._group = self._companions(present, chosen)
@@ -128,7 +128,7 @@ class Binding:
 
     def _lock(self, only_plan: bool, wait_s: float) -> ContextManager[None]:
         # Only a run that writes keeps others away: a plan needs no rights.
-        path = SysfsBus(str(self._root)).lock_path()
+        path = SysfsBus(str(self.root)).lock_path()
         return contextlib.nullcontext() if only_plan else lock.held(path, wait_s, self._clock)
 
     # What there is, and what refuses
@@ -148,7 +148,7 @@ class Binding:
             raise self._not_loaded("")
 
     def _has_driver(self) -> bool:
-        return (self._root / DRIVERS / self._request.driver).is_dir()
+        return (self.root / DRIVERS / self._request.driver).is_dir()
 
     def _not_loaded(self, words: str) -> DriverNotLoaded:
         driver = self._request.driver
@@ -189,7 +189,7 @@ class Binding:
 
     def _no_iommu_allowed(self) -> bool:
         try:
-            return (self._root / NO_IOMMU).read_text().strip() in ("Y", "1")
+            return (self.root / NO_IOMMU).read_text().strip() in ("Y", "1")
         except OSError:
             return False
 
@@ -214,7 +214,7 @@ class Binding:
             raise_all(held)
 
     def _refuse_held(self, functions: Sequence[PciFunction]) -> None:
-        with Claims(str(self._root), slot=False) as claims:
+        with Claims(str(self.root), slot=False) as claims:
             uses = claims.take(functions)
         try:
             refuse_unless_free(uses)
@@ -296,7 +296,7 @@ class Binding:
             "driver": {
                 "name": self._request.driver,
                 "loaded": self._has_driver(),
-                "built_in": running.built_in(self._root, self._request.driver),
+                "built_in": running.built_in(self.root, self._request.driver),
             },
             "plan": self._plan.steps(),
             "diff": self._plan.diff(),

@@ -267,6 +267,16 @@ def test_vfio(host):
     assert host.ask("vfio")[0] == "ok"
 
 
+def test_vfio_that_the_next_boot_does_not_load(host):
+    host.put("usr/lib/modprobe.d/local.conf", "options x y=1\n\ninstall vfio-pci /bin/false")
+    assert host.ask("vfio") == (
+        "missing",
+        "/usr/lib/modprobe.d/local.conf, line 3 (install vfio-pci /bin/false): "
+        "modprobe runs this in place of loading vfio_pci",
+        "Take these lines out, and rebuild the initramfs.",
+    )
+
+
 def test_lockdown(host):
     assert host.ask("lockdown")[0] == "ok"
     host.put("sys/kernel/security/lockdown", "none [integrity] confidentiality")
