@@ -252,3 +252,25 @@ def test_a_function_that_is_taken_after_the_first_write_is_not_touched_and_the_o
     error = fails(kernel, clock, DeviceBusy, ONE, state="default")
     assert "process 4711" in error.cause
     assert card(kernel) == AT_VFIO
+
+
+def test_a_refused_group_takes_twelve_writes(kernel, clock):
+    """So many kills there are in the next test."""
+    kernel.probe_errors["vfio-pci", ONE] = errno.EBUSY
+    fails(kernel, clock, BindRefused, ONE)
+    assert len(kernel.writes) == 12
+
+
+@pytest.mark.parametrize("after", ["there", "back"])
+@pytest.mark.parametrize("writes", range(12))
+def test_a_kill_while_a_refused_group_is_put_back_is_mended_too(kernel, clock, writes, after):
+    kernel.probe_errors["vfio-pci", ONE] = errno.EBUSY
+    kernel.kill_before = writes
+    with pytest.raises(Killed):
+        bring(kernel, clock, ONE)
+    assert len(kernel.writes) == writes
+    kernel.kill_before = None
+    assert not is_mixed(kernel)
+    kernel.probe_errors.clear()
+    bring(kernel, clock, ONE, state="bound" if after == "there" else "default")
+    assert card(kernel) == {"there": AT_VFIO, "back": AT_HOST}[after]
