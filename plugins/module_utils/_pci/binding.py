@@ -77,7 +77,7 @@ class Binding:
         self._clock = clock
         self._functions: list[PciFunction] = []
         self._group = Group()
-        self._unasked: Sequence[PciFunction] = ()
+        self._chosen: Sequence[PciFunction] = ()
         self._plan = Plan()
         self._loaded = False
         self._only_plan = True
@@ -86,10 +86,10 @@ class Binding:
         """Bring the devices to the state, or only find out what that would take. Raises GpuErrors."""
         self._only_plan = only_plan
         present = find(self.root)
-        chosen = choose(present, self._request.devices, self._request.match)
+        self._chosen = choose(present, self._request.devices, self._request.match)
         if self._request.whole_group:
-            self._group = self._companions(present, chosen)
-        self._functions = sorted([*chosen, *self._group.added], key=lambda function: function.address)
+            self._group = self._companions(present)
+        self._functions = sorted([*self._chosen, *self._group.added], key=lambda function: function.address)
         self._plan = self._make_plan()
         self._check_loaded()
         self._check_shared()
@@ -98,6 +98,7 @@ class Binding:
         with self._lock(only_plan, wait_s):
             self._wait_until_free(wait_s)
             self._plan = self._make_plan()  # waiting may have changed what there is
+            self._check_shared()
             if only_plan:
                 return
             self._load()
@@ -107,16 +108,19 @@ class Binding:
                 errors += found or [error for function in members for error in self._lost(function)]
         raise_all(errors)
 
-    def _companions(self, present: Sequence[PciFunction], chosen: Sequence[PciFunction]) -> Group:
-        named = [parse_address(address) for address in self._request.companions]
-        group = companions(present, chosen, named)
-        unasked = [one for one in group.added if one.address not in named and needs_word(one, chosen)]
-        if self._request.state == DEFAULT:
-            # What has a driver of the host's has nothing to be given back, and what has none may be on its way there.
-            added = [one for one in (*group.added, *group.left) if one not in unasked]
-            return Group(tuple(added), group.bridges, ())
-        self._unasked = unasked
-        return group
+    def _companions(self, present: Sequence[PciFunction]) -> Group:
+        group = companions(present, self._chosen, self._named())
+        if self._request.state != DEFAULT:
+            return group
+        # What has a driver of the host's has nothing to be given back, and what has none may be on its way there.
+        others = [*group.added, *group.left]
+        return Group(tuple(one for one in others if one not in self._unasked(others)), group.bridges)
+
+    def _named(self) -> list[str]:
+        return [parse_address(address) for address in self._request.companions]
+
+    def _unasked(self, added: Sequence[PciFunction]) -> list[PciFunction]:
+        return [one for one in added if one.address not in self._named() and needs_word(one, self._chosen)]
 
     def _together(self) -> list[list[PciFunction]]:
         """The functions by IOMMU group, companions first, GPUs and NVSwitches last."""
@@ -160,7 +164,8 @@ class Binding:
 
     def _check_shared(self) -> None:
         """Nothing that the host runs from goes along unasked. Raises GroupShared."""
-        needed = [one for one in self._unasked if one in self._changing()]
+        changing = self._changing()
+        needed = [one for one in self._unasked(self._group.added) if one in changing]
         if needed:
             words = "; ".join(
                 "%s (%s, driver %s) in group %s"

@@ -229,6 +229,20 @@ def test_default_does_not_touch_what_was_never_given_away(kernel, clock):
     assert kernel.driver_of(OTHER) == "nvidia"
 
 
+def test_a_driver_that_takes_a_companion_while_this_run_waits_is_not_overruled(kernel, clock):
+    kernel.driver("xclmgmt", refcnt=0)
+    kernel.device(BESIDE, "10ee:5000", 0x120000, group=2)
+    descriptor = kernel.hold(4711, "/sys/devices/pci0000:00/%s/config" % OTHER)
+
+    def taken() -> None:
+        descriptor.unlink()
+        kernel._attach("xclmgmt", BESIDE)
+
+    clock.then = (20.0, taken)
+    fails(kernel, clock, GroupShared, OTHER, busy="wait")
+    assert kernel.writes == []
+
+
 def test_a_companion_that_is_no_address(kernel, clock):
     fails(kernel, clock, InvalidRequest, ONE, companions=["nvme0"])
 
