@@ -257,8 +257,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._host import modprobe
-from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.request import Request
 
 
 def main() -> None:

@@ -11,56 +11,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ContextManager, Mapping, Optional, Sequence
 
 from .._core import lock
-from .._core.errors import ExplainedError, InvalidRequest, NotPermitted, raise_all
+from .._core.errors import ExplainedError, NotPermitted, raise_all
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from . import kernel as running
 from .bus import parse_address
 from .errors import DeviceAbsent, DeviceBusy, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
-from .functions import Match, PciFunction, choose, find
+from .functions import PciFunction, choose, find
 from .kernel import Kernel
 from .moves import DRIVERS, Mover, seen
-from .plan import BOUND, DEFAULT, STATES, UNBIND, DevicePlan, Plan, make, ordered
+from .plan import BOUND, DEFAULT, UNBIND, DevicePlan, Plan, make, ordered
+from .request import WAIT, Request
 from .sharing import Group, companions, host_use, is_main, needs_word
 from .sysfs import SysfsBus
 from .use import FREE, VFIO_DRIVERS, Claims, Holder, Use, refuse_unless_free
 
-REFUSE = "refuse"
-WAIT = "wait"
 HOLDER_POLL_S = 0.5
 HOST_DRIVERS = ("nvidia", "nouveau")
 NO_IOMMU = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is wanted, of the devices at these addresses or of those that match."""
-
-    devices: Sequence[str] = ()
-    match: Optional[Match] = None
-    driver: str = "vfio-pci"
-    state: str = BOUND
-    whole_group: bool = True
-    companions: Sequence[str] = ()
-    load: bool = False
-    busy: str = REFUSE
-    busy_timeout_s: float = 300
-    timeout_s: float = 10
-
-    def check(self) -> None:
-        """Raise InvalidRequest for what cannot be meant."""
-        if self.state not in STATES:
-            raise InvalidRequest("%r is not a state." % self.state, "Use one of %s." % ", ".join(STATES))
-        if not self.driver or "/" in self.driver or self.driver.startswith("."):
-            raise InvalidRequest("%r is not a driver's name." % self.driver, "Use a name such as vfio-pci.")
-        if self.busy_timeout_s < 0 or self.timeout_s < 0:
-            raise InvalidRequest("A time-out is negative.", "Give seconds, 0 or more.")
-        for address in self.companions:
-            parse_address(address)
 
 
 class Binding:

@@ -22,7 +22,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.errors impo
     Several,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
-from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import (
     BindRefused,
     DeviceAbsent,
@@ -34,6 +34,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors impor
     NoIommuGroup,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.request import Request
 
 ONE = "0000:17:00.0"
 SOUND = "0000:17:00.1"
