@@ -16,7 +16,7 @@ description:
     and says which parameters M(confidential.gpu.kernel_cmdline) has to add and to remove.
   - What the host needs and has already is left as it is spelled, and asks for no reboot.
   - Of a comma list only the members go that do harm.
-positional: _input
+positional: _input, technology, running
 options:
   _input:
     description: The boot loader's command line, RV(confidential.gpu.kernel_cmdline#module:before).
