@@ -14,6 +14,7 @@ description:
     to the kernel again. Verified by reading back which driver is bound.
   - Writes only what differs, never touches a device that somebody uses, and takes along every function of a device's
     IOMMU group, because a group is given to a virtual machine as a whole.
+  - The functions of a group move together. When one of them is refused, all of them are put back.
   - What it does lasts until the next boot. The role P(confidential.gpu.vfio#role) makes it permanent.
   - A run that was killed is finished by the next one.
 author:
@@ -66,9 +67,19 @@ options:
   whole_group:
     description:
       - Whether to take along every function of the devices' IOMMU groups, bridges apart.
-      - A disk or network controller that is in use in such a group is refused, unless O(devices) names it.
+      - What has a driver of the host's, and is neither NVIDIA's nor of the same card, is refused, unless O(companions)
+        or O(devices) names it.
+      - What the host may need and has no driver for now (disks, network, USB, a BMC's display, AMD's secure processor,
+        serial ports, memory controllers) is left as it is; a group can be used beside it.
     type: bool
     default: true
+  companions:
+    description:
+      - PCI addresses of functions that may be taken along with O(whole_group=true) whatever they are.
+      - Those that share no IOMMU group with the devices are not touched.
+    type: list
+    elements: str
+    default: []
   load:
     description: Whether to load the driver's module when the kernel does not have it yet.
     type: bool
@@ -191,20 +202,43 @@ bridges:
   type: list
   elements: str
   sample: ["0000:16:00.0"]
+left:
+  description:
+    - Functions of the same groups that the host may need and that have no driver. They are left as they are.
+  returned: always, except when the request itself is refused
+  type: list
+  elements: str
+  sample: ["0000:15:00.2"]
 driver:
   description: The driver, whether the kernel has it, and whether it is built into the kernel.
   returned: always, except when the request itself is refused
   type: dict
   sample: {name: vfio-pci, loaded: true, built_in: false}
+rivals:
+  description:
+    - With O(state=bound), lines of modprobe's files and of the kernel command line that win over those of the role
+      P(confidential.gpu.vfio#role), or keep vfio's modules from being loaded. Each is also a warning.
+  returned: always, except when the request itself is refused
+  type: list
+  elements: dict
+  sample:
+    - file: /etc/modprobe.d/zz-local.conf
+      line: 3
+      text: options vfio-pci ids=10de:2330
+      why: it comes after /etc/modprobe.d/confidential-gpu-vfio.conf, and its ids counts
 plan:
   description: The steps in order.
   returned: always, except when the request itself is refused
   type: list
   elements: dict
   sample:
+    - {device: "0000:17:00.1", step: override, before: null, after: vfio-pci}
     - {device: "0000:17:00.0", step: override, before: null, after: vfio-pci}
+    - {device: "0000:17:00.1", step: unbind, driver: snd_hda_intel}
     - {device: "0000:17:00.0", step: unbind, driver: nvidia}
+    - {device: "0000:17:00.1", step: probe}
     - {device: "0000:17:00.0", step: probe}
+    - {device: "0000:17:00.1", step: verify, driver: vfio-pci}
     - {device: "0000:17:00.0", step: verify, driver: vfio-pci}
 error:
   description:
@@ -222,8 +256,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
-from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._host import modprobe
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.request import Request
 
 
 def main() -> None:
@@ -242,6 +278,7 @@ def main() -> None:
             "driver": {"type": "str", "default": "vfio-pci"},
             "state": {"type": "str", "choices": ["bound", "unbound", "default"], "default": "bound"},
             "whole_group": {"type": "bool", "default": True},
+            "companions": {"type": "list", "elements": "str", "default": []},
             "load": {"type": "bool", "default": False},
             "busy": {"type": "str", "choices": ["refuse", "wait"], "default": "refuse"},
             "busy_timeout": {"type": "float", "default": 300},
@@ -249,15 +286,20 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    given = module.params
     try:
-        binding = Binding(_request(module.params))
+        binding = Binding(_request(given))
     except ExplainedError as error:
         _module.fail(module, error)
+    in_the_way = modprobe.rivals(binding.root, given["driver"]) if given["state"] == "bound" else []
+    for rival in in_the_way:
+        module.warn("%s. Take that line out: the next boot may give devices to another driver." % rival.words())
+    rivals = [rival._asdict() for rival in in_the_way]
     try:
         binding.run(only_plan=module.check_mode)
     except ExplainedError as error:
-        _module.fail(module, error, changed=binding.touched(), **binding.result())
-    module.exit_json(changed=binding.is_change, **binding.result())
+        _module.fail(module, error, changed=binding.touched(), rivals=rivals, **binding.result())
+    module.exit_json(changed=binding.is_change, rivals=rivals, **binding.result())
 
 
 def _request(given: dict[str, Any]) -> Request:
@@ -267,6 +309,7 @@ def _request(given: dict[str, Any]) -> Request:
         driver=given["driver"],
         state=given["state"],
         whole_group=given["whole_group"],
+        companions=given["companions"],
         load=given["load"],
         busy=given["busy"],
         busy_timeout_s=given["busy_timeout"],

@@ -4,25 +4,23 @@
 
 Kernels: the SEV-SNP host came with 6.11, the TDX host with 6.16. Distributions bring both to older kernels, so a
 version counts only where the kernel does not itself say that it is switched on.
-Command line: SEV-SNP is switched off under a passed-through or disabled IOMMU and under its v2 page tables; TDX is
-refused while hibernation is possible.
+What the kernel makes of its command line: ``parameters``.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
+from .._boot.cmdline import split
 from .._gpu import host
 from .._pci.kernel import built_in, release
+from . import modprobe, parameters
+from .parameters import AMD, INTEL
 from .requirement import MISSING, OK, UNKNOWN, Requirement
-
-INTEL = "GenuineIntel"
-AMD = "AuthenticAMD"
 
 # By processor: the technology, its name among the facts, the kernel that brought it.
 TECHNOLOGY = {INTEL: ("TDX", "tdx", (6, 16)), AMD: ("SEV-SNP", "sev_snp", (6, 11))}
@@ -32,27 +30,7 @@ IOMMU_TABLES = ("DMAR", "IVRS", "IORT")
 # Processor flags that are there only where the firmware has switched the technology on.
 FIRMWARE_FLAGS = ("tdx_host_platform", "sev_snp")
 
-# Switched off by (name, one of its comma-separated values): what for, and on which processor ('' for any).
-HARMFUL = {
-    ("iommu", "off"): "",
-    ("intel_iommu", "off"): INTEL,
-    ("amd_iommu", "off"): AMD,
-    ("amd_iommu", "pgtbl_v2"): AMD,
-    ("iommu", "pt"): AMD,
-    ("iommu.passthrough", "1"): AMD,
-    ("iommu.passthrough", "y"): AMD,
-    ("iommu.passthrough", "on"): AMD,
-    ("sev", "nosnp"): AMD,
-    ("kvm_amd.sev_snp", "0"): AMD,
-    ("kvm_amd.sev_snp", "n"): AMD,
-    ("kvm_amd.sev", "0"): AMD,
-    ("kvm_amd.sev", "n"): AMD,
-    ("kvm_intel.tdx", "0"): INTEL,
-    ("kvm_intel.tdx", "n"): INTEL,
-    ("module_blacklist", "vfio_pci"): "",
-    ("modprobe.blacklist", "vfio_pci"): "",
-}
-
+_PURPOSES = {INTEL: parameters.TDX, AMD: parameters.SNP}
 _STATES = {host.YES: OK, host.NO: MISSING, host.UNKNOWN: UNKNOWN}
 
 
@@ -68,6 +46,7 @@ class System:
     kvm: bool
     tables: frozenset[str]
     vfio: Mapping[str, bool]
+    rivals: Sequence[modprobe.Rival]
     facts: Mapping[str, Mapping[str, Any]]
 
     @classmethod
@@ -79,12 +58,13 @@ class System:
             vendor,
             flags,
             release(base),
-            _tokens(_text(base / "proc/cmdline")),
+            split(_text(base / "proc/cmdline")),
             # "[disabled]" where hibernation is impossible, else the ways to do it
             _text(base / "sys/power/disk") not in ("", "[disabled]"),
             (base / "dev/kvm").exists(),
             _names(base / "sys/firmware/acpi/tables"),
             {module: _has(base, module) for module in ("vfio", "vfio_iommu_type1", "iommufd", "vfio_pci")},
+            modprobe.rivals(base, "vfio-pci"),
             host.facts(root),
         )
 
@@ -193,11 +173,13 @@ def kernel(system: System) -> Requirement:
 
 def command_line(system: System) -> Requirement:
     """Tokens that switch off what is needed, and nohibernate where TDX waits for it."""
-    harmful = [token for token in system.tokens if _is_harmful(token, system.vendor)]
+    needed = parameters.settings(_PURPOSES.get(system.vendor, parameters.PASSTHROUGH), system.vendor)
+    harmful = parameters.harmful(needed, system.tokens)
     if harmful:
         words = " ".join(harmful)
         return Requirement("command_line", MISSING, words, "Remove %s from the kernel command line and reboot." % words)
-    if system.vendor == INTEL and not system.is_on and system.hibernation and "nohibernate" not in system.tokens:
+    may_hibernate = system.hibernation and not parameters.HIBERNATION.met(system.tokens)
+    if system.vendor == INTEL and not system.is_on and may_hibernate:
         return Requirement(
             "command_line",
             MISSING,
@@ -209,18 +191,8 @@ def command_line(system: System) -> Requirement:
     return Requirement("command_line", OK, "nothing that switches off what is needed")
 
 
-def _is_harmful(token: str, vendor: str) -> bool:
-    name, _equals, values = token.partition("=")
-    name = name.replace("-", "_")
-    return any(
-        HARMFUL.get((name, value.lower().replace("-", "_"))) in ("", vendor)
-        for value in values.split(",")
-        if (name, value.lower().replace("-", "_")) in HARMFUL
-    )
-
-
 def vfio(system: System) -> Requirement:
-    """What gives a device to a virtual machine: vfio, an IOMMU behind it, and vfio-pci."""
+    """What gives a device to a virtual machine: vfio, an IOMMU behind it, and vfio-pci, also at the next boot."""
     absent = [module for module in ("vfio", "vfio_pci") if not system.vfio[module]]
     if not (system.vfio["vfio_iommu_type1"] or system.vfio["iommufd"]):
         absent.append("vfio_iommu_type1")
@@ -230,6 +202,13 @@ def vfio(system: System) -> Requirement:
             MISSING,
             "not loaded: %s" % ", ".join(absent),
             "Use the role confidential.gpu.vfio, or modprobe them.",
+        )
+    if system.rivals:
+        return Requirement(
+            "vfio",
+            MISSING,
+            "; ".join(rival.words() for rival in system.rivals),
+            "Take these lines out, and rebuild the initramfs.",
         )
     return Requirement("vfio", OK, ", ".join(module for module, there in system.vfio.items() if there))
 
@@ -258,13 +237,6 @@ def _processor(cpuinfo: str) -> tuple[str, frozenset[str]]:
             flags = frozenset(value.split())
             break  # every processor of a host has the same
     return vendor, flags
-
-
-def _tokens(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:  # a quote without its other half
-        return text.split()
 
 
 def _has(base: Path, module: str) -> bool:

@@ -3,61 +3,35 @@
 """Give PCI functions to a driver, take them away from it, or leave them to the kernel's choice; and say what was done.
 
 Everything that can refuse comes before the first write: the wish, the devices, the driver, the IOMMU groups, users.
-The kernel's interface (Documentation/ABI/testing/sysfs-bus-pci): ``driver_override`` names the only driver that may
-bind; ``drivers/NAME/unbind`` takes a driver away; ``drivers_probe`` asks for a driver and does not say when none wanted
-the device; ``drivers/NAME/bind`` says it, with the errno of the driver's probe.
+The functions of a group move together, and none of them is bound before all are free: at no moment the host's driver
+has one of them and vfio another, and a driver that comes back to a GPU finds the rest of its card back, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ContextManager, Mapping, Optional, Sequence
 
 from .._core import lock
-from .._core.errors import ExplainedError, InvalidRequest, NotPermitted, errno_words, raise_all
+from .._core.errors import ExplainedError, NotPermitted, raise_all
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from . import kernel as running
-from .errors import BindRefused, DeviceAbsent, DeviceBusy, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
-from .functions import HOST_NEEDS, Group, Match, PciFunction, choose, companions, find
+from .bus import parse_address
+from .errors import DeviceAbsent, DeviceBusy, DriverNotLoaded, GroupShared, HostDriverInUse, NoIommuGroup
+from .functions import PciFunction, choose, find
 from .kernel import Kernel
-from .plan import BOUND, DEFAULT, OVERRIDE, STATES, UNBIND, DevicePlan, Plan, Seen, Step, make
+from .moves import DRIVERS, Mover, seen
+from .plan import BOUND, DEFAULT, UNBIND, DevicePlan, Plan, make, ordered
+from .request import WAIT, Request
+from .sharing import Group, companions, host_use, is_main, needs_word
 from .sysfs import SysfsBus
 from .use import FREE, VFIO_DRIVERS, Claims, Holder, Use, refuse_unless_free
 
-REFUSE = "refuse"
-WAIT = "wait"
 HOLDER_POLL_S = 0.5
-LINK_POLL_S = 0.02
 HOST_DRIVERS = ("nvidia", "nouveau")
-DRIVERS = "sys/bus/pci/drivers"
 NO_IOMMU = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is wanted, of the devices at these addresses or of those that match."""
-
-    devices: Sequence[str] = ()
-    match: Optional[Match] = None
-    driver: str = "vfio-pci"
-    state: str = BOUND
-    whole_group: bool = True
-    load: bool = False
-    busy: str = REFUSE
-    busy_timeout_s: float = 300
-    timeout_s: float = 10
-
-    def check(self) -> None:
-        """Raise InvalidRequest for what cannot be meant."""
-        if self.state not in STATES:
-            raise InvalidRequest("%r is not a state." % self.state, "Use one of %s." % ", ".join(STATES))
-        if not self.driver or "/" in self.driver or self.driver.startswith("."):
-            raise InvalidRequest("%r is not a driver's name." % self.driver, "Use a name such as vfio-pci.")
-        if self.busy_timeout_s < 0 or self.timeout_s < 0:
-            raise InvalidRequest("A time-out is negative.", "Give seconds, 0 or more.")
 
 
 class Binding:
@@ -68,11 +42,13 @@ class Binding:
     ) -> None:
         request.check()
         self._request = request
-        self._root = Path(root)
+        self.root = Path(root)
         self._kernel = kernel or Kernel()
+        self._mover = Mover(self.root, self._kernel, clock, request.driver, request.state, request.timeout_s)
         self._clock = clock
         self._functions: list[PciFunction] = []
         self._group = Group()
+        self._chosen: Sequence[PciFunction] = ()
         self._plan = Plan()
         self._loaded = False
         self._only_plan = True
@@ -80,11 +56,11 @@ class Binding:
     def run(self, only_plan: bool = False) -> None:
         """Bring the devices to the state, or only find out what that would take. Raises GpuErrors."""
         self._only_plan = only_plan
-        present = find(self._root)
-        chosen = choose(present, self._request.devices, self._request.match)
+        present = find(self.root)
+        self._chosen = choose(present, self._request.devices, self._request.match)
         if self._request.whole_group:
-            self._group = companions(present, chosen)
-        self._functions = sorted([*chosen, *self._group.added], key=lambda function: function.address)
+            self._group = self._companions(present)
+        self._functions = sorted([*self._chosen, *self._group.added], key=lambda function: function.address)
         self._plan = self._make_plan()
         self._check_loaded()
         self._check_shared()
@@ -93,23 +69,48 @@ class Binding:
         with self._lock(only_plan, wait_s):
             self._wait_until_free(wait_s)
             self._plan = self._make_plan()  # waiting may have changed what there is
+            self._check_shared()
             if only_plan:
                 return
             self._load()
-            errors = {function.address: self._bring(function) for function in self._functions}
-            for function in self._functions:
-                errors[function.address] = errors[function.address] or self._lost(function)
-        raise_all([error for found in errors.values() for error in found])
+            errors = []
+            brought = [(members, self._bring(members)) for members in self._together()]
+            for members, found in brought:
+                errors += found or [error for function in members for error in self._lost(function)]
+        raise_all(errors)
+
+    def _companions(self, present: Sequence[PciFunction]) -> Group:
+        group = companions(present, self._chosen, self._named())
+        if self._request.state != DEFAULT:
+            return group
+        # What has a driver of the host's has nothing to be given back, and what has none may be on its way there.
+        others = [*group.added, *group.left]
+        return Group(tuple(one for one in others if one not in self._unasked(others)), group.bridges)
+
+    def _named(self) -> list[str]:
+        return [parse_address(address) for address in self._request.companions]
+
+    def _unasked(self, added: Sequence[PciFunction]) -> list[PciFunction]:
+        return [one for one in added if one.address not in self._named() and needs_word(one, self._chosen)]
+
+    def _together(self) -> list[list[PciFunction]]:
+        """The functions by IOMMU group, companions first, GPUs and NVSwitches last."""
+        groups: dict[object, list[PciFunction]] = {}
+        for function in sorted(self._functions, key=lambda one: (is_main(one), one.address)):
+            number = function.iommu_group()
+            groups.setdefault(function.address if number is None else number, []).append(function)
+        return sorted(groups.values(), key=lambda members: min(one.address for one in members))
 
     def _lock(self, only_plan: bool, wait_s: float) -> ContextManager[None]:
         # Only a run that writes keeps others away: a plan needs no rights.
-        path = SysfsBus(str(self._root)).lock_path()
+        path = SysfsBus(str(self.root)).lock_path()
         return contextlib.nullcontext() if only_plan else lock.held(path, wait_s, self._clock)
 
     # What there is, and what refuses
 
     def _make_plan(self) -> Plan:
-        return Plan(tuple(self._plan_of(function) for function in self._functions), self._to_load())
+        groups = [tuple(self._plan_of(function) for function in members) for members in self._together()]
+        return Plan(tuple(groups), self._to_load())
 
     def _plan_of(self, function: PciFunction) -> DevicePlan:
         return make(function.address, seen(function), self._request.state, self._request.driver)
@@ -122,7 +123,7 @@ class Binding:
             raise self._not_loaded("")
 
     def _has_driver(self) -> bool:
-        return (self._root / DRIVERS / self._request.driver).is_dir()
+        return (self.root / DRIVERS / self._request.driver).is_dir()
 
     def _not_loaded(self, words: str) -> DriverNotLoaded:
         driver = self._request.driver
@@ -134,20 +135,19 @@ class Binding:
 
     def _check_shared(self) -> None:
         """Nothing that the host runs from goes along unasked. Raises GroupShared."""
-        if self._request.state == DEFAULT:
-            return
-        kept = [one for one in self._group.added if one.class_code >> 16 in HOST_NEEDS and one in self._changing()]
-        needed = [one for one in kept if one.driver() not in (None, *VFIO_DRIVERS)]
+        changing = self._changing()
+        needed = [one for one in self._unasked(self._group.added) if one in changing]
         if needed:
             words = "; ".join(
                 "%s (%s, driver %s) in group %s"
-                % (one.address, HOST_NEEDS[one.class_code >> 16], one.driver(), one.iommu_group())
+                % (one.address, host_use(one) or "class %06x" % one.class_code, one.driver(), one.iommu_group())
                 for one in needed
             )
             raise GroupShared(
                 "An IOMMU group also holds what the host may need: %s." % words,
                 "Enable ACS in the firmware's set-up or move the card, so that it gets a group of its own; name the "
-                "function in devices to give it away on purpose; or set whole_group: false.",
+                "function in companions (role vfio: vfio_companions) to give it away on purpose; or set "
+                "whole_group: false.",
                 functions=[one.address for one in needed],
             )
 
@@ -165,7 +165,7 @@ class Binding:
 
     def _no_iommu_allowed(self) -> bool:
         try:
-            return (self._root / NO_IOMMU).read_text().strip() in ("Y", "1")
+            return (self.root / NO_IOMMU).read_text().strip() in ("Y", "1")
         except OSError:
             return False
 
@@ -190,7 +190,7 @@ class Binding:
             raise_all(held)
 
     def _refuse_held(self, functions: Sequence[PciFunction]) -> None:
-        with Claims(str(self._root), slot=False) as claims:
+        with Claims(str(self.root), slot=False) as claims:
             uses = claims.take(functions)
         try:
             refuse_unless_free(uses)
@@ -208,21 +208,29 @@ class Binding:
             raise self._not_loaded(words)
         self._loaded = True
 
-    def _bring(self, function: PciFunction) -> list[ExplainedError]:
-        """Carry out one function's plan, made anew: a driver that was just loaded may have taken it. The errors."""
-        plan = self._plan_of(function)
-        done: list[Step] = []
+    def _bring(self, members: Sequence[PciFunction]) -> list[ExplainedError]:
+        """Carry out the plans of functions that move together, made anew: a driver just loaded may have taken some.
+
+        All of them, or none: when one is refused, the others are put back. The errors.
+        """
+        by_address = {function.address: function for function in members}
+        plans = [self._plan_of(function) for function in members]
+        touched: list[DevicePlan] = []
+        function = members[0]
         try:
-            if plan.steps:
-                self._refuse_held([function])
-            for step in plan.steps:
-                done.append(step)
-                self._do(function, step)
+            self._refuse_held([by_address[plan.address] for plan in plans if plan.steps])
+            for plan, step in ordered(plans):
+                function = by_address[plan.address]
+                if step.name == UNBIND:
+                    self._refuse_held([function])
+                touched += [plan] if plan not in touched else []
+                self._mover.do(function, step)
         except ExplainedError as error:
-            if not function.path.exists():
-                return [self._gone(function)]
-            error.state = self._put_back(function, plan, done)
-            return [error]
+            found = error if function.path.exists() else self._gone(function)
+            before = [(by_address[plan.address], plan.seen) for plan in touched]
+            words = self._mover.put_back(before, lambda one: self._refuse_held([one]))
+            found.state = "%s." % words if words else ""
+            return [found]
         return []
 
     def _lost(self, function: PciFunction) -> list[ExplainedError]:
@@ -230,7 +238,7 @@ class Binding:
         if not function.path.exists():
             return [self._gone(function)]
         if self._request.state == BOUND and function.driver() != self._request.driver:
-            return [self._not_bound(function, "was bound, but somebody took it away again")]
+            return [self._mover.not_bound(function, "was bound, but somebody took it away again")]
         return []
 
     def _gone(self, function: PciFunction) -> ExplainedError:
@@ -239,99 +247,6 @@ class Binding:
             "See the kernel's log for a removal or a dead link; look for it again with echo 1 > /sys/bus/pci/rescan.",
             device=function.address,
         )
-
-    def _not_bound(self, function: PciFunction, why: str) -> BindRefused:
-        return BindRefused(
-            "%s: bound to %s, not to %s: %s."
-            % (function.address, function.driver() or "no driver", self._request.driver, why),
-            "See the kernel's log for the reason; raise timeout if the driver needs longer.",
-            device=function.address,
-            driver=function.driver(),
-        )
-
-    def _do(self, function: PciFunction, step: Step) -> None:
-        if step.name == OVERRIDE:
-            self._write(function, function.path / "driver_override", "%s\n" % (step.value or ""))
-        elif step.name == UNBIND:
-            self._unbind(function, str(step.value))
-        elif self._request.state == BOUND:
-            self._bind(function)
-        else:
-            self._write(function, self._root / "sys/bus/pci/drivers_probe", function.address)
-
-    def _unbind(self, function: PciFunction, driver: str) -> None:
-        path = self._root / DRIVERS / driver / "unbind"
-        try:
-            self._write(function, path, function.address)
-        except BindRefused:
-            if function.driver() is not None:
-                raise
-        try:
-            poll(lambda: function.driver() is None, self._request.timeout_s, LINK_POLL_S, self._clock)
-        except TimeoutError as error:
-            raise BindRefused(
-                "%s: still bound to %s %g s after it was unbound."
-                % (function.address, function.driver(), self._request.timeout_s),
-                "See the kernel's log; stop what uses the device, or raise timeout.",
-                device=function.address,
-                driver=function.driver(),
-            ) from error
-
-    def _bind(self, function: PciFunction) -> None:
-        driver = self._request.driver
-        self._write(function, self._root / "sys/bus/pci/drivers_probe", function.address)
-        if function.driver() is None:
-            try:
-                self._write(function, self._root / DRIVERS / driver / "bind", function.address)
-            except BindRefused:
-                if function.driver() != driver:
-                    raise
-        try:
-            poll(lambda: function.driver() == driver, self._request.timeout_s, LINK_POLL_S, self._clock)
-        except TimeoutError as error:
-            waited = "after %g s it had not changed" % self._request.timeout_s
-            raise self._not_bound(function, waited) from error
-
-    def _write(self, function: PciFunction, path: Path, text: str) -> None:
-        try:
-            self._kernel.write(path, text)
-        except OSError as error:
-            raise self._refused(function, path, error) from error
-
-    def _refused(self, function: PciFunction, path: Path, error: OSError) -> ExplainedError:
-        words = errno_words(error)
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return NotPermitted(
-                "%s: %s cannot be written: %s." % (function.address, path, words),
-                "Run as root (become: true), in a container with /sys writable.",
-                device=function.address,
-                errno=error.errno,
-            )
-        remedies = {
-            errno.EINVAL: "The driver does not take the device: for vfio it needs an IOMMU group (IOMMU on in firmware "
-            "and kernel) and must not be a bridge.",
-            errno.ENODEV: "The driver does not know the device, or the device has gone: see the kernel's log.",
-            errno.EBUSY: "Somebody else holds the device or its memory; see the kernel's log.",
-        }
-        return BindRefused(
-            "%s: writing %s was refused with %s." % (function.address, path, words),
-            remedies.get(error.errno or 0, "See the kernel's log for the reason."),
-            device=function.address,
-            errno=error.errno,
-            driver=self._request.driver,
-        )
-
-    def _put_back(self, function: PciFunction, plan: DevicePlan, done: Sequence[Step]) -> str:
-        """After a failure the override is as it was, and so is the driver if the kernel allows it."""
-        if not done:
-            return ""
-        with contextlib.suppress(OSError):
-            if any(step.name == OVERRIDE for step in done):
-                self._kernel.write(function.path / "driver_override", "%s\n" % (plan.seen.override or ""))
-            if plan.seen.driver and function.driver() is None:
-                self._kernel.write(self._root / "sys/bus/pci/drivers_probe", function.address)
-        now = seen(function)
-        return "The device now has driver %s and driver_override %s." % (now.driver or "none", now.override or "none")
 
     # What is said
 
@@ -346,17 +261,18 @@ class Binding:
         return self._loaded or any(seen(one) != before[one.address] for one in self._functions)
 
     def result(self) -> dict[str, Any]:
-        """``devices``, ``added``, ``bridges``, ``driver``, ``plan`` and ``diff`` as plain data."""
+        """``devices``, ``added``, ``bridges``, ``left``, ``driver``, ``plan`` and ``diff`` as plain data."""
         added = [function.address for function in self._group.added]
         plans = {device.address: device for device in self._plan.devices}
         return {
             "devices": [self._described(one, plans[one.address], added) for one in self._functions],
             "added": added,
             "bridges": [one.address for one in self._group.bridges],
+            "left": [one.address for one in self._group.left],
             "driver": {
                 "name": self._request.driver,
                 "loaded": self._has_driver(),
-                "built_in": running.built_in(self._root, self._request.driver),
+                "built_in": running.built_in(self.root, self._request.driver),
             },
             "plan": self._plan.steps(),
             "diff": self._plan.diff(),
@@ -375,11 +291,6 @@ class Binding:
             "override_before": plan.seen.override,
             "override_after": after.override,
         }
-
-
-def seen(function: PciFunction) -> Seen:
-    """The driver and the override, as the kernel says now."""
-    return Seen(function.driver(), function.driver_override())
 
 
 def _through_host_driver(

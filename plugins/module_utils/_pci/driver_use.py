@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a device is used through the driver that is bound to it, other than vfio's.
 
-A module's reference count is that of all its devices: 0 proves that this one is idle too, more proves nothing about
-it. So the device is asked: what the kernel made of it (network interfaces, disks, USB, sound cards, displays) and who
-has that open. A driver of which none of this tells is not known to be idle.
+A module's reference count is that of all its devices, and one for each module that builds on it (kernel/module/main.c,
+ref_module): 0 proves that this one is idle too, more proves nothing about it. So the device is asked: what the kernel
+made of it (network interfaces, disks, USB, sound cards, displays) and who has that open. A driver of which none of this
+tells is not known to be idle.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from .processes import Wanted, device_number
 
 # Drivers whose users all come through the device's own files: processes that can be seen tell everything.
 BY_FILES = ("snd_hda_intel", "nouveau")
+# Drivers of USB controllers: all users come through the USB devices, which the kernel lists below the controller.
+BY_USB = ("xhci_hcd", "ehci-pci", "ohci-pci", "uhci_hcd")
+# Modules that build on a driver's and have a device only while a process has a file of theirs open, which counts there.
+ONLY_BY_FILES = ("nvidia_uvm",)
 # Drivers that only keep others away (drivers/pci/pci-stub.c).
 NEVER_USE = ("pci-stub",)
 # include/uapi/linux/if.h
@@ -52,7 +57,7 @@ def doubt(function: Function, root: Path, blind: str) -> str:
     references = _references(root, str(driver))
     if references == 0 or driver in NEVER_USE:
         return ""
-    if driver in BY_FILES and not blind:
+    if driver in BY_USB or (driver in BY_FILES and not blind):
         return ""
     if references is None:
         return "its driver %s does not say whether it is in use" % driver
@@ -65,9 +70,18 @@ def _folder(function: Function) -> Optional[Path]:
 
 
 def _references(root: Path, driver: str) -> Optional[int]:
-    """How many use the driver's module; None for one that is built in, or does not say."""
+    """How many use the driver's module, idle modules that build on it apart; None if it is built in or does not say."""
+    module = root / "sys/bus/pci/drivers" / driver / "module"
+    count = _count(module)
+    idle = [
+        one for one in ONLY_BY_FILES if (module / "holders" / one).exists() and _count(module / "holders" / one) == 0
+    ]
+    return count - len(idle) if count is not None else None
+
+
+def _count(module: Path) -> Optional[int]:
     try:
-        return int((root / "sys/bus/pci/drivers" / driver / "module/refcnt").read_text())
+        return int((module / "refcnt").read_text())
     except (OSError, ValueError):
         return None
 

@@ -16,8 +16,6 @@ from .errors import DeviceAbsent, NoDevices
 from .sysfs import SysfsFunction
 
 DEVICES = "sys/bus/pci/devices"
-# What a host seldom can do without: mass storage and network controllers.
-HOST_NEEDS = {0x01: "mass storage", 0x02: "network"}
 
 _ID = re.compile(r"^(?:0x)?([0-9a-fA-F]{4})$")
 _CLASS = re.compile(r"^(?:0x)?((?:[0-9a-fA-F]{2}){1,3})$")
@@ -112,20 +110,3 @@ def choose(present: Sequence[PciFunction], addresses: Sequence[str], match: Opti
             bridges=bridges,
         )
     return [by_address[address] for address in full]
-
-
-@dataclass(frozen=True)
-class Group:
-    """What shares an IOMMU group with the chosen functions: what comes along, and the bridges, which do not."""
-
-    added: tuple[PciFunction, ...] = ()
-    bridges: tuple[PciFunction, ...] = ()
-
-
-def companions(present: Sequence[PciFunction], chosen: Sequence[PciFunction]) -> Group:
-    """The others of the groups: a group is given to a virtual machine as a whole."""
-    groups = {function.iommu_group() for function in chosen} - {None}
-    named = {function.address for function in chosen}
-    others = [one for one in present if one.address not in named and one.iommu_group() in groups]
-    added = tuple(one for one in others if not one.is_bridge)
-    return Group(added, tuple(one for one in others if one.is_bridge))

@@ -4,6 +4,7 @@
 
 The order of the steps lets a run that is killed between two of them be finished by the next one: the override is set
 before the old driver goes and cleared after, so a device that is on its way can be told from one that was left alone.
+The functions of a group take each step together.
 """
 
 from __future__ import annotations
@@ -59,20 +60,14 @@ class DevicePlan:
             return Seen(None if self.steps else self.seen.driver, overrides[-1] if overrides else self.seen.override)
         return Seen(self.wanted, overrides[-1] if overrides else self.seen.override)
 
-    def as_data(self) -> list[dict[str, Any]]:
-        """The steps as plain data, with the reading back that ends them."""
-        steps: list[dict[str, Any]] = []
-        for step in self.steps:
-            if step.name == OVERRIDE:
-                change = {"before": self.seen.override, "after": step.value}
-                steps.append({"device": self.address, "step": OVERRIDE, **change})
-            elif step.name == UNBIND:
-                steps.append({"device": self.address, "step": UNBIND, "driver": step.value})
-            else:
-                steps.append({"device": self.address, "step": PROBE})
-        if self.steps and self.state != DEFAULT:
-            steps.append({"device": self.address, "step": "verify", "driver": self.wanted})
-        return steps
+    def as_data(self, step: Step) -> dict[str, Any]:
+        """One of the steps as plain data."""
+        data: dict[str, Any] = {"device": self.address, "step": step.name}
+        if step.name == OVERRIDE:
+            data.update(before=self.seen.override, after=step.value)
+        elif step.name == UNBIND:
+            data.update(driver=step.value)
+        return data
 
 
 def make(address: str, seen: Seen, state: str, driver: str) -> DevicePlan:
@@ -96,12 +91,24 @@ def make(address: str, seen: Seen, state: str, driver: str) -> DevicePlan:
     return DevicePlan(address, seen, state, wanted, tuple(steps))
 
 
+def ordered(plans: Sequence[DevicePlan]) -> list[tuple[DevicePlan, Step]]:
+    """The steps of functions that move together, of one state: none is bound before all are free."""
+    bound = any(plan.state == BOUND for plan in plans)
+    names = (OVERRIDE, UNBIND, PROBE) if bound else (UNBIND, OVERRIDE, PROBE)
+    return [(plan, step) for name in names for plan in plans for step in plan.steps if step.name == name]
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What all functions need; ``load`` is the driver that has to be loaded first."""
+    """What all functions need, by what moves together; ``load`` is the driver that has to be loaded first."""
 
-    devices: tuple[DevicePlan, ...] = ()
+    groups: tuple[tuple[DevicePlan, ...], ...] = ()
     load: Optional[str] = None
+
+    @property
+    def devices(self) -> list[DevicePlan]:
+        """All of them, by address."""
+        return sorted((device for group in self.groups for device in group), key=lambda device: device.address)
 
     @property
     def is_change(self) -> bool:
@@ -111,7 +118,7 @@ class Plan:
     def steps(self) -> list[dict[str, Any]]:
         """Every step in order, as plain data."""
         load: list[dict[str, Any]] = [{"step": "load", "driver": self.load}] if self.load else []
-        return load + [step for device in self.devices for step in device.as_data()]
+        return load + [step for group in self.groups for step in _as_data(group)]
 
     def diff(self) -> dict[str, str]:
         """Drivers and overrides before and after, for Ansible's diff."""
@@ -121,6 +128,14 @@ class Plan:
             "after": ("driver %s: loaded\n" % self.load if self.load else "")
             + _lines([(device, device.after()) for device in changing]),
         }
+
+
+def _as_data(group: Sequence[DevicePlan]) -> list[dict[str, Any]]:
+    """The steps of what moves together as plain data, with the reading back that ends them."""
+    verified = [plan for plan in group if plan.steps and plan.state != DEFAULT]
+    return [plan.as_data(step) for plan, step in ordered(group)] + [
+        {"device": plan.address, "step": "verify", "driver": plan.wanted} for plan in verified
+    ]
 
 
 def _lines(devices: Sequence[tuple[DevicePlan, Seen]]) -> str:

@@ -11,9 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
-from ansible_collections.confidential.gpu.plugins.module_utils._host import system
-
 ROLES = Path(__file__).resolve().parents[3] / "roles"
 NAMES = sorted(path.name for path in ROLES.iterdir())
 # The default is an expression there, which an argument spec cannot hold.
@@ -55,15 +52,3 @@ def test_the_galaxy_knows_the_role(role: str) -> None:
     info = meta["galaxy_info"]
     assert set(info) >= {"author", "description", "license", "min_ansible_version", "platforms", "galaxy_tags"}
     assert meta["dependencies"] == []
-
-
-@pytest.mark.parametrize(("technology", "vendor"), [("tdx", system.INTEL), ("snp", system.AMD)])
-def test_iommu_removes_what_the_readiness_report_calls_harmful(technology: str, vendor: str) -> None:
-    tokens = read("iommu", "vars/main.yml")["__iommu_tokens"][technology]
-    wish = Wish(remove=tuple(tokens["remove"]))
-    pairs = [pair for pair, harms in system.HARMFUL.items() if harms in ("", vendor)]
-    pairs += [(name, value.upper()) for name, value in pairs if value in ("y", "n")]
-    harmful = ["%s=%s" % pair for pair in pairs]
-    # Lists of modules hold what the host's owner wrote there; their harm is told, not taken away.
-    left = [token for token in wish.applied(harmful) if "blacklist" not in token]
-    assert left == []

@@ -193,6 +193,13 @@ def test_an_old_kernel_that_has_it_anyway(host):
         "kvm_amd.sev=N",
         "sev=debug,nosnp",
         "modprobe.blacklist=nouveau,vfio-pci",
+        "module_blacklist=nouveau,vfio_pci",
+        "iommu=pt,nobypass",
+        "iommu.passthrough=true",
+        "kvm_amd.sev_snp=off",
+        "kvm_amd.sev_es=0",
+        "kvm_amd.npt=no",
+        "amd_iommu=force_isolation,pgtbl_v2",
     ],
 )
 def test_tokens_that_switch_snp_off(host, token):
@@ -204,9 +211,22 @@ def test_tokens_that_switch_snp_off(host, token):
     )
 
 
-@pytest.mark.parametrize("token", ["iommu=pt", "amd_iommu=on", "intel_iommu=off", "modprobe.blacklist=nouveau", "pt"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        "iommu=pt",
+        "amd_iommu=on",
+        "intel_iommu=off",
+        "modprobe.blacklist=nouveau",
+        "pt",
+        "iommu=pt iommu=nopt",
+        "amd_iommu=pgtbl_v2,pgtbl_v1",
+        "module_blacklist=vfio_pci module_blacklist=nouveau",
+        "quiet -- iommu=off",
+    ],
+)
 def test_tokens_that_do_no_harm_here(host, token):
-    if token == "iommu=pt":
+    if token == "iommu=pt":  # the rest is on AMD
         host.intel()
     host.put("proc/cmdline", token)
     assert host.ask("command_line")[0] == "ok"
@@ -218,7 +238,10 @@ def test_tdx_and_hibernation(host):
     assert host.ask("command_line")[1] == "hibernation is possible"
     host.put("proc/cmdline", "quiet kvm_intel.tdx=1 nohibernate")
     assert host.ask("command_line")[0] == "ok"
-    host.put("proc/cmdline", "quiet kvm_intel.tdx=1")
+    host.put("proc/cmdline", "quiet kvm_intel.tdx=1 hibernate=no")
+    assert host.ask("command_line")[0] == "ok"
+    host.put("proc/cmdline", "quiet kvm_intel.tdx=1 hibernate=noresume")
+    assert host.ask("command_line")[0] == "missing"
     host.put("sys/power/disk", "[disabled]")
     assert host.ask("command_line")[0] == "ok"
     host.put("proc/cmdline", "intel_iommu=off kvm_intel.tdx=0")
@@ -226,7 +249,7 @@ def test_tdx_and_hibernation(host):
 
 
 def test_a_command_line_that_is_odd_or_unreadable(host):
-    host.put("proc/cmdline", 'quiet "half iommu=pt')
+    host.put("proc/cmdline", 'quiet iommu=pt "half iommu=off')  # one parameter, for the kernel
     assert host.ask("command_line")[1] == "iommu=pt"
     (host.root / "proc/cmdline").unlink()
     assert host.ask("command_line")[0] == "unknown"
@@ -242,6 +265,16 @@ def test_vfio(host):
     assert host.ask("vfio")[:2] == ("missing", "not loaded: vfio_pci")
     host.put("lib/modules/6.17.0-test/modules.builtin", "kernel/drivers/vfio/pci/vfio-pci.ko")
     assert host.ask("vfio")[0] == "ok"
+
+
+def test_vfio_that_the_next_boot_does_not_load(host):
+    host.put("usr/lib/modprobe.d/local.conf", "options x y=1\n\ninstall vfio-pci /bin/false")
+    assert host.ask("vfio") == (
+        "missing",
+        "/usr/lib/modprobe.d/local.conf, line 3 (install vfio-pci /bin/false): "
+        "modprobe runs this in place of loading vfio_pci",
+        "Take these lines out, and rebuild the initramfs.",
+    )
 
 
 def test_lockdown(host):

@@ -22,7 +22,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.errors impo
     Several,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
-from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import (
     BindRefused,
     DeviceAbsent,
@@ -34,6 +34,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors impor
     NoIommuGroup,
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.request import Request
 
 ONE = "0000:17:00.0"
 SOUND = "0000:17:00.1"
@@ -120,10 +121,14 @@ def test_check_shows_what_a_real_run_then_does(kernel, clock):
     assert kernel.writes == []
     made = bring(kernel, clock, ONE)
     assert planned.result() == made.result()
-    assert planned.result()["plan"][:4] == [
+    assert planned.result()["plan"] == [
+        {"device": SOUND, "step": "override", "before": None, "after": "vfio-pci"},
         {"device": ONE, "step": "override", "before": None, "after": "vfio-pci"},
+        {"device": SOUND, "step": "unbind", "driver": "snd_hda_intel"},
         {"device": ONE, "step": "unbind", "driver": "nvidia"},
+        {"device": SOUND, "step": "probe"},
         {"device": ONE, "step": "probe"},
+        {"device": SOUND, "step": "verify", "driver": "vfio-pci"},
         {"device": ONE, "step": "verify", "driver": "vfio-pci"},
     ]
     assert planned.result()["diff"] == {

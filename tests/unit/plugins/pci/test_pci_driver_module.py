@@ -46,6 +46,22 @@ def test_a_failure_says_how_far_it_got(run, kernel):
     assert answer["devices"][0]["driver_after"] == "nvidia"
 
 
+def test_what_wins_over_the_roles_files_is_a_warning_with_its_line(run, kernel):
+    folder = kernel.root / "etc/modprobe.d"
+    folder.mkdir(parents=True)
+    (folder / "local.conf").write_text("# mine\nblacklist vfio-pci\n")
+    why = "vfio_pci is not loaded at boot"
+    rival = {"file": "/etc/modprobe.d/local.conf", "line": 2, "text": "blacklist vfio-pci", "why": why}
+    for answer in (run(devices=["17:00.0"]), run(devices=["99:00.0"])):
+        assert answer["rivals"] == [rival]
+        (warning,) = answer["warnings"]
+        assert (
+            "/etc/modprobe.d/local.conf, line 2 (blacklist vfio-pci): vfio_pci is not loaded at boot. "
+            "Take that line out: the next boot may give devices to another driver." in str(warning)
+        )
+    assert run(devices=["17:00.0"], state="default")["rivals"] == []
+
+
 def test_a_request_that_cannot_be_meant(run):
     assert run(devices=["17:00.0"], timeout=-1)["error"]["kind"] == "InvalidRequest"
     assert run()["error"]["kind"] == "InvalidRequest"

@@ -11,9 +11,10 @@ import pytest
 
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import host
 from ansible_collections.confidential.gpu.plugins.module_utils._host import system
-from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.binding import Binding
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DriverNotLoaded, NoIommuGroup
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.functions import Match, find
+from ansible_collections.confidential.gpu.plugins.module_utils._pci.request import Request
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
 
 

@@ -362,6 +362,27 @@ def test_a_driver_that_is_not_known_to_be_idle(host: Any, count: str, words: str
     assert "vfio" in str(found.error())
 
 
+@pytest.mark.parametrize(
+    ("count", "holding", "state"),
+    [
+        ("1", {"nvidia_uvm": "0"}, FREE),
+        ("1", {"nvidia_uvm": "2"}, UNKNOWN),  # a process computes on some GPU
+        ("2", {"nvidia_uvm": "0"}, UNKNOWN),  # and something else uses one
+        ("1", {"nvidia_uvm": "-"}, UNKNOWN),
+        ("1", {"nvidia_modeset": "0"}, UNKNOWN),  # may have a display of this one without a file
+        ("2", {"nvidia_uvm": "0", "nvidia_modeset": "0"}, UNKNOWN),
+    ],
+)
+def test_a_module_that_builds_on_the_drivers_is_no_user_while_it_is_idle(
+    host: Any, count: str, holding: dict[str, str], state: str
+) -> None:
+    host.device(driver="nvidia")
+    refcnt(host, "nvidia", count)
+    for name, users in holding.items():
+        host.write("sys/bus/pci/drivers/nvidia/module/holders/%s/refcnt" % name, users + "\n")
+    assert use(host).state == state
+
+
 def test_a_driver_that_is_built_in(host: Any) -> None:
     host.device(driver="e1000e")
     assert use(host).state == UNKNOWN
@@ -428,6 +449,15 @@ def test_usb_devices_at_a_controller(host: Any) -> None:
     assert use(host).state == FREE
     (folder / "usb1/1-4").mkdir(parents=True)
     assert [one.file for one in use(host).holders] == ["USB devices are attached to it"]
+
+
+def test_a_usb_controller_is_asked_and_not_its_module(host: Any) -> None:
+    folder = host.device(driver="xhci_hcd", class_code=0x0C0330)  # built in
+    assert use(host).state == FREE
+    refcnt(host, "xhci_hcd", "7")
+    assert use(host).state == FREE
+    (folder / "usb1/1-4").mkdir(parents=True)
+    assert use(host).state == USED
 
 
 # --- what a reset takes along -----------------------------------------------------------------------------------------
