@@ -41,14 +41,19 @@ class Vm:
 
 
 @pytest.fixture(scope="session")
-def image() -> Image:
-    """The stock image. Without the programs to build it the suite is left out, unless nothing may be."""
+def programs() -> None:
+    """What builds images. Without it the suite is left out, unless nothing may be."""
     try:
         check_programs(PROGRAMS)
     except NotPossible as reason:
         if os.environ.get("REQUIRE_ALL"):
             raise
         pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def image(programs: None) -> Image:
+    """The stock image."""
     return build()
 
 

@@ -3,8 +3,8 @@
 
 """A bootable disk from a tar of a Debian, without loop devices and, under fakeroot, without being root.
 
-GPT with a partition for the boot loader's core and one for the root file system. The file system is written by mke2fs
-straight into its place; the core is made by the guest's own grub-mkimage, so that it fits the guest's own modules.
+GPT with a partition for the boot loader and one for the root file system. The file system is written by mke2fs
+straight into its place; GRUB's core is made by the guest's own grub-mkimage, so that it fits the guest's own modules.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ SECTOR = 512
 DISK_BYTES = 3 << 30
 CORE_FIRST, CORE_SECTORS = 2048, 2048
 ROOT_FIRST = 4096
+# Room for two unified images and a kernel with its initramfs.
+ESP_FIRST, ESP_SECTORS = 2048, 1 << 20
 LABEL = "vm-root"
+ESP_LABEL = "VM-ESP"
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
+ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 GRUB_MODULES = ["biosdisk", "part_gpt", "ext2", "normal", "search", "search_label", "serial", "configfile"]
 # Where boot.img keeps the sector at which the core starts, and the core's first sector the list of its other blocks.
@@ -34,12 +38,34 @@ BOOT_DRIVE_CHECK = 0x66
 
 
 def make(tars: list[Path], image: Path, scratch: Path) -> None:
-    """Write the disk; needs room for the unpacked tars in the folder for scratch."""
+    """A disk that a BIOS starts, with GRUB; needs room for the unpacked tars in the folder for scratch."""
+    _partition(image, f"start={CORE_FIRST}, size={CORE_SECTORS}, type={BIOS_BOOT}", ROOT_FIRST)
+    root = scratch / "root"
+    core = f"""
+cp -r {root}/usr/lib/grub/i386-pc {root}/boot/grub/
+{_grub_mkimage(root, scratch / "core.img")}
+cp {root}/usr/lib/grub/i386-pc/boot.img {scratch}/boot.img
+"""
+    _fill(tars, image, root, ROOT_FIRST, core)
+    _install_loader(image, scratch / "boot.img", scratch / "core.img")
+
+
+def make_uefi(tars: list[Path], image: Path, scratch: Path) -> None:
+    """A disk with an empty EFI system partition: the guest installs its boot loader itself, as an installer does."""
+    _partition(image, f"start={ESP_FIRST}, size={ESP_SECTORS}, type={ESP}", ESP_FIRST + ESP_SECTORS)
+    kib = ESP_SECTORS * SECTOR // 1024
+    run(["mkfs.vfat", "-F", "32", "-n", ESP_LABEL, "--offset", str(ESP_FIRST), str(image), str(kib)])
+    _fill(tars, image, scratch / "root", ESP_FIRST + ESP_SECTORS, "")
+
+
+def _partition(image: Path, first: str, root_first: int) -> None:
     with image.open("wb") as file:
         file.truncate(DISK_BYTES)
-    table = f"label: gpt\nstart={CORE_FIRST}, size={CORE_SECTORS}, type={BIOS_BOOT}\nstart={ROOT_FIRST}, type={LINUX}\n"
-    run(["sfdisk", "--quiet", str(image)], table)
-    root = scratch / "root"
+    run(["sfdisk", "--quiet", str(image)], f"label: gpt\n{first}\nstart={root_first}, type={LINUX}\n")
+
+
+def _fill(tars: list[Path], image: Path, root: Path, root_first: int, more: str) -> None:
+    """Write the root file system; ``more`` is done in the unpacked tree before."""
     kib = _root_sectors(image) // 2
     unpack = "\n".join(f"tar -x -p --numeric-owner -C {root} -f {tar}" for tar in tars)
     # One shell, so that under fakeroot the owners that tar sets are still known to mke2fs.
@@ -47,14 +73,11 @@ def make(tars: list[Path], image: Path, scratch: Path) -> None:
 set -e
 mkdir {root}
 {unpack}
-cp -r {root}/usr/lib/grub/i386-pc {root}/boot/grub/
-{_grub_mkimage(root, scratch / "core.img")}
-cp {root}/usr/lib/grub/i386-pc/boot.img {scratch}/boot.img
-mke2fs -q -t ext4 -L {LABEL} -m 0 -E offset={ROOT_FIRST * SECTOR},nodiscard -d {root} {image} {kib}k
+{more}
+mke2fs -q -t ext4 -L {LABEL} -m 0 -E offset={root_first * SECTOR},nodiscard -d {root} {image} {kib}k
 """
     as_root = [] if os.geteuid() == 0 else ["fakeroot"]
     run([*as_root, "sh", "-c", script])
-    _install_loader(image, scratch / "boot.img", scratch / "core.img")
 
 
 def _root_sectors(image: Path) -> int:

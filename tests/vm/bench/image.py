@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ PACKAGES = [
     *("linux-image-cloud-amd64", "grub-pc", "systemd-sysv", "udev", "kmod", "initramfs-tools"),
     *("openssh-server", "iproute2", "pciutils", "procps", "python3", "python3-venv", "runc"),
 ]
+# Instead of GRUB; ukify makes unified kernel images.
+UEFI_PACKAGES = [*(name for name in PACKAGES if name != "grub-pc"), "systemd-boot", "systemd-boot-efi", "systemd-ukify"]
 GUEST = "guest.tar"
 KERNEL, INITRAMFS = "vmlinuz", "initrd.img"
 COMMAND_LINE, WITH_IOMMU = "quiet intel_iommu=off", "quiet intel_iommu=on"
@@ -80,27 +83,40 @@ class Image:
 
 
 def build() -> Image:
-    """The image in the cache; built at the first time."""
-    guest = cache.finished("guest", [debian.SUITE, PACKAGES, SMALLER], _fetch, CACHE)
-    ingredients = [guest.name, FILES, UNITS, MASKED, KERNEL, INITRAMFS, Path(disk.__file__).read_text()]
-    return Image(cache.finished("image", ingredients, lambda folder: _build(folder, guest / GUEST), CACHE))
+    """The image in the cache, with GRUB for a BIOS; built at the first time."""
+    return _image("image", _guest("guest", PACKAGES), FILES, disk.make)
 
 
-def _fetch(folder: Path) -> None:
-    check_programs(PROGRAMS)
-    debian.mmdebstrap(folder / GUEST, PACKAGES, ["--variant=minbase", *SMALLER])
+def build_uefi() -> Image:
+    """The same without a boot loader, for a machine with UEFI: its first start is past the boot loader."""
+    files = {name: text for name, text in FILES.items() if "grub" not in name}
+    files["etc/fstab"] += f"LABEL={disk.ESP_LABEL} /efi vfat umask=0077 0 2\n"
+    files["efi/.keep"] = ""
+    return _image("image-uefi", _guest("guest-uefi", UEFI_PACKAGES), files, disk.make_uefi)
 
 
-def _build(folder: Path, guest: Path) -> None:
-    check_programs(PROGRAMS)
-    image = Image(folder)
-    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vm", "-f", str(image.key)])
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        extra = Path(scratch) / "extra"
-        _write_extra(extra, image.key.with_suffix(".pub").read_text())
-        disk.make([guest, *_packed(extra)], image.disk, Path(scratch))
-    for name in (KERNEL, INITRAMFS):
-        run(["sh", "-c", f"tar -x -O --wildcards -f {guest} './boot/{name}-*' > {folder / name}"])
+def _guest(kind: str, packages: list[str]) -> Path:
+    def fetch(folder: Path) -> None:
+        check_programs(PROGRAMS)
+        debian.mmdebstrap(folder / GUEST, packages, ["--variant=minbase", *SMALLER])
+
+    return cache.finished(kind, [debian.SUITE, packages, SMALLER], fetch, CACHE) / GUEST
+
+
+def _image(kind: str, guest: Path, files: Mapping[str, str], make: Callable[[list[Path], Path, Path], None]) -> Image:
+    def build(folder: Path) -> None:
+        check_programs(PROGRAMS)
+        image = Image(folder)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vm", "-f", str(image.key)])
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            extra = Path(scratch) / "extra"
+            _write_extra(extra, {**files, "root/.ssh/authorized_keys": image.key.with_suffix(".pub").read_text()})
+            make([guest, *_packed(extra)], image.disk, Path(scratch))
+        for name in (KERNEL, INITRAMFS):
+            run(["sh", "-c", f"tar -x -O --wildcards -f {guest} './boot/{name}-*' > {folder / name}"])
+
+    ingredients = [guest.parent.name, files, UNITS, MASKED, KERNEL, INITRAMFS, Path(disk.__file__).read_text()]
+    return Image(cache.finished(kind, ingredients, build, CACHE))
 
 
 def _packed(extra: Path) -> list[Path]:
@@ -110,8 +126,8 @@ def _packed(extra: Path) -> list[Path]:
     return [tar]
 
 
-def _write_extra(extra: Path, public_key: str) -> None:
-    for name, text in {**FILES, "root/.ssh/authorized_keys": public_key}.items():
+def _write_extra(extra: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
         path = extra / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

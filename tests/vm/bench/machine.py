@@ -52,11 +52,18 @@ class Machine:
     """One virtual machine, in a folder of its own.
 
     ``disks`` are more disks, which it cannot write to. ``with_iommu``: the kernel starts with the IOMMU on, without the
-    boot loader; without it, it starts as the image's boot loader says, with the IOMMU off.
+    boot loader; without it, it starts as the image's boot loader says, with the IOMMU off. ``uefi``: the firmware is
+    UEFI in place of a BIOS.
     """
 
     def __init__(
-        self, image: Image, folder: Path, gpus: Sequence[Gpu] = (), disks: Sequence[Path] = (), with_iommu: bool = False
+        self,
+        image: Image,
+        folder: Path,
+        gpus: Sequence[Gpu] = (),
+        disks: Sequence[Path] = (),
+        with_iommu: bool = False,
+        uefi: bool = False,
     ) -> None:
         self.folder = folder
         self.gpus = list(gpus)
@@ -72,6 +79,7 @@ class Machine:
         folder.mkdir(parents=True, exist_ok=True)
         if not self.disk.exists():
             subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(image.disk), str(self.disk)], check=True)
+        self._firmware = self._uefi() if uefi else []
 
     def start(self) -> None:
         """Switch on; returns at once."""
@@ -134,6 +142,16 @@ class Machine:
             "ansible_python_interpreter": PYTHON,
         }
 
+    def _uefi(self) -> list[str]:
+        """The firmware, with variables of the machine's own, which outlive its starts."""
+        code, variables = qemu.uefi()
+        own = self.folder / variables.name
+        if not own.exists():
+            shutil.copy(variables, own)
+        flash = "if=pflash,format=raw,unit={},file={}"
+        read_only = flash.format(0, code) + ",readonly=on"
+        return ["-drive", read_only, "-drive", flash.format(1, own)]
+
     def _processor(self) -> str:
         # The IOMMU is Intel's, so the emulated processor is too; by itself it would be AMD's.
         return "max,vendor=GenuineIntel" if self._accelerator == "tcg" else "host"
@@ -141,7 +159,7 @@ class Machine:
     def _arguments(self) -> list[str]:
         accelerator = "tcg,thread=multi,tb-size=512" if self._accelerator == "tcg" else self._accelerator
         words = ["-M", "q35", "-accel", accelerator, "-cpu", self._processor()]
-        words += ["-smp", "2", "-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none"]
+        words += [*self._firmware, "-smp", "2", "-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none"]
         # The devices' server maps the guest's memory, so it must be shared.
         words += ["-object", f"memory-backend-memfd,id=ram,size={MEMORY},share=on", "-machine", "memory-backend=ram"]
         words += ["-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console"]

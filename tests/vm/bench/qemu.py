@@ -19,6 +19,7 @@ from .places import CACHE, PROGRAMS
 
 FROM_BACKPORTS = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils", "seabios"]
 OTHERS = ["ipxe-qemu", "libc6"]
+FIRMWARE = ["ovmf"]
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 
@@ -47,6 +48,17 @@ class Qemu:
 def fetch() -> Qemu:
     """The QEMU in the cache; fetched at the first time."""
     return Qemu(cache.finished("qemu", [debian.SUITE, FROM_BACKPORTS, OTHERS], _unpack, CACHE))
+
+
+def uefi() -> tuple[Path, Path]:
+    """UEFI for a machine: its code, and its variables as they are on a new machine."""
+
+    def unpack(folder: Path) -> None:
+        check_programs(PROGRAMS)
+        debian.mmdebstrap(folder, FIRMWARE, ["--variant=extract"])
+
+    files = cache.finished("uefi", [debian.SUITE, FIRMWARE], unpack, CACHE) / "usr/share/OVMF"
+    return files / "OVMF_CODE_4M.fd", files / "OVMF_VARS_4M.fd"
 
 
 def _unpack(folder: Path) -> None:
