@@ -447,6 +447,23 @@ def test_a_new_deployment_is_taken_back_or_told(pending: str | None, tmp_path: P
     assert ("it boots next" in caught.value.state) is (pending is not None)
 
 
+def test_the_highest_version_boots_next(tmp_path: Path) -> None:
+    machine = deployed(tmp_path, "ro one")
+    for name, version in (("ostree-2", "10"), ("ostree-3", "9")):
+        entry = "version %s\nlinux /x\noptions ostree=/ostree/boot.1/os/2f/0 v=%s\n" % (version, version)
+        (tmp_path / "boot/loader/entries" / (name + ".conf")).write_text(entry)
+    assert choose(machine).read() == ["v=10"]
+
+
+def test_a_staged_deployment_that_is_locked_does_not_boot(tmp_path: Path) -> None:
+    machine = deployed(tmp_path, "ro one")
+    (tmp_path / "run/ostree").mkdir()
+    (tmp_path / "run/ostree/staged-deployment").write_text("ostree=/ostree/boot.1/os/2f/0 two\n")
+    assert choose(machine).read() == ["two"]
+    (tmp_path / "run/ostree/staged-deployment-locked").touch()
+    assert choose(machine).read() == ["ro", "one"]
+
+
 def test_tokens_that_a_deployment_does_not_have_are_noticed(tmp_path: Path) -> None:
     machine = deployed(tmp_path, "ro a")
     stand_ins(machine)._rpm_ostree = lambda _arguments: Result(0, "ostree=/x ro a\n")
