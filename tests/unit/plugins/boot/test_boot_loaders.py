@@ -237,7 +237,71 @@ def test_cmdline_of_the_running_kernel(tmp_path: Path) -> None:
     assert (tmp_path / "etc/kernel/cmdline").read_text() == "splash=silent root=UUID=cc33 intel_iommu=on\n"
 
 
+def test_a_vendors_file_whose_hiding_would_change_the_order_is_refused(tmp_path: Path) -> None:
+    machine = laid_out("tumbleweed-grub2-bls", tmp_path)
+    (tmp_path / "usr/kernel/cmdline.d/10-vendor").write_text("console=tty0 first\n")
+    (tmp_path / "etc/kernel/cmdline.d/05-ours").write_text("ours\n")
+    machine.run(["sdbootutil", "update-all-entries"])
+    before = tree(tmp_path)
+    with pytest.raises(
+        NotUnderstood, match=r"/usr/kernel/cmdline.d/10-vendor has what has to go; .*Nothing was changed"
+    ):
+        change(machine, Wish(remove=("console",)))
+    assert tree(tmp_path) == before
+
+
+# SUSE Linux Micro
+
+
+def test_a_snapshot_that_turns_out_wrong_is_left_again(tmp_path: Path) -> None:
+    machine = laid_out("sle-micro-6", tmp_path)
+    programs = stand_ins(machine)
+    make = programs._transactional_update
+
+    def other(arguments: list[str]) -> None:
+        make(arguments)
+        for path in (tmp_path / ".snapshots/2").glob("snapshot/boot/grub2/grub.cfg"):
+            path.write_text(path.read_text().replace("intel_iommu=on", ""))
+
+    programs._transactional_update = other
+    with pytest.raises(VerifyMismatch, match=r"/.snapshots/2/snapshot/boot/grub2/grub.cfg, line \d+ .*intel_iommu=on"):
+        change(machine)
+    assert (tmp_path / "default-snapshot").read_text() == "1\n"
+    assert "intel_iommu" not in (tmp_path / "etc/default/grub").read_text()
+
+
+def test_a_root_file_system_without_snapshots(tmp_path: Path) -> None:
+    machine = laid_out("sle-micro-6", tmp_path)
+    stand_ins(machine)._btrfs = lambda _arguments: "ID 5 (FS_TREE)\n"
+    with pytest.raises(NothingBoots, match=r"get-default / said ID 5 \(FS_TREE\)"):
+        change(machine)
+
+
 # Proxmox
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_partition_with_grub_that_was_left_out_is_refreshed(number: int, tmp_path: Path) -> None:
+    machine = laid_out("proxmox-9-grub", tmp_path)
+    uuids = ["1A2B-3C4D", "5E6F-7A8B"]
+    (tmp_path / "etc/kernel/proxmox-boot-uuids").write_text("\n".join(uuids) + "\n")
+    (tmp_path / "dev/disk/by-uuid/5E6F-7A8B").touch()
+    (tmp_path / "esp/5E6F-7A8B/EFI/proxmox").mkdir(parents=True)
+    (tmp_path / "esp/5E6F-7A8B/EFI/proxmox/grubx64.efi").touch()
+    machine.run(["proxmox-boot-tool", "refresh"])
+    assert "intel_iommu=on" in after(machine)
+    config = tmp_path / "esp" / uuids[number] / "grub/grub.cfg"
+    config.write_text(config.read_text().replace("intel_iommu=on", "iommu=pt"))
+    again = change(machine)
+    assert again.result()["commands"] == [["update-grub"]]
+    assert "iommu=pt" not in config.read_text()
+
+
+def test_proxmox_with_grub_but_without_a_menu(tmp_path: Path) -> None:
+    machine = laid_out("proxmox-9-grub", tmp_path)
+    (tmp_path / "esp/1A2B-3C4D/grub/grub.cfg").unlink()
+    with pytest.raises(NothingBoots, match=r"No grub/grub.cfg that starts a kernel.*1A2B-3C4D"):
+        change(machine)
 
 
 PROXMOX = "proxmox-8-systemd-boot"
@@ -381,6 +445,23 @@ def test_a_new_deployment_is_taken_back_or_told(pending: str | None, tmp_path: P
     assert (["rpm-ostree", "cleanup", "-p"] in stand_ins(machine).calls) is (pending is None)
     assert staged.exists() is (pending is not None)
     assert ("it boots next" in caught.value.state) is (pending is not None)
+
+
+def test_the_highest_version_boots_next(tmp_path: Path) -> None:
+    machine = deployed(tmp_path, "ro one")
+    for name, version in (("ostree-2", "10"), ("ostree-3", "9")):
+        entry = "version %s\nlinux /x\noptions ostree=/ostree/boot.1/os/2f/0 v=%s\n" % (version, version)
+        (tmp_path / "boot/loader/entries" / (name + ".conf")).write_text(entry)
+    assert choose(machine).read() == ["v=10"]
+
+
+def test_a_staged_deployment_that_is_locked_does_not_boot(tmp_path: Path) -> None:
+    machine = deployed(tmp_path, "ro one")
+    (tmp_path / "run/ostree").mkdir()
+    (tmp_path / "run/ostree/staged-deployment").write_text("ostree=/ostree/boot.1/os/2f/0 two\n")
+    assert choose(machine).read() == ["two"]
+    (tmp_path / "run/ostree/staged-deployment-locked").touch()
+    assert choose(machine).read() == ["ro", "one"]
 
 
 def test_tokens_that_a_deployment_does_not_have_are_noticed(tmp_path: Path) -> None:
