@@ -104,7 +104,7 @@ def _before_ours(statements: Sequence[Statement]) -> Iterator[Rival]:
     for mine in statements:
         if mine.file != OURS or mine.words[0] != "softdep":
             continue
-        first = next(one for one in statements if _is_softdep_of(one, mine.module))
+        first = next((one for one in statements if _is_softdep_of(one, mine.module)), mine)
         if not {_name(word) for word in mine.words[2:]} <= {_name(word) for word in first.words}:
             yield _rival(first, "it comes before %s, and only the first softdep of %s counts" % (OURS, mine.module))
 
