@@ -20,7 +20,7 @@ NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
 SUITES ?=
 
-.PHONY: help setup setup-dev python demo node test test-vm test-cluster image lint format build bench bench-cluster lock system-deps clean
+.PHONY: help setup setup-dev python demo node test test-vm test-cluster image lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench: setup-dev ## measure: the module, many hosts at once, a run on a host tha
 bench-cluster: setup-dev ## measure the operand in a Kubernetes, and a thousand nodes
 	@$(bin)/python -m tests.bench.cluster
 	@$(bin)/python -m tests.bench.crowd
+
+api: python ## make Python of the kubelet's messages, container/device_plugin/api
+	@$(python) tools/api.py
 
 lock: python ## resolve pyproject.toml anew into requirements/
 	@$(python) tools/lock.py

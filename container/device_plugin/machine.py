@@ -1,0 +1,23 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The host that devices are on, as it is seen from here, and events of its folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .inotify import Watcher
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``root``: where the host's folders are mounted. ``sys``: the kernel's own, which each container has."""
+
+    root: Path
+    watcher: Watcher
+    sys: Path = Path("/sys")
+
+    def at(self, path: str) -> Path:
+        """Where a path of the host is seen."""
+        return self.root / path.lstrip("/")
