@@ -75,10 +75,16 @@ class Kubelet:
 
 
 class PodResources:
-    """Who has what, asked over the kubelet's other socket."""
+    """Who has what, asked over the kubelet's other socket.
 
-    def __init__(self, path: Path, list_s: float = LIST_S) -> None:
+    ``witness``: namespace and name of the pod that this process is in, which the kubelet knows of as soon as of any pod
+    of the API server. Right after its start it knows none: a list without the witness is not believed. None: there is
+    no such pod.
+    """
+
+    def __init__(self, path: Path, witness: tuple[str, str] | None = None, list_s: float = LIST_S) -> None:
         self._path = path
+        self._witness = witness
         self._list_s = list_s
 
     async def held(self) -> Held | None:
@@ -91,6 +97,10 @@ class PodResources:
             return None
         finally:
             channel.close()
+        if self._witness is not None and self._witness not in {
+            (one.namespace, one.name) for one in listed.pod_resources
+        }:
+            return None
         held: dict[str, set[str]] = {}
         for pod in listed.pod_resources:
             for container in pod.containers:

@@ -15,8 +15,8 @@ class Machine:
     """``root``: where the host's folders are mounted. ``sys``: the kernel's own, which each container has."""
 
     root: Path
+    sys: Path
     watcher: Watcher
-    sys: Path = Path("/sys")
 
     def at(self, path: str) -> Path:
         """Where a path of the host is seen."""

@@ -26,21 +26,20 @@ from .source import Source
 from .sources import SOURCES
 
 LOG = logging.getLogger(__package__)
-# Several files of a folder change one after the other.
-SETTLE_S = 0.05
 
 
 class Process:
     """Made within the event loop. ``run`` until ``stop``."""
 
-    def __init__(self, chosen: Settings, sys_folder: Path = Path("/sys")) -> None:
+    def __init__(self, chosen: Settings) -> None:
         self._settings = chosen
         self._make = SOURCES[chosen.source]
         self._watcher = Watcher()
-        self._machine = Machine(chosen.host_root, self._watcher, sys_folder)
+        self._machine = Machine(chosen.host_root, chosen.sys, self._watcher)
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
-        self._text: str | None = None  # what was last read, good or bad
+        self._good: str | None = None  # the text that is in force
+        self._bad: str | None = None  # the last one that was refused
         self._refused = ""
         self._source: Source | None = None
         self.metrics = Metrics()
@@ -65,13 +64,14 @@ class Process:
 
     def _first_source(self) -> Source:
         self._watcher.watch(self._settings.config.parent, self._changed.set, writes=True)
-        self._text = self._read()
-        source = self._made(self._text)
+        text = self._read()
+        source = self._made(text)
         source.start(self._changed.set)
+        self._good = text
         return source
 
     async def _work(self, source: Source) -> None:
-        resources = PodResources(self._settings.pod_resources)
+        resources = PodResources(self._settings.pod_resources, self._settings.pod)
         collector = Collector(resources, self.metrics, lambda: self._source or source, lambda: self.engine.names)
         self.engine.allocated = collector.wake
         self.engine.start()
@@ -122,40 +122,37 @@ class Process:
             assert self._source is not None
             await self.engine.offer(self._source.resources())
             await self._changed.wait()
-            if self._settled_text() != self._text:
-                await asyncio.sleep(SETTLE_S)
-
-    def _settled_text(self) -> str | None:
-        try:
-            return self._read()
-        except BadConfig:
-            return None
 
     def _reload(self) -> None:
         """Take the configuration of the file, if it is another and a good one."""
+        text = None
         try:
             text = self._read()
-            if text == self._text:
-                return
-            self._text = text
-            source = self._made(text)
-            source.start(self._changed.set)
+            if text not in (self._good, self._bad):
+                self._take(text)
         except BadConfig as error:
-            self._refuse(str(error))
-            return
+            self._refuse(text, str(error))
+        if text == self._good and self._refused:
+            self._refused, self._bad = "", None
+            self.metrics.config_refused.set(0)
+            LOG.info("%s is what is offered.", self._settings.config)
+
+    def _take(self, text: str) -> None:
+        """Raises BadConfig, and then the source before it goes on."""
+        source = self._made(text)
+        source.start(self._changed.set)
         assert self._source is not None
         self._source.stop()
-        self._source = source
-        self._refused = ""
-        self.metrics.config_refused.set(0)
-        LOG.info("%s: the configuration is another, and is in force.", self._settings.config)
+        self._source, self._good = source, text
+        LOG.info("%s: another configuration is in force.", self._settings.config)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, text: str | None, reason: str) -> None:
+        self._bad = text
         if reason != self._refused:
             self._refused = reason
             self.metrics.config_errors.inc()
+            self.metrics.config_refused.set(1)
             LOG.error("%s The last good configuration stays in force.", reason)
-        self.metrics.config_refused.set(1)
 
     def _read(self) -> str:
         file = self._settings.config

@@ -28,6 +28,8 @@ class Settings:
     plugins_folder: Path
     pod_resources: Path
     host_root: Path
+    sys: Path
+    pod: tuple[str, str] | None
     metrics_port: int
     log_json: bool
     debug: bool
@@ -52,6 +54,13 @@ def _path(value: str) -> Path:
     if not value.startswith("/"):
         raise ValueError("an absolute path")
     return Path(value)
+
+
+def _pod(value: str) -> tuple[str, str] | None:
+    namespace, slash, name = value.partition("/")
+    if value and not (namespace and slash and name):
+        raise ValueError("namespace/name of the pod, or nothing")
+    return (namespace, name) if value else None
 
 
 def _port(value: str) -> int:
@@ -82,7 +91,9 @@ def options(sources: Sequence[str]) -> tuple[Option, ...]:
             _path,
             "the kubelet's socket that tells which container has what",
         ),
+        Option("DEVICE_PLUGIN_POD", "pod", "", _pod, "this pod, NAMESPACE/NAME: lists without it are not believed"),
         Option("DEVICE_PLUGIN_HOST_ROOT", "host_root", "/", _path, "where the host's folders are mounted"),
+        Option("DEVICE_PLUGIN_SYS", "sys", "/sys", _path, "where the kernel tells of devices"),
         Option("DEVICE_PLUGIN_METRICS_PORT", "metrics_port", "2112", _port, "of /metrics, /healthz, /readyz; 0: none"),
         Option("DEVICE_PLUGIN_LOG_FORMAT", "log_json", "text", _one_of("text", "json"), "text or json lines"),
     )

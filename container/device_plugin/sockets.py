@@ -8,6 +8,7 @@ work side by side, so only sockets on which nobody listens are swept away.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -29,6 +30,8 @@ LOG = logging.getLogger(__name__)
 PREFIX, SUFFIX = "cdp-", ".sock"
 # A socket's path may have 107 bytes, and the kubelet's folder takes 32.
 MAX_READABLE = 40
+# A client that reads nothing lets no connection end.
+CLOSE_S = 1.0
 
 
 def name_for(resource: str) -> str:
@@ -63,7 +66,9 @@ class Listening:
         self._server.close()
         self._server.cut()
         self._socket.close()
-        await self._server.wait_closed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._server.wait_closed()
 
 
 class _Server(Server):

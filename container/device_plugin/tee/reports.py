@@ -18,7 +18,7 @@ from ..source import Held
 
 LOG = logging.getLogger(__name__)
 PREFIX = "device-plugin-"
-# The kubelet knows of a container's devices some time after Allocate; until then its not naming them says nothing.
+# The kubelet names a container's devices some time after Allocate, and some time after its own start.
 GRACE_S = 60.0
 
 
@@ -29,17 +29,17 @@ class Reports:
         self._folder = folder
         self._now = now
         self._grace_s = grace_s
-        self._made: dict[str, float] = {}
+        self._last_known: dict[str, float] = {}  # when it was made, or last listed
 
     def start(self) -> None:
         """What an earlier process left counts as made now. Raises OSError without configfs-tsm."""
         names = [one.name for one in os.scandir(self._folder) if one.name.startswith(PREFIX) and one.is_dir()]
-        self._made = dict.fromkeys(names, self._now())
+        self._last_known = dict.fromkeys(names, self._now())
 
     @property
     def is_empty(self) -> bool:
         """True when nothing is left to collect."""
-        return not self._made
+        return not self._last_known
 
     def make(self, resource: str, slot: str) -> str:
         """A new folder for a container that gets this slot; its name. Raises OSError.
@@ -47,17 +47,19 @@ class Reports:
         Whoever had the slot has ended, or the kubelet would not give it away: what that one left is removed.
         """
         name = name_of(resource, slot)
-        if name in self._made or (self._folder / name).exists():
+        if name in self._last_known or (self._folder / name).exists():
             os.rmdir(self._folder / name)
         os.mkdir(self._folder / name)
-        self._made[name] = self._now()
+        self._last_known[name] = self._now()
         return name
 
     def collect(self, held: Held) -> None:
-        """Remove the folders that no container has. One that cannot be removed is tried again."""
+        """Remove the folders that no container has had for a while. One that cannot be removed is tried again."""
         kept = {name_of(resource, slot) for resource, slots in held.items() for slot in slots}
-        for name, made in list(self._made.items()):
-            if name in kept or self._now() - made < self._grace_s:
+        for name, last_known in list(self._last_known.items()):
+            if name in kept:
+                self._last_known[name] = self._now()
+            if name in kept or self._now() - last_known < self._grace_s:
                 continue
             try:
                 os.rmdir(self._folder / name)
@@ -66,7 +68,7 @@ class Reports:
             except OSError as error:
                 LOG.warning("The report folder %s cannot be removed: %s", name, error)
                 continue
-            del self._made[name]
+            del self._last_known[name]
             LOG.info("Removed the report folder %s, which no container has.", name)
 
 

@@ -77,6 +77,8 @@ class Node:
             "plugins_folder": self.plugins,
             "pod_resources": self.pod_resources,
             "host_root": self.root,
+            "sys": self.sys,
+            "pod": None,
             "metrics_port": 0,
             "log_json": False,
             "debug": False,
@@ -90,7 +92,7 @@ class Node:
     @contextlib.asynccontextmanager
     async def plugin(self, **changes: Any) -> AsyncIterator[Process]:
         """A process of the plugin, in this event loop, which is stopped at the end."""
-        process = Process(self.settings(**changes), self.sys)
+        process = Process(self.settings(**changes))
         task = asyncio.create_task(process.run())
         try:
             yield process

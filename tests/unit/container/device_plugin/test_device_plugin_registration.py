@@ -204,7 +204,7 @@ def test_the_folder_itself_was_removed(folder: Path) -> None:
         node = Node(folder)
         node.add_device()
         await node.kubelet.start()
-        process = Process(node.settings(), node.sys)
+        process = Process(node.settings())
         task = asyncio.create_task(process.run())
         await node.allocatable(3)
         await node.kubelet.kill()
