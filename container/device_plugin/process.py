@@ -109,8 +109,11 @@ class Process:
 
     def problems(self) -> list[str]:
         """Why this is not ready; empty: it is. A file that was refused later is no reason: the last good one works."""
-        mine = [self._source.problem] if self._source is not None and self._source.problem else []
-        return [*mine, *self.engine.problems]
+        if self._source is None:
+            return ["the configuration was not read yet"]
+        present = [one.name for one in self._source.resources() if one.is_present]
+        missing = [f"{name}: it is not offered yet" for name in present if name not in self.engine.names]
+        return [*filter(None, [self._source.problem]), *missing, *self.engine.problems]
 
     # --- what changes -------------------------------------------------------------------------------------------------
 

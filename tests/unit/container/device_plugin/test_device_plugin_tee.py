@@ -42,8 +42,7 @@ def test_a_device_that_is_not_there_is_not_offered_and_comes_later(folder: Path)
         async with node_with_kubelet(folder) as node:
             node.remove_device()
             async with node.plugin() as process:
-                await eventually(lambda: bool(process.problems()))
-                assert "is its module loaded?" in process.problems()[0]
+                await eventually(lambda: "is its module loaded?" in process.problems()[0])
                 assert node.kubelet.registered == []
                 node.add_device()
                 await node.allocatable(3, within_s=1.0)
@@ -55,6 +54,7 @@ def test_a_device_that_is_not_there_is_not_offered_and_comes_later(folder: Path)
 def test_a_device_goes_and_comes_back_a_hundred_times_without_a_leak(folder: Path) -> None:
     async def work() -> None:
         async with node_with_kubelet(folder) as node, node.plugin() as process:
+            await node.allocatable(3)
             await eventually(lambda: process.problems() == [])
 
             def now() -> tuple[int, int]:
@@ -86,8 +86,7 @@ def test_a_node_of_another_device_is_not_healthy(folder: Path, stands_for: str |
             else:
                 about.write_text(f"MAJOR=1\n{'DEVNAME=' + stands_for if stands_for else ''}\n")
             async with node.plugin() as process:
-                await eventually(lambda: bool(process.problems()))
-                assert problem in process.problems()[0]
+                await eventually(lambda: problem in process.problems()[0])
                 assert node.kubelet.registered == []
 
     run(work())
