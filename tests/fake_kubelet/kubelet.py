@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -255,6 +256,9 @@ class _Server(Server):
 
 
 async def _serving(path: Path, handler: object) -> _Server:
+    # A socket of our own making: Python 3.13 takes the files of its own away when they are closed.
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(str(path))
     server = _Server([handler])
-    await server.start(path=str(path))
+    await server.start(sock=made)
     return server
