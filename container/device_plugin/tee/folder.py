@@ -7,6 +7,7 @@ A container runtime makes a missing folder itself, as root's and with mode 0755,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -39,17 +40,22 @@ def _ensure(folder: Folder, place: Path) -> None:
         raise BadFolder(
             f"{folder.path}: everybody can write to the folder above it and replace it. Take that right away."
         )
-    try:
+    with contextlib.suppress(FileExistsError):
         os.mkdir(place, 0o700)  # nobody's until it is as it should be
-    except FileExistsError:
-        if stat.S_ISLNK(os.lstat(place).st_mode) or not place.is_dir():
-            raise BadFolder(f"{folder.path} is no folder. Remove what is in its place.") from None
+    found = os.lstat(place)
+    if not stat.S_ISDIR(found.st_mode):
+        raise BadFolder(f"{folder.path} is no folder. Remove what is in its place.")
+    if _is_as_wished(found, folder):
+        return  # not even opened: root without capabilities may not read what is another's
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        found = os.fstat(descriptor)
+        if stat.S_IMODE(found.st_mode) != folder.mode:  # first, while it is ours
+            os.fchmod(descriptor, folder.mode)
         if (found.st_uid, found.st_gid) != (folder.uid, folder.gid):
             os.fchown(descriptor, folder.uid, folder.gid)
-        if stat.S_IMODE(found.st_mode) != folder.mode:
-            os.fchmod(descriptor, folder.mode)
     finally:
         os.close(descriptor)
+
+
+def _is_as_wished(found: os.stat_result, folder: Folder) -> bool:
+    return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (folder.uid, folder.gid, folder.mode)
