@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,8 @@ from device_plugin import settings
 from device_plugin.keys import read
 from device_plugin.refusal import BadConfig, BadSetting
 from device_plugin.tee.config import parse
-from node import Node
+from fake_kubelet.node import Node
 
-ROOT = Path(__file__).resolve().parents[4]
 TDX = {"device": "tdx-guest"}
 
 
@@ -160,17 +158,9 @@ def test_flags_go_before_variables() -> None:
 
 def started(node: Node, **environment: str) -> subprocess.CompletedProcess[str]:
     """The program, which is expected to end by itself."""
-    values = {
-        "DEVICE_PLUGIN_CONFIG": str(node.config),
-        "DEVICE_PLUGIN_FOLDER": str(node.plugins),
-        "DEVICE_PLUGIN_HOST_ROOT": str(node.root),
-        "DEVICE_PLUGIN_METRICS_PORT": "0",
-        "PYTHONPATH": str(ROOT / "container"),
-        "PATH": os.environ["PATH"],
-    }
     command = [sys.executable, "-m", "device_plugin"]
     return subprocess.run(
-        command, env={**values, **environment}, capture_output=True, text=True, timeout=60, check=False
+        command, env={**node.environment(), **environment}, capture_output=True, text=True, timeout=60, check=False
     )
 
 

@@ -20,8 +20,8 @@ from device_plugin.metrics import Metrics
 from device_plugin.pause import LONGEST_S, Pause
 from device_plugin.source import Answer, Device
 from fake_kubelet.kubelet import FakeKubelet
+from fake_kubelet.node import run
 from grpclib.exceptions import GRPCError
-from node import run
 
 NAME = "x.example/thing"
 

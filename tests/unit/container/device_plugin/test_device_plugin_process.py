@@ -22,10 +22,8 @@ from device_plugin.kubelet import PodResources
 from device_plugin.port import Server
 from device_plugin.process import Process
 from device_plugin.refusal import BadSetting
-from node import CONFIG, TDX, Node, eventually, node_with_kubelet, run
+from fake_kubelet.node import CONFIG, TDX, Node, eventually, node_with_kubelet, run
 from prometheus_client import CollectorRegistry
-
-ROOT = Path(__file__).resolve().parents[4]
 
 
 async def get(port: int, path: str) -> tuple[int, str]:
@@ -275,16 +273,6 @@ def test_the_program_from_its_start_to_a_signal(folder: Path, how: signal.Signal
 
 def started(node: Node) -> subprocess.Popen[bytes]:
     """The program itself."""
-    values = {
-        "DEVICE_PLUGIN_CONFIG": str(node.config),
-        "DEVICE_PLUGIN_FOLDER": str(node.plugins),
-        "DEVICE_PLUGIN_HOST_ROOT": str(node.root),
-        "DEVICE_PLUGIN_SYS": str(node.sys),
-        "DEVICE_PLUGIN_POD_RESOURCES": str(node.pod_resources),
-        "DEVICE_PLUGIN_METRICS_PORT": "0",
-        "DEVICE_PLUGIN_LOG_FORMAT": "json",
-        "PYTHONPATH": str(ROOT / "container"),
-        "PATH": os.environ["PATH"],
-    }
+    values = {**node.environment(), "DEVICE_PLUGIN_LOG_FORMAT": "json"}
     with (node.root.parent / "log").open("wb") as log:
         return subprocess.Popen([sys.executable, "-m", "device_plugin"], env=values, stderr=log)

@@ -14,7 +14,7 @@ import pytest
 from device_plugin.process import Process
 from device_plugin.sockets import name_for
 from fake_kubelet.kubelet import FakeKubelet
-from node import TDX, Node, eventually, node_with_kubelet, run
+from fake_kubelet.node import TDX, Node, eventually, node_with_kubelet, run
 
 RELEASES = [(1, 36), (1, 37)]
 

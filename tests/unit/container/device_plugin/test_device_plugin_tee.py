@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from device_plugin.tee.reports import Reports, name_of
 from fake_kubelet.kubelet import FakeKubelet
+from fake_kubelet.node import CONFIG, SEV, TDX, Node, eventually, node_with_kubelet, run
 from grpclib.exceptions import GRPCError
-from node import CONFIG, SEV, TDX, Node, eventually, node_with_kubelet, run
 
 REPORTS = {"enabled": True, "path": "/sys/kernel/config/tsm/report"}
 

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A node for the plugin's tests: a kubelet, folders of a host with devices in them, and processes of the plugin."""
+"""A node for a device plugin: a kubelet, folders of a host with devices in them, and processes of the plugin."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from typing import Any
 import yaml
 from device_plugin.process import Process
 from device_plugin.settings import Settings
-from fake_kubelet.kubelet import FakeKubelet
+
+from .kubelet import FakeKubelet
 
 TDX = "tdx.intel.com/tdx-guest"
 SEV = "sev.amd.com/sev-guest"
 CONFIG: dict[str, Any] = {"resources": [{"device": "tdx-guest", "slots": 3}]}
+CONTAINER = Path(__file__).resolve().parents[2] / "container"
 # A device that every machine has; what its number stands for, the node's own sys says.
 DEVICE = Path("/dev/null")
 NUMBER = f"{os.major(DEVICE.stat().st_rdev)}:{os.minor(DEVICE.stat().st_rdev)}"
@@ -84,6 +86,19 @@ class Node:
             "debug": False,
         }
         return Settings(**{**values, **changes})
+
+    def environment(self) -> dict[str, str]:
+        """For the program itself."""
+        return {
+            "DEVICE_PLUGIN_CONFIG": str(self.config),
+            "DEVICE_PLUGIN_FOLDER": str(self.plugins),
+            "DEVICE_PLUGIN_HOST_ROOT": str(self.root),
+            "DEVICE_PLUGIN_SYS": str(self.sys),
+            "DEVICE_PLUGIN_POD_RESOURCES": str(self.pod_resources),
+            "DEVICE_PLUGIN_METRICS_PORT": "0",
+            "PYTHONPATH": str(CONTAINER),
+            "PATH": os.environ["PATH"],
+        }
 
     def sockets(self) -> list[str]:
         """Ours in the kubelet's folder."""
