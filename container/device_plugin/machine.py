@@ -12,11 +12,15 @@ from .inotify import Watcher
 
 @dataclass(frozen=True)
 class Machine:
-    """``root``: where the host's folders are mounted. ``sys``: the kernel's own, which each container has."""
+    """``root``: where the host's folders are mounted. ``sys``: the kernel's own, which each container has.
+
+    ``sees_nodes``: whether the host's /dev is among those folders. A pod in a user namespace cannot have it.
+    """
 
     root: Path
     sys: Path
     watcher: Watcher
+    sees_nodes: bool = True
 
     def at(self, path: str) -> Path:
         """Where a path of the host is seen."""

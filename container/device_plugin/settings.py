@@ -29,6 +29,7 @@ class Settings:
     pod_resources: Path
     host_root: Path
     sys: Path
+    sees_nodes: bool
     pod: tuple[str, str] | None
     metrics_port: int
     log_json: bool
@@ -94,6 +95,13 @@ def options(sources: Sequence[str]) -> tuple[Option, ...]:
         Option("DEVICE_PLUGIN_POD", "pod", "", _pod, "this pod, NAMESPACE/NAME: lists without it are not believed"),
         Option("DEVICE_PLUGIN_HOST_ROOT", "host_root", "/", _path, "where the host's folders are mounted"),
         Option("DEVICE_PLUGIN_SYS", "sys", "/sys", _path, "where the kernel tells of devices"),
+        Option(
+            "DEVICE_PLUGIN_DEVICES",
+            "sees_nodes",
+            "nodes",
+            _one_of("nodes", "kernel"),
+            "whether devices are there: by the host's /dev, or where that cannot be mounted, by the kernel's list",
+        ),
         Option("DEVICE_PLUGIN_METRICS_PORT", "metrics_port", "2112", _port, "of /metrics, /healthz, /readyz; 0: none"),
         Option("DEVICE_PLUGIN_LOG_FORMAT", "log_json", "text", _one_of("text", "json"), "text or json lines"),
     )
@@ -111,6 +119,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], sources: Seq
     for option in every:
         values[option.field] = _value(option, given[option.field], environment)
     values["log_json"] = values["log_json"] == "json"
+    values["sees_nodes"] = values["sees_nodes"] == "nodes"
     return Settings(**values)
 
 

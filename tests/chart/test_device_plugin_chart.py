@@ -215,6 +215,17 @@ def test_what_cannot_be_meant_is_refused(helm: Any, value: str) -> None:
     assert helm(*TEMPLATE, *given).returncode != 0
 
 
+def test_a_user_namespace_has_neither_devices_nor_configfs_of_the_host(render: Any, helm: Any) -> None:
+    manifests = render("security.hostUsers=false")
+    assert pod(manifests)["hostUsers"] is False
+    assert "/dev" not in [one["hostPath"]["path"] for one in pod(manifests)["volumes"] if "hostPath" in one]
+    chosen = [one["value"] for one in container(manifests)["env"] if one["name"] == "DEVICE_PLUGIN_DEVICES"]
+    assert chosen == ["kernel"]
+    done = helm(*TEMPLATE, "--set", "security.hostUsers=false,config.reports.enabled=true")
+    assert done.returncode != 0
+    assert "config.reports.enabled needs security.hostUsers: true" in done.stderr
+
+
 def test_an_update_with_a_surge_and_other_ways(render: Any) -> None:
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     assert render()["DaemonSet"]["spec"]["updateStrategy"] == strategy
@@ -224,7 +235,6 @@ def test_an_update_with_a_surge_and_other_ways(render: Any) -> None:
 
 def test_values_that_are_passed_on(render: Any) -> None:
     manifests = render(
-        "security.hostUsers=false",
         "security.seLinuxOptions.type=container_device_plugin_t",
         "priorityClassName=other",
         "nodeSelector.a=b",
@@ -232,7 +242,6 @@ def test_values_that_are_passed_on(render: Any) -> None:
         "podLabels.more=yes",
         "image.tag=1.0",
     )
-    assert pod(manifests)["hostUsers"] is False
     assert container(manifests)["securityContext"]["seLinuxOptions"] == {"type": "container_device_plugin_t"}
     assert pod(manifests)["priorityClassName"] == "other"
     assert pod(manifests)["nodeSelector"] == {"a": "b"}

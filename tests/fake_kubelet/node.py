@@ -80,6 +80,7 @@ class Node:
             "pod_resources": self.pod_resources,
             "host_root": self.root,
             "sys": self.sys,
+            "sees_nodes": True,
             "pod": None,
             "metrics_port": 0,
             "log_json": False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from ..machine import Machine
@@ -30,6 +31,17 @@ def look(paths: Sequence[str], kernel_names: Sequence[str], machine: Machine) ->
             return Seen(path, f"{path} cannot be looked at: {error.strerror}")
         return Seen(path, _problem(path, found, kernel_names, machine))
     return Seen("", f"there is no {' and no '.join(paths)}: is this such a guest, and is its module loaded?")
+
+
+def ask_kernel(paths: Sequence[str], kernel_names: Sequence[str], machine: Machine) -> Seen:
+    """The same without nodes: the first of the paths that is named after a device that the kernel has."""
+    for path in paths:
+        name = PurePosixPath(path).name
+        if name in kernel_names and (machine.sys / "class/misc" / name / "dev").exists():
+            return Seen(path, "")
+    return Seen(
+        "", f"the kernel has no {' and no '.join(kernel_names)}: is this such a guest, and is its module loaded?"
+    )
 
 
 def is_no_device(path: str, machine: Machine) -> bool:

@@ -44,7 +44,8 @@ class Slots:
 
     def look(self) -> None:
         """See whether the device is there, and say so where it changed. Its CDI file comes before it is announced."""
-        path, problem = node.look(self._offered.paths, KINDS[self._offered.kind].kernel_names, self._machine)
+        look = node.look if self._machine.sees_nodes else node.ask_kernel
+        path, problem = look(self._offered.paths, KINDS[self._offered.kind].kernel_names, self._machine)
         if not problem and self._config.cdi_folder is not None:
             try:
                 if cdi.write(self._machine.at(self._config.cdi_folder), self.name, path):

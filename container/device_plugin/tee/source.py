@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -18,6 +19,8 @@ from .reports import Reports
 from .slots import Slots
 
 LOG = logging.getLogger(__name__)
+# Where the host's /dev is not to be seen.
+LOOK_S = 1.0
 
 
 class Tee:
@@ -30,6 +33,7 @@ class Tee:
         self._reports = Reports(machine.at(config.reports.path)) if config.reports is not None else None
         self._slots = [Slots(one, config, machine, self._reports) for one in config.resources]
         self._watches: list[Watch] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def collects(self) -> bool:
@@ -56,8 +60,11 @@ class Tee:
                 one.look()
             changed()
 
-        places = {str(PurePosixPath(path).parent) for one in self._slots for path in one.paths}
-        self._watches = [self._machine.watcher.watch(self._machine.at(place), look) for place in sorted(places)]
+        if self._machine.sees_nodes:
+            places = {str(PurePosixPath(path).parent) for one in self._slots for path in one.paths}
+            self._watches = [self._machine.watcher.watch(self._machine.at(place), look) for place in sorted(places)]
+        else:
+            self._look_by_the_clock(look)
         for one in self._slots:
             one.look()
         how = (
@@ -66,6 +73,16 @@ class Tee:
             else "as they are on the host, mostly root's alone"
         )
         LOG.info("Devices are given %s.", how)
+
+    def _look_by_the_clock(self, look: Callable[[], None]) -> None:
+        """Of the kernel's list no event tells."""
+
+        def again() -> None:
+            self._timer = loop.call_later(LOOK_S, again)
+            look()
+
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(LOOK_S, again)
 
     def _make_folders(self) -> None:
         if self._config.folder is not None:
@@ -93,6 +110,8 @@ class Tee:
         for watch in self._watches:
             self._machine.watcher.end(watch)
         self._watches = []
+        if self._timer is not None:
+            self._timer.cancel()
 
     def collect(self, held: Held) -> None:
         """Remove report folders that no container has."""

@@ -29,9 +29,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- with .Values.image }}{{ if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end }}{{ end }}
 {{- end }}
 
+{{- /* What cannot be meant, and a schema does not see. */ -}}
+{{- define "device-plugin.check" -}}
+{{- $reports := .Values.config.reports | default dict }}
+{{- if and $reports.enabled (not .Values.security.hostUsers) }}
+{{- fail "config.reports.enabled needs security.hostUsers: true: only the host's root can make folders in configfs." }}
+{{- end }}
+{{- end }}
+
 {{- /* Folders of the host that the configuration names, as name, path, type, readOnly; all are mounted below /host. */ -}}
 {{- define "device-plugin.folders" -}}
+{{- if .Values.security.hostUsers }}
 - {name: dev, path: /dev, type: Directory, readOnly: true}
+{{- end }}
 {{- with .Values.config.socketFolder }}{{ if .enabled }}
 - {name: sockets, path: {{ dir (trimSuffix "/" .path) | quote }}, type: DirectoryOrCreate, readOnly: false}
 {{- end }}{{ end }}

@@ -117,6 +117,24 @@ def test_the_old_path_counts_where_the_new_one_is_not(folder: Path) -> None:
     run(work())
 
 
+def test_without_the_hosts_nodes_the_kernel_is_asked_by_the_clock(folder: Path) -> None:
+    async def work() -> None:
+        async with node_with_kubelet(folder) as node:
+            node.remove_device()
+            device = node.sys / "class/misc/tdx-guest"
+            async with node.plugin(sees_nodes=False) as process:
+                await eventually(lambda: "the kernel has no tdx_guest" in process.problems()[0])
+                device.mkdir(parents=True)
+                (device / "dev").write_text("10:125")
+                await node.allocatable(3, within_s=2.0)
+                got = await node.kubelet.allocate(TDX, 1, "pod")
+                assert got.devices[0].host_path == "/dev/tdx-guest"
+                (device / "dev").unlink()
+                await node.allocatable(0, within_s=2.0)
+
+    run(work())
+
+
 def test_two_resources_each_with_its_own_device(folder: Path) -> None:
     async def work() -> None:
         async with node_with_kubelet(folder) as node:
