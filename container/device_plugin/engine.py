@@ -19,6 +19,10 @@ from .source import Resource
 LOG = logging.getLogger(__name__)
 
 
+class FolderGone(Exception):
+    """The kubelet's folder itself was removed: only another process helps."""
+
+
 class Engine:
     """Between a source and the kubelet. In one event loop, in one thread."""
 
@@ -43,7 +47,7 @@ class Engine:
         if not self._kubelet.folder.is_dir() and not self.failed.done():
             # A mount shows the folder that was there when the container began.
             gone = f"{self._kubelet.folder} was removed; only another container sees a new one."
-            self.failed.set_exception(FileNotFoundError(gone))
+            self.failed.set_exception(FolderGone(gone))
 
     @staticmethod
     def check(resources: Sequence[Resource]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import log, messages, settings
 from .collector import Collector
-from .engine import Engine
+from .engine import Engine, FolderGone
 from .inotify import Watcher
 from .kubelet import Kubelet, PodResources
 from .machine import Machine
@@ -209,6 +209,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     except (BadSetting, BadConfig) as error:
         print(f"device-plugin: {error}", file=sys.stderr)
         return 2
+    except FolderGone as error:
+        LOG.error("%s", error)
+        return 1
     except Exception:  # the last line is to be of the same form as all others, whatever it is about
         LOG.exception("The device plugin ends: nobody has thought of this.")
         return 1

@@ -30,6 +30,8 @@ class Service(DevicePluginBase):
         self._changed = asyncio.Event()
         self._opening = asyncio.Event()
         self._offered: tuple[Device, ...] | None = None
+        self._message = api.ListAndWatchResponse()
+        self._by_id: dict[str, Device] = {}
         self.opened = 0  # streams, ever
         self._newest = 0  # which of them is the one that counts; 0: none is open
         self.allocated: Callable[[], None] = lambda: None
@@ -40,15 +42,21 @@ class Service(DevicePluginBase):
     def use(self, resource: Resource) -> None:
         """From now on this one, of the same name."""
         self._resource = resource
+        self.name = resource.name
         self.look()
 
     def look(self) -> None:
         """Tell the kubelet, if any device is another than it was told."""
         offered = tuple(self._resource.devices())
         if offered != self._offered:
-            self._offered = offered
+            message = messages.devices(offered)
+            if message.ByteSize() > messages.MAX_BYTES:
+                LOG.error(
+                    "%s: %d devices are more than the kubelet takes; it is told none of this.", self.name, len(offered)
+                )
+                return
+            self._offered, self._message = offered, message
             self._by_id = {one.id: one for one in offered}
-            self._message = messages.devices(offered)
             self._changed = _renewed(self._changed)
             self._metrics.show_devices(self._resource.name, len(offered), sum(one.healthy for one in offered))
 

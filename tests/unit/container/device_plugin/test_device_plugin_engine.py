@@ -135,6 +135,22 @@ def test_ten_thousand_devices_are_told_and_given(folder: Path) -> None:
     run(work())
 
 
+def test_devices_that_become_too_many_break_no_stream(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        things = Things([Device("a")])
+        async with offered(folder, things) as (engine, kubelet, _metrics):
+            things.offered = [Device(f"GPU-{number:058}") for number in range(60_000)]
+            await engine.offer([things])
+            assert "60000 devices are more than the kubelet takes" in caplog.text
+            things.offered = [Device("a"), Device("b")]
+            await engine.offer([things])
+            await kubelet.until(lambda: kubelet.allocatable(NAME) == 2)
+            assert kubelet.refusals == []
+            assert len(kubelet.registered) == 1
+
+    run(work())
+
+
 def test_a_resource_that_fails_in_a_way_nobody_thought_of_is_no_secret(folder: Path) -> None:
     class Odd(Things):
         @property

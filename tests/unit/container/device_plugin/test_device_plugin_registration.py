@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from device_plugin.engine import FolderGone
 from device_plugin.process import Process
 from device_plugin.sockets import name_for
 from fake_kubelet.kubelet import FakeKubelet
@@ -212,7 +213,7 @@ def test_the_folder_itself_was_removed(folder: Path) -> None:
         await node.allocatable(3)
         await node.kubelet.kill()
         shutil.rmtree(node.plugins)
-        with pytest.raises(FileNotFoundError, match="only another container sees a new one"):
+        with pytest.raises(FolderGone, match="only another container sees a new one"):
             await task
 
     run(work())
