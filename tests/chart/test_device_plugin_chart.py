@@ -251,6 +251,23 @@ def test_values_that_are_passed_on(render: Any) -> None:
     assert container(render(f"image.digest={digest}"))["image"] == f"localhost/device-plugin@{digest}"
 
 
+def test_what_a_pod_needs_beyond_that(render: Any, helm: Any) -> None:
+    manifests = render(
+        "extraEnv.MORE=x",
+        "extraVolumes[0].name=more",
+        "extraVolumes[0].configMap.name=some",
+        "extraVolumeMounts[0].name=more",
+        "extraVolumeMounts[0].mountPath=/more",
+    )
+    assert {"name": "MORE", "value": "x"} in container(manifests)["env"]
+    assert {"name": "more", "configMap": {"name": "some"}} in pod(manifests)["volumes"]
+    assert {"name": "more", "mountPath": "/more"} in container(manifests)["volumeMounts"]
+    for name in ("DEVICE_PLUGIN_SOURCE", "DEVICE_PLUGIN_POD"):
+        done = helm(*TEMPLATE, "--set", f"extraEnv.{name}=x")
+        assert done.returncode != 0
+        assert f"extraEnv.{name}: the chart sets it" in done.stderr
+
+
 def test_nodes_with_any_of_the_labels_that_the_feature_rule_sets(render: Any) -> None:
     manifests = render("nodeFeatureRule.enabled=true")
     terms = pod(manifests)["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]

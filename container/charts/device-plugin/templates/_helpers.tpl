@@ -29,9 +29,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- with .Values.image }}{{ if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end }}{{ end }}
 {{- end }}
 
+{{- define "device-plugin.environment" -}}
+DEVICE_PLUGIN_SOURCE: tee
+DEVICE_PLUGIN_CONFIG: /etc/device-plugin/config.yaml
+DEVICE_PLUGIN_HOST_ROOT: /host
+# A user namespace lets no pod have the host's /dev.
+DEVICE_PLUGIN_DEVICES: {{ .Values.security.hostUsers | ternary "nodes" "kernel" }}
+DEVICE_PLUGIN_POD_RESOURCES: /pod-resources/kubelet.sock
+DEVICE_PLUGIN_METRICS_PORT: {{ .Values.metricsPort | int | quote }}
+DEVICE_PLUGIN_LOG_FORMAT: {{ .Values.logFormat }}
+{{- end }}
+
 {{- /* What cannot be meant, and a schema does not see. */ -}}
 {{- define "device-plugin.check" -}}
 {{- $reports := .Values.config.reports | default dict }}
+{{- $ours := concat (keys (include "device-plugin.environment" . | fromYaml)) (list "POD_NAMESPACE" "POD_NAME" "DEVICE_PLUGIN_POD") }}
+{{- range $name, $value := .Values.extraEnv }}
+{{- if has $name $ours }}
+{{- fail (printf "extraEnv.%s: the chart sets it. Use the value for it (README.md)." $name) }}
+{{- end }}
+{{- end }}
 {{- if and $reports.enabled (not .Values.security.hostUsers) }}
 {{- fail "config.reports.enabled needs security.hostUsers: true: only the host's root can make folders in configfs." }}
 {{- end }}
