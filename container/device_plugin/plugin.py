@@ -43,6 +43,7 @@ class Plugin:
         self._seen: Mark | None = None  # of the kubelet's socket, when it was last looked at
         self._registered: Mark | None = None  # the kubelet that knows us
         self._since = 0.0
+        self._hasty = False  # the last stream ended soon after its begin
         self._stopping = False
         self.problem = "it is not registered yet"
 
@@ -67,6 +68,8 @@ class Plugin:
             LOG.warning("%s: the kubelet ended the stream.", self.name)
             if time.monotonic() - self._since >= GOOD_S:
                 self._pause.reset()
+            else:
+                self._hasty = True
             self._wake.set()
 
     async def run(self) -> None:
@@ -79,6 +82,9 @@ class Plugin:
                 if seen is None:
                     # A kubelet whose folder was emptied may listen to us all the same: what is served goes on.
                     self._say(f"there is no {SOCKET} in {self._kubelet.folder}")
+                elif not self._is_known_to(seen) and self._hasty:
+                    self._hasty = False
+                    delay_s = self._pause.next_s()
                 elif not self._is_known_to(seen):
                     delay_s = await self._introduce(seen)
                     if delay_s is None:

@@ -68,6 +68,7 @@ class FakeKubelet:
         self.silent = False  # Register never answers
         self.die = False  # inside Register
         self.slow_s = 0.0
+        self.drops = False  # each stream, after its first message
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
@@ -179,10 +180,14 @@ class FakeKubelet:
                 while (message := await stream.recv_message()) is not None:
                     if message.ByteSize() > MAX_BYTES:
                         self.refusals.append("message too large")
+                        await stream.cancel()
                         break
                     client.devices = {one.ID: one for one in message.devices}
                     client.lists += 1
                     self._tell()
+                    if self.drops:
+                        await stream.cancel()
+                        break
         except BROKEN:
             pass
         finally:

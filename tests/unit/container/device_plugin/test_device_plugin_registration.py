@@ -147,6 +147,20 @@ def test_a_kubelet_that_rejects_is_asked_again_and_never_hammered(folder: Path) 
     run(work())
 
 
+def test_a_kubelet_that_drops_each_stream_is_not_hammered(folder: Path) -> None:
+    async def work() -> None:
+        async with node_with_kubelet(folder) as node, node.plugin():
+            await node.allocatable(3)
+            node.kubelet.drops = True
+            await node.kubelet.restart()
+            await asyncio.sleep(1.0)
+            assert 3 <= node.kubelet.asked <= 10
+            node.kubelet.drops = False
+            await node.allocatable(3, within_s=6.0)
+
+    run(work())
+
+
 def test_a_kubelet_that_dies_inside_register(folder: Path) -> None:
     async def work() -> None:
         async with node_with_kubelet(folder) as node:
