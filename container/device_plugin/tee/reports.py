@@ -33,8 +33,11 @@ class Reports:
 
     def start(self) -> None:
         """What an earlier process left counts as made now. Raises OSError without configfs-tsm."""
-        names = [one.name for one in os.scandir(self._folder) if one.name.startswith(PREFIX) and one.is_dir()]
-        self._last_known = dict.fromkeys(names, self._now())
+        self._last_known = dict.fromkeys(self._names(), self._now())
+
+    def _names(self) -> list[str]:
+        with os.scandir(self._folder) as found:
+            return [one.name for one in found if one.name.startswith(PREFIX) and one.is_dir()]
 
     @property
     def is_empty(self) -> bool:
@@ -54,7 +57,12 @@ class Reports:
         return name
 
     def collect(self, held: Held) -> None:
-        """Remove the folders that no container has had for a while. One that cannot be removed is tried again."""
+        """Remove the folders that no container has had for a while. One that cannot be removed is tried again.
+
+        During an update another instance makes some, too: they count from when they are first seen.
+        """
+        for name in self._names():
+            self._last_known.setdefault(name, self._now())
         kept = {name_of(resource, slot) for resource, slots in held.items() for slot in slots}
         for name, last_known in list(self._last_known.items()):
             if name in kept:

@@ -282,6 +282,20 @@ def test_report_folders_are_collected_when_nobody_has_had_them_for_a_while(tmp_p
     assert reports.is_empty
 
 
+def test_a_report_folder_of_the_instance_before_is_collected_too(tmp_path: Path) -> None:
+    now = [0.0]
+    reports = Reports(tmp_path, lambda: now[0], grace_s=60.0)
+    reports.start()
+    place = tmp_path / Reports(tmp_path).make(TDX, "tdx-guest-1")
+    reports.collect({})
+    now[0] = 59.0
+    reports.collect({})
+    assert place.is_dir()
+    now[0] = 60.0
+    reports.collect({})
+    assert not place.exists()
+
+
 def test_a_slot_that_is_given_again_has_a_new_folder(tmp_path: Path) -> None:
     reports = Reports(tmp_path)
     reports.start()
