@@ -61,7 +61,12 @@ class Reports:
 
         During an update another instance makes some, too: they count from when they are first seen.
         """
-        for name in self._names():
+        try:
+            names = self._names()
+        except OSError as error:
+            LOG.warning("Report folders cannot be listed: %s", error)
+            return
+        for name in names:
             self._last_known.setdefault(name, self._now())
         kept = {name_of(resource, slot) for resource, slots in held.items() for slot in slots}
         for name, last_known in list(self._last_known.items()):

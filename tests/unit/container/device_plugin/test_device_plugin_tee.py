@@ -296,6 +296,15 @@ def test_a_report_folder_of_the_instance_before_is_collected_too(tmp_path: Path)
     assert not place.exists()
 
 
+def test_a_configfs_that_went_is_told_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "report").mkdir()
+    reports = Reports(tmp_path / "report")
+    reports.start()
+    (tmp_path / "report").rmdir()
+    reports.collect({})
+    assert "Report folders cannot be listed" in caplog.text
+
+
 def test_a_slot_that_is_given_again_has_a_new_folder(tmp_path: Path) -> None:
     reports = Reports(tmp_path)
     reports.start()
