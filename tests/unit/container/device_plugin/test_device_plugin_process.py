@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -276,3 +277,30 @@ def started(node: Node) -> subprocess.Popen[bytes]:
     values = {**node.environment(), "DEVICE_PLUGIN_LOG_FORMAT": "json"}
     with (node.root.parent / "log").open("wb") as log:
         return subprocess.Popen([sys.executable, "-m", "device_plugin"], env=values, stderr=log)
+
+
+def test_whenever_the_program_is_killed_the_next_one_mends_what_it_left(folder: Path) -> None:
+    async def work() -> None:
+        async with node_with_kubelet(folder) as node:
+            (node.root / "tsm").mkdir()
+            node.configure({**CONFIG, "cdi": {"enabled": True}, "reports": {"enabled": True, "path": "/tsm"}})
+            for step in range(12):  # from before its first line to after an allocation
+                process = started(node)
+                try:
+                    with contextlib.suppress(TimeoutError):
+                        await node.allocatable(3, within_s=step * 0.03)
+                        await node.kubelet.allocate(TDX, 1, f"pod-{step}")
+                finally:
+                    process.kill()
+                    await asyncio.to_thread(process.wait, 20)
+                await node.allocatable(0)
+                node.kubelet.held.clear()
+            async with node.plugin():
+                await node.allocatable(3)
+                await node.kubelet.allocate(TDX, 1, "pod")
+                assert len(node.sockets()) == 1
+                assert len(list((node.root / "var/run/cdi").iterdir())) == 1
+                assert (node.root / "run/ccnp/uds").stat().st_mode & 0o777 == 0o755
+                assert len(list((node.root / "tsm").iterdir())) == 1
+
+    run(work())
