@@ -20,7 +20,7 @@ NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
 SUITES ?=
 
-.PHONY: help setup setup-dev python demo node test test-vm test-cluster image lint format build bench bench-cluster lock system-deps clean
+.PHONY: help setup setup-dev python demo node test test-vm test-cluster image image-plugin lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ test-cluster: setup-dev ## a real Kubernetes with the operand on it (ten minutes
 image: setup ## the operand's image, dist/cc-manager.tar
 	@$(bin)/python -m tools.image
 
+image-plugin: setup ## the device plugin's image, dist/device-plugin.tar
+	@$(bin)/python -m tools.image device-plugin
+
 lint: setup-dev ## the fast checks
 	@$(bin)/python tests/run.py lint
 
@@ -65,12 +68,15 @@ format: setup-dev ## format the Python code
 build: setup ## build the collection into dist/
 	@$(bin)/python tools/artifact.py build dist
 
-bench: setup-dev ## measure: the module, many hosts at once, a run on a host that is ready (half an hour)
-	@status=0; for one in run fleet ready_host; do $(bin)/python -m tests.bench.$$one || status=1; done; exit $$status
+bench: setup-dev ## measure: the module, many hosts at once, a run on a host that is ready, the device plugin (half an hour)
+	@status=0; for one in run fleet ready_host device_plugin; do $(bin)/python -m tests.bench.$$one || status=1; done; exit $$status
 
 bench-cluster: setup-dev ## measure the operand in a Kubernetes, and a thousand nodes
 	@$(bin)/python -m tests.bench.cluster
 	@$(bin)/python -m tests.bench.crowd
+
+api: python ## make Python of the kubelet's messages, container/device_plugin/api
+	@$(python) tools/api.py
 
 lock: python ## resolve pyproject.toml anew into requirements/
 	@$(python) tools/lock.py

@@ -28,7 +28,7 @@ mkdir -p "$root/var/lib/dpkg/info"
 
 cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
 cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
-[ -e "$root/bin/sh" ] || ln -s dash "$root/usr/bin/sh"
+[ ! -e "$root/usr/bin/dash" ] || [ -e "$root/bin/sh" ] || ln -s dash "$root/usr/bin/sh"
 
 grep -v -e '^#' -e '^$' "$left_out" | while read -r pattern; do
     # shellcheck disable=SC2086 # a pattern is to become the paths it stands for

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Build the operand's image: python -m tools.image [--tag NAME] [--out FILE]
+"""Build an image: python -m tools.image [cc-manager | device-plugin] [--tag NAME] [--out FILE]
 
 Everything that is fetched is fetched here: Debian's packages by mmdebstrap, Python's by hash. container/Containerfile
 then copies and compiles. Equal sources give an equal image: times are those of
@@ -22,8 +22,10 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from packaging.markers import Marker
 
 from tools import cache, debian
@@ -35,7 +37,6 @@ from tools.sbom import document
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "image"
 CONTAINER = ROOT / "container"
-LOCK = ROOT / "requirements" / "operand.txt"
 PYTHON = "3.13"
 # The C library of trixie runs wheels made for any of these.
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (41, 39, 35, 34, 31, 28, 26, 24, 17)] + ["manylinux2014_x86_64"]
@@ -44,60 +45,109 @@ SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
 COLLECTION = "usr/share/ansible/collections/ansible_collections/confidential/gpu"
 # Parts of the collection that the operand runs.
 COLLECTION_PARTS = ("galaxy.yml", "meta/", "plugins/", "playbooks/cc_mode", "roles/cc_mode/")
-SBOM = "usr/share/sbom/cc-manager.spdx.json"
-MAX_COMPRESSED_BYTES = 60 * 1000 * 1000
+SBOM = "usr/share/sbom"
 # What is in the Python packages and never runs here.
 LEFT_OUT = ("bin", "ansible_test", "*/tests", "kubernetes/e2e_test", "kubernetes/docs", "**/*.pyi", "**/*.c", "**/*.h")
-PROGRAMS = {
-    "k8s-cc-manager": "from operand.__main__ import main\n\nsys.exit(main(sys.argv[1:], os.environ))\n",
-    "ansible-playbook": "from ansible.cli.playbook import main\n\nsys.exit(main())\n",
-}
+PROGRAM = "from {package}.__main__ import main\n\nsys.exit(main(sys.argv[1:], os.environ))\n"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One of the images: a stage of the Containerfile by its name, and what makes it another than the others."""
+
+    name: str
+    package: str  # the folder below container/ that runs in it
+    lock: str  # below requirements/
+    programs: Mapping[str, str]
+    max_compressed_bytes: int
+    folder: Path = CONTAINER  # of packages.txt
+    with_collection: bool = False
+
+    @property
+    def packages(self) -> list[str]:
+        """Debian's."""
+        return list(rows(self.folder / "packages.txt"))
+
+    @property
+    def left_out(self) -> str:
+        """Patterns of what is left out of them."""
+        return "".join((folder / "left-out.txt").read_text() for folder in dict.fromkeys((CONTAINER, self.folder)))
+
+    @property
+    def kind(self) -> str:
+        """Of its Debian packages in the cache."""
+        return "debian" if self.folder == CONTAINER else f"{self.name}-debian"
+
+
+OPERAND = Image(
+    name="cc-manager",
+    package="operand",
+    lock="operand.txt",
+    programs={
+        "k8s-cc-manager": PROGRAM.format(package="operand"),
+        "ansible-playbook": "from ansible.cli.playbook import main\n\nsys.exit(main())\n",
+    },
+    max_compressed_bytes=60 * 1000 * 1000,
+    with_collection=True,
+)
+DEVICE_PLUGIN = Image(
+    name="device-plugin",
+    package="device_plugin",
+    lock="device-plugin.txt",
+    programs={"device-plugin": PROGRAM.format(package="device_plugin")},
+    max_compressed_bytes=25 * 1000 * 1000,
+    folder=CONTAINER / "images" / "device-plugin",
+)
+IMAGES = {one.name: one for one in (OPERAND, DEVICE_PLUGIN)}
 
 
 def main() -> int:
     """Build, write, say what came out; 1 when it is too large."""
-    parser = argparse.ArgumentParser(description="Build the operand's image.")
-    parser.add_argument("--tag", default="localhost/cc-manager:dev", help="the image's name")
-    parser.add_argument("--out", type=Path, default=ROOT / "dist/cc-manager.tar", help="where the docker archive goes")
+    parser = argparse.ArgumentParser(description="Build an image.")
+    parser.add_argument("name", nargs="?", choices=IMAGES, default=OPERAND.name, help="which; by default %(default)s")
+    parser.add_argument("--tag", help="the image's name; by default localhost/NAME:dev")
+    parser.add_argument("--out", type=Path, help="where the docker archive goes; by default dist/NAME.tar")
     parser.add_argument("--fresh", action="store_true", help="fetch the Debian packages again")
     options = parser.parse_args()
+    image = IMAGES[options.name]
+    tag, out = options.tag or f"localhost/{image.name}:dev", options.out or ROOT / f"dist/{image.name}.tar"
     try:
-        compressed = build(options.tag, options.out.absolute(), options.fresh)
+        compressed = build(tag, out.absolute(), options.fresh, image)
     except NotPossible as error:
         print(f"image: {error}", file=sys.stderr)
         return 1
-    fits = compressed <= MAX_COMPRESSED_BYTES
-    print(f"{options.out}: {options.tag}, {digest(options.out)}")
-    limit = f"limit {MAX_COMPRESSED_BYTES / 1e6:.0f} MB"
+    fits = compressed <= image.max_compressed_bytes
+    print(f"{out}: {tag}, {digest(out)}")
+    limit = f"limit {image.max_compressed_bytes / 1e6:.0f} MB"
     print(f"compressed {compressed / 1e6:.1f} MB, {limit}: {'ok' if fits else 'too large'}")
     return 0 if fits else 1
 
 
-def build(tag: str, out: Path, fresh: bool = False) -> int:
+def build(tag: str, out: Path, fresh: bool = False, image: Image = OPERAND) -> int:
     """The image as a docker archive, and its list of contents beside it; the layers' size when compressed, in bytes."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds would clear away each other's packages
-        assemble(tag, out, fresh)
+        assemble(tag, out, fresh, image)
     return compressed_bytes(out)
 
 
-def assemble(tag: str, out: Path, fresh: bool) -> None:
+def assemble(tag: str, out: Path, fresh: bool, image: Image) -> None:
     """The context, and the image made of it."""
     epoch = source_date_epoch()
-    base = root_file_system(epoch, fresh)
+    base = root_file_system(epoch, fresh, image)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         context = Path(name) / "context"
         context.mkdir()
         os.link(base / "rootfs.tar", context / "rootfs.tar")
         shutil.copy(CONTAINER / "Containerfile", context)
-        fill(context / "root")
-        sbom = document(json.loads((base / "packages.json").read_text()), context / "root" / SITE, epoch)
-        write(context / "root" / SBOM, sbom)
+        fill(context / "root", image)
+        sbom = document(image.name, json.loads((base / "packages.json").read_text()), context / "root" / SITE, epoch)
+        write(context / "root" / SBOM / f"{image.name}.spdx.json", sbom)
         settle(context / "root", epoch)
         out.parent.mkdir(parents=True, exist_ok=True)
         write(out.with_suffix(".spdx.json"), sbom)
-        docker_archive(context, Path(name), tag, out, ["--timestamp", str(epoch)])
+        docker_archive(context, Path(name), tag, out, ["--timestamp", str(epoch), "--target", image.name])
 
 
 def source_date_epoch() -> int:
@@ -108,41 +158,47 @@ def source_date_epoch() -> int:
     return int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-def root_file_system(epoch: int, fresh: bool) -> Path:
+def root_file_system(epoch: int, fresh: bool, image: Image) -> Path:
     """A folder with Debian's packages, unpacked and trimmed, as rootfs.tar, and the list of them as packages.json."""
-    packages = list(rows(CONTAINER / "packages.txt"))
-    hook, left_out = CONTAINER / "trim.sh", CONTAINER / "left-out.txt"
+    hook = CONTAINER / "trim.sh"
 
     def fetch(folder: Path) -> None:
         # mmdebstrap's own cleaning needs files of apt, which the hook takes away.
+        left_out = folder / "left-out.txt"
+        left_out.write_text(image.left_out)
         options = ["--variant=extract", "--skip=cleanup", "--dpkgopt=path-exclude=/usr/share/man/*"]
         options += [f"--extract-hook={hook} {left_out} {folder / 'packages.json'} $1"]
         apt_sources = debian.sources(security=True)
         times = {"SOURCE_DATE_EPOCH": str(epoch)}
-        debian.mmdebstrap(folder / "rootfs.tar", packages, options, apt_sources=apt_sources, environment=times)
+        debian.mmdebstrap(folder / "rootfs.tar", image.packages, options, apt_sources=apt_sources, environment=times)
 
     if fresh:
-        cache.forget("debian", CACHE)
-    return cache.finished(
-        "debian", [debian.SUITE, packages, hook.read_text(), left_out.read_text(), epoch], fetch, CACHE
-    )
+        cache.forget(image.kind, CACHE)
+    ingredients = [debian.SUITE, image.packages, hook.read_text(), image.left_out, epoch]
+    return cache.finished(image.kind, ingredients, fetch, CACHE)
 
 
-def fill(root: Path) -> None:
+def fill(root: Path, image: Image) -> None:
     """Everything that lies on top of Debian."""
-    install(root / SITE)
-    shutil.copytree(CONTAINER / "operand", root / SITE / "operand", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in shipped(ROOT):
-        if name.startswith(COLLECTION_PARTS):
-            write(root / COLLECTION / name, (ROOT / name).read_text())
-    for name, text in PROGRAMS.items():
+    install(root / SITE, ROOT / "requirements" / image.lock)
+    package = root / SITE / image.package
+    shutil.copytree(
+        CONTAINER / image.package, package, ignore=shutil.ignore_patterns("__pycache__", "*.proto", "*.pyi")
+    )
+    if image.with_collection:
+        for name in shipped(ROOT):
+            if name.startswith(COLLECTION_PARTS):
+                write(root / COLLECTION / name, (ROOT / name).read_text())
+    else:
+        write(package / "VERSION", yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"] + "\n")
+    for name, text in image.programs.items():
         write(root / "usr/local/bin" / name, f"#!/usr/bin/python3\nimport os\nimport sys\n\n{text}", 0o755)
 
 
-def install(site: Path) -> None:
+def install(site: Path, requirements: Path) -> None:
     """The Python packages, by hash, as wheels for the image's Python."""
-    lock = site.parent / "operand.txt"
-    write(lock, for_image(LOCK.read_text()))
+    lock = site.parent / requirements.name
+    write(lock, for_image(requirements.read_text()))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-compile"]
     command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"]
     command += ["--implementation", "cp", "--python-version", PYTHON, *(f"--platform={one}" for one in PLATFORMS)]
@@ -151,7 +207,7 @@ def install(site: Path) -> None:
     done = subprocess.run([*command, "--target", site, "-r", lock], check=False)
     lock.unlink()
     if done.returncode:
-        raise NotPossible(f"pip could not install {LOCK.relative_to(ROOT)} (its words are above)")
+        raise NotPossible(f"pip could not install {requirements.relative_to(ROOT)} (its words are above)")
     for pattern in LEFT_OUT:
         for path in sorted(site.glob(pattern)):
             remove(path)

@@ -4,6 +4,7 @@
 """Check who imports whom. The table is [tool.layers] in pyproject.toml; here is what it means.
 
 - ``order``: packages whose files stand in rows. A file imports only files of earlier rows, and every file has a row.
+  A package within such a package has a row there as a whole, and may have rows of its own.
 - ``below``: what else of the collection the files of such a package may import: packages and files.
 - ``only``: names that only the given files may import (a folder ends with a slash).
 - ``never``: names that the files below a folder may not import.
@@ -121,7 +122,11 @@ def _order(path: str, imports: Sequence[Import], table: Table) -> Iterator[tuple
         row_of = {name: number for number, row in enumerate(rows) for name in row}
         package = dotted(folder.rstrip("/"))
         below = [dotted(place.rstrip("/")) for place in table.below.get(folder, ())]
-        own = path[len(folder) :].removesuffix(".py")
+        inner = next(
+            (one for one in table.order if one.startswith(folder) and one != folder and path.startswith(one)), ""
+        )
+        # A package within, with rows of its own, stands as a whole in a row of the outer one.
+        own = (inner or path)[len(folder) :].removesuffix(".py").rstrip("/")
         if own == "__init__":
             yield from ((found.line, f"__init__ of {folder} imports nothing") for found in imports)
             continue
@@ -135,6 +140,8 @@ def _order(path: str, imports: Sequence[Import], table: Table) -> Iterator[tuple
                     yield found.line, f"{folder} knows only itself and what is below it, not {found.name}"
                 continue
             other = found.name[len(package) + 1 :].partition(".")[0]
+            if inner and other == own:
+                continue  # its own table says
             if other not in row_of:
                 yield found.line, f"{own} imports {other or 'the whole package'}, which has no row"
             elif row_of[other] >= row_of[own]:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 UV = "uv==0.13.8"
 ROOT = Path(__file__).resolve().parent.parent
+# In this order: all environments hold the same versions of what they share.
+GROUPS = ("run", "operand", "device-plugin", "test")
 HEADER = """\
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
@@ -31,7 +33,7 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "venv", "--clear", tools], check=True)
         subprocess.run([tools / "bin" / "python", "-m", "pip", "install", "--quiet", UV], check=True)
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv else [f"--upgrade-package={name}" for name in sys.argv[1:]]
-    for group in ("run", "operand", "test"):
+    for group in GROUPS:
         out = f"requirements/{group}.txt"
         command: list[str | Path] = [
             tools / "bin" / "uv",
@@ -43,9 +45,8 @@ def main() -> int:
         ]
         command += ["--universal", "--python-version", "3.11", "--generate-hashes"]
         command += ["--no-header", "--no-emit-index-url", "--no-emit-find-links", "--output-file", out, *upgrade]
-        # All environments hold the same versions of what they share.
-        command += ["--constraint", "requirements/run.txt"] if group != "run" else []
-        command += ["--constraint", "requirements/operand.txt"] if group == "test" else []
+        earlier = GROUPS[: GROUPS.index(group)]
+        command += [word for one in earlier for word in ("--constraint", f"requirements/{one}.txt")]
         subprocess.run(command, cwd=ROOT, check=True)
         text = (ROOT / out).read_text()
         (ROOT / out).write_text(HEADER % group + text)

@@ -13,12 +13,11 @@ from importlib.metadata import distributions
 from pathlib import Path
 from urllib.parse import quote
 
-NAME = "cc-manager"
 UNKNOWN = "NOASSERTION"
 
 
-def document(debian: Sequence[Mapping[str, str]], site: Path, epoch: int) -> dict[str, object]:
-    """The document for these Debian packages, and for the Python packages installed in a folder."""
+def document(name: str, debian: Sequence[Mapping[str, str]], site: Path, epoch: int) -> dict[str, object]:
+    """The image's document, for these Debian packages, and for the Python packages installed in a folder."""
     packages = [*map(_debian, debian), *_python(site)]
     packages.sort(key=lambda package: str(package["SPDXID"]))
     # The name space is to be unique to the contents; a hash of them is, and is the same in each build.
@@ -27,16 +26,16 @@ def document(debian: Sequence[Mapping[str, str]], site: Path, epoch: int) -> dic
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": NAME,
-        "documentNamespace": f"https://github.com/confidential-gpu/ansible-collection/spdx/{NAME}-{contents}",
+        "name": name,
+        "documentNamespace": f"https://github.com/confidential-gpu/ansible-collection/spdx/{name}-{contents}",
         "creationInfo": {
             "created": datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "creators": ["Tool: tools/sbom.py"],
         },
-        "packages": [_package(NAME, "dev", "", UNKNOWN), *packages],
+        "packages": [_package(name, "dev", "", UNKNOWN), *packages],
         "relationships": [
-            _relation("SPDXRef-DOCUMENT", "DESCRIBES", f"SPDXRef-{NAME}"),
-            *(_relation(f"SPDXRef-{NAME}", "CONTAINS", str(package["SPDXID"])) for package in packages),
+            _relation("SPDXRef-DOCUMENT", "DESCRIBES", f"SPDXRef-{name}"),
+            *(_relation(f"SPDXRef-{name}", "CONTAINS", str(package["SPDXID"])) for package in packages),
         ],
     }
 

@@ -39,6 +39,7 @@ def main() -> int:
         # Helm's templates are YAML only when rendered, and what is made of them is several documents: the suite chart
         # looks after both.
         shutil.rmtree(place / "container/chart/templates")
+        shutil.rmtree(place / "container/charts/device-plugin/templates")
         shutil.rmtree(place / "container/gpu-operator")
         return subprocess.run(command, cwd=place, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 

@@ -31,7 +31,12 @@ layers = _load()
 
 TABLE = layers.Table(
     roots=["plugins/", "emulator/"],
-    order={GPU: [["errors"], ["bus"], ["admin_tools", "host"], ["plan"]], PCI: [["binding"]]},
+    order={
+        GPU: [["errors"], ["bus"], ["admin_tools", "host"], ["plan"]],
+        PCI: [["binding"]],
+        "emulator/": [["bus", "gpu"], ["chips"], ["server"]],
+        "emulator/chips/": [["memory"], ["chip"]],
+    },
     below={GPU: ["plugins/module_utils/_errors.py"], PCI: [GPU]},
     only={"ansible": ["plugins/modules/", "plugins/module_utils/_module.py"], "gpu": [GPU + "admin_tools.py"]},
     never={"emulator/": ["ansible_collections", "gpu"]},
@@ -79,8 +84,12 @@ def breaches(folder: Path, path: str, source: str) -> list[str]:
         (GPU + "bus.py", "import importlib\nimportlib.import_module('gpu.prc')", "2: gpu is imported only by"),
         ("plugins/modules/m.py", "import importlib\nimportlib.import_module(name)", "2: an import by a computed name"),
         ("plugins/modules/m.py", "import requests", "1: requests is not in the standard library"),
-        ("emulator/device.py", f"from {OURS} import bus", "1: emulator/ must not import ansible_collections"),
-        ("emulator/device.py", "import gpu.prc", "1: emulator/ must not import gpu"),
+        ("emulator/bus.py", f"from {OURS} import bus", "1: emulator/ must not import ansible_collections"),
+        ("emulator/bus.py", "import gpu.prc", "1: emulator/ must not import gpu"),
+        ("emulator/chips/chip.py", "from ..server import x", "1: chips must not import server"),
+        ("emulator/chips/memory.py", "from .chip import x", "1: memory must not import chip"),
+        ("emulator/chips/novel.py", "", "1: novel has no row"),
+        ("emulator/bus.py", "from .chips.chip import x", "1: bus must not import chips"),
     ],
 )
 def test_a_breach_is_named_with_file_line_and_rule(tmp_path: Path, path: str, source: str, rule: str) -> None:
@@ -101,7 +110,9 @@ def test_a_breach_is_named_with_file_line_and_rule(tmp_path: Path, path: str, so
             "plugins/module_utils/_module.py",
             "from ansible.module_utils.basic import AnsibleModule\nfrom ._gpu.bus import x",
         ),
-        ("emulator/device.py", "import os\nfrom . import gpu"),
+        ("emulator/server.py", "import os\nfrom . import gpu\nfrom .chips import chip"),
+        ("emulator/chips/chip.py", "from ..bus import x\nfrom . import memory"),
+        ("emulator/chips/__init__.py", "from __future__ import annotations"),
     ],
 )
 def test_what_is_allowed_passes(tmp_path: Path, path: str, source: str) -> None:

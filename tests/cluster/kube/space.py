@@ -40,6 +40,9 @@ set -e
 mount --make-rshared /
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/log
+# Where every kubelet has its device plugins, whatever its own folder is: two would remove each other's sockets.
+mkdir -p /var/lib/kubelet
+mount -t tmpfs tmpfs /var/lib/kubelet
 mkdir -p /run/nvidia /run/lock
 mount --bind "$1/nvidia" /run/nvidia
 mount --make-shared /run/nvidia

@@ -1,0 +1,83 @@
+{{- /*
+Copyright: (c) 2026, confidential.gpu contributors
+SPDX-License-Identifier: Apache-2.0
+*/ -}}
+
+{{- define "device-plugin.name" -}}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride }}
+{{- else if eq .Release.Name .Chart.Name }}{{ .Chart.Name }}
+{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "device-plugin.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "device-plugin.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{- define "device-plugin.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "device-plugin.labels" -}}
+{{ include "device-plugin.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "device-plugin.image" -}}
+{{- with .Values.image }}{{ if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end }}{{ end }}
+{{- end }}
+
+{{- define "device-plugin.environment" -}}
+DEVICE_PLUGIN_SOURCE: tee
+DEVICE_PLUGIN_CONFIG: /etc/device-plugin/config.yaml
+DEVICE_PLUGIN_HOST_ROOT: /host
+# A user namespace lets no pod have the host's /dev.
+DEVICE_PLUGIN_DEVICES: {{ .Values.security.hostUsers | ternary "nodes" "kernel" }}
+DEVICE_PLUGIN_POD_RESOURCES: /pod-resources/kubelet.sock
+DEVICE_PLUGIN_METRICS_PORT: {{ .Values.metricsPort | int | quote }}
+DEVICE_PLUGIN_LOG_FORMAT: {{ .Values.logFormat }}
+{{- end }}
+
+{{- /* What cannot be meant, and a schema does not see. */ -}}
+{{- define "device-plugin.check" -}}
+{{- $reports := .Values.config.reports | default dict }}
+{{- $ours := concat (keys (include "device-plugin.environment" . | fromYaml)) (list "POD_NAMESPACE" "POD_NAME" "DEVICE_PLUGIN_POD") }}
+{{- range $name, $value := .Values.extraEnv }}
+{{- if has $name $ours }}
+{{- fail (printf "extraEnv.%s: the chart sets it. Use the value for it (README.md)." $name) }}
+{{- end }}
+{{- end }}
+{{- if and $reports.enabled (not .Values.security.hostUsers) }}
+{{- fail "config.reports.enabled needs security.hostUsers: true: only the host's root can make folders in configfs." }}
+{{- end }}
+{{- end }}
+
+{{- /* Folders of the host that the configuration names, as name, path, type, readOnly; all are mounted below /host. */ -}}
+{{- define "device-plugin.folders" -}}
+{{- if .Values.security.hostUsers }}
+- {name: dev, path: /dev, type: Directory, readOnly: true}
+{{- end }}
+{{- with .Values.config.socketFolder }}{{ if .enabled }}
+- {name: sockets, path: {{ dir (trimSuffix "/" .path) | quote }}, type: DirectoryOrCreate, readOnly: false}
+{{- end }}{{ end }}
+{{- with .Values.config.reports }}{{ if .enabled }}
+- {name: reports, path: {{ .path | quote }}, type: Directory, readOnly: false}
+{{- end }}{{ end }}
+{{- with .Values.config.cdi }}{{ if .enabled }}
+- {name: cdi, path: {{ .folder | quote }}, type: DirectoryOrCreate, readOnly: false}
+{{- end }}{{ end }}
+{{- end }}
+
+{{- /* A number as it was written: Helm reads numbers as floats, and large ones would get an exponent. */ -}}
+{{- define "device-plugin.config" -}}
+{{- $config := deepCopy .Values.config }}
+{{- range $config.resources }}{{ if hasKey . "slots" }}{{ $_ := set . "slots" (int .slots) }}{{ end }}{{ end }}
+{{- with $config.socketFolder }}
+{{- range $key := list "uid" "gid" }}
+{{- if hasKey $config.socketFolder $key }}{{ $_ := set $config.socketFolder $key (index $config.socketFolder $key | int64) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- toYaml $config }}
+{{- end }}

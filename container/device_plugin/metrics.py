@@ -1,0 +1,73 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics, in a registry of their own. Names begin with device_plugin_, those about the process with process_."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
+
+from .source import Held
+
+PREFIX = "device_plugin_"
+UNKNOWN = "unknown"
+# The image's builder writes it.
+VERSION_FILE = Path(__file__).with_name("VERSION")
+
+
+class Metrics:
+    """Everything that is counted."""
+
+    def __init__(self, version_file: Path = VERSION_FILE) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build = Info(PREFIX + "build", "the version of the device plugin", registry=self.registry)
+        build.info({"version": version_of(version_file)})
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+        self._devices = gauge("devices", "devices that are offered", "resource")
+        self._healthy = gauge("healthy_devices", "those of them that are healthy", "resource")
+        self._allocated = gauge("allocated_devices", "those that containers have, as the kubelet says", "resource")
+        self.registered = gauge("registered", "1 while the kubelet listens", "resource")
+        self.allocations = counter("allocations", "containers that got devices", "resource")
+        self.allocation_errors = counter("allocation_errors", "containers that got none", "resource", "reason")
+        self.registrations = counter("registrations", "registrations with the kubelet", "resource")
+        self.registration_failures = counter("registration_failures", "those that failed", "resource", "reason")
+        self.stream_breaks = counter("stream_breaks", "streams that the kubelet ended", "resource")
+        self.config_errors = counter("config_errors", "configurations that were refused; the last good one stays")
+        self.config_refused = gauge("config_refused", "1 while the configuration file is not what is offered")
+        self.held_unknown = counter("pod_resources_errors", "times that the kubelet did not say who has what")
+
+    def show_devices(self, resource: str, devices: int, healthy: int) -> None:
+        """What is offered; all other numbers of the resource begin."""
+        self._devices.labels(resource).set(devices)
+        self._healthy.labels(resource).set(healthy)
+        for one in (self.allocations, self.registrations, self.stream_breaks):
+            one.labels(resource)
+
+    def show_held(self, resources: list[str], held: Held | None) -> None:
+        """Who has what. Of what is not known there is no number."""
+        self._allocated.clear()
+        for name in resources if held is not None else ():
+            self._allocated.labels(name).set(len((held or {}).get(name, ())))
+
+    def forget(self, resource: str) -> None:
+        """It is not offered any more. What was counted stays."""
+        for gauge in (self._devices, self._healthy, self._allocated, self.registered):
+            with contextlib.suppress(KeyError):
+                gauge.remove(resource)
+
+
+def version_of(file: Path) -> str:
+    """The text of the file."""
+    try:
+        return file.read_text(encoding="utf-8").strip() or UNKNOWN
+    except OSError:
+        return UNKNOWN

@@ -1,0 +1,311 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The device plugin's Helm chart: what it renders and refuses, and that the plugin takes what it renders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "container")]
+
+from device_plugin import settings  # noqa: E402
+from device_plugin.metrics import Metrics  # noqa: E402
+from device_plugin.tee import config  # noqa: E402
+
+from tests.cluster.kube.programs import HELM  # noqa: E402
+from tools.needs import NotPossible  # noqa: E402
+
+CHART = ROOT / "container/charts/device-plugin"
+TEMPLATE = ("template", "device-plugin", str(CHART), "--namespace", "place", "--kube-version", "1.36.0")
+PLAIN = {"ServiceAccount", "ConfigMap", "DaemonSet", "NetworkPolicy"}
+ON_REQUEST = {
+    "service.enabled": "Service",
+    "podMonitor.enabled": "PodMonitor",
+    "alerts.enabled": "PrometheusRule",
+    "nodeFeatureRule.enabled": "NodeFeatureRule",
+    "namespace.create": "Namespace",
+}
+FEATURES = ("config.cdi.enabled=true", "config.reports.enabled=true")
+
+
+@pytest.fixture(scope="session")
+def helm_path() -> str:
+    """Helm, built from its Go module."""
+    try:
+        return str(HELM.path())
+    except NotPossible as reason:
+        if os.environ.get("REQUIRE_ALL"):
+            raise
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def helm(helm_path: str, tmp_path: Path) -> Any:
+    """Runs Helm without a cluster and without the user's settings; gives the process that has ended."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "KUBECONFIG": "/nonexistent"}
+        return subprocess.run([helm_path, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def render(helm: Any) -> Any:
+    """Values as for --set to manifests by kind."""
+
+    def run(*values: str) -> dict[str, Any]:
+        done = helm(*TEMPLATE, *(word for value in values for word in ("--set", value)))
+        assert done.returncode == 0, done.stderr
+        made = [one for one in yaml.safe_load_all(done.stdout) if one]
+        assert len({one["kind"] for one in made}) == len(made)
+        return {one["kind"]: one for one in made}
+
+    return run
+
+
+def pod(manifests: dict[str, Any]) -> Any:
+    """The pod's specification."""
+    return manifests["DaemonSet"]["spec"]["template"]["spec"]
+
+
+def container(manifests: dict[str, Any]) -> Any:
+    """Its only container."""
+    (found,) = pod(manifests)["containers"]
+    return found
+
+
+def configuration(manifests: dict[str, Any]) -> config.Config:
+    """What the plugin reads of the rendered file."""
+    return config.parse(manifests["ConfigMap"]["data"]["config.yaml"], "config.yaml")
+
+
+def test_lint(helm: Any) -> None:
+    for values in ((), ("--set", ",".join([*(f"{name}=true" for name in ON_REQUEST), *FEATURES]))):
+        done = helm("lint", "--strict", "--kube-version", "1.36.0", *values, str(CHART))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_installed_by_default_and_what_on_request(render: Any) -> None:
+    assert set(render()) == PLAIN
+    for value, kind in ON_REQUEST.items():
+        assert set(render(f"{value}=true")) == {*PLAIN, kind}
+    assert set(render("metricsPort=0", *(f"{name}=true" for name in ON_REQUEST))) == {
+        *PLAIN,
+        "NodeFeatureRule",
+        "Namespace",
+    }
+
+
+def test_least_privilege(render: Any) -> None:
+    manifests = render()
+    context = container(manifests)["securityContext"]
+    assert context == {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostPID", "hostNetwork", "hostIPC", "securityContext"} & set(pod(manifests))
+    assert pod(manifests)["automountServiceAccountToken"] is False
+    assert manifests["ServiceAccount"]["automountServiceAccountToken"] is False
+    assert not any(kind.endswith(("Role", "RoleBinding")) for kind in manifests)
+    assert container(manifests)["resources"]["limits"] == {"memory": "64Mi"}
+    assert manifests["NetworkPolicy"]["spec"]["egress"] == []
+
+
+def test_pod_security_is_broken_by_host_paths_alone(render: Any) -> None:
+    """The rules of the level "restricted", but for the user and the host's folders, of which there are no others."""
+    manifests = render(*FEATURES)
+    host = {one["name"]: one["hostPath"]["path"] for one in pod(manifests)["volumes"] if "hostPath" in one}
+    assert host == {
+        "plugins": "/var/lib/kubelet/device-plugins",
+        "pod-resources": "/var/lib/kubelet/pod-resources",
+        "dev": "/dev",
+        "sockets": "/run/ccnp",
+        "reports": "/sys/kernel/config/tsm/report",
+        "cdi": "/var/run/cdi",
+    }
+    writable = {one["name"] for one in container(manifests)["volumeMounts"] if not one.get("readOnly")}
+    assert writable == {"plugins", "sockets", "reports", "cdi"}
+    off = render("config.socketFolder.enabled=false")
+    assert {one["name"] for one in pod(off)["volumes"]} == {"plugins", "pod-resources", "config", "dev"}
+
+
+def test_the_owner_of_the_folder_of_sockets_needs_what_the_pod_gets(render: Any) -> None:
+    manifests = render("config.socketFolder.gid=1200", "config.socketFolder.mode=0775")
+    assert pod(manifests)["securityContext"] == {"supplementalGroups": [1200]}
+    assert "add" not in container(manifests)["securityContext"]["capabilities"]
+    manifests = render("config.socketFolder.uid=4000000000")
+    assert container(manifests)["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+    assert configuration(manifests).folder == config.Folder("/run/ccnp/uds", 4_000_000_000, 0, 0o755, False)
+
+
+def test_the_plugin_takes_what_is_rendered(render: Any) -> None:
+    assert configuration(render()) == config.parse(
+        "resources: [{device: tdx-guest}, {device: sev-guest}]", "the plugin's own defaults"
+    )
+    found = configuration(
+        render(*FEATURES, "config.resources[0].device=tdx-guest", "config.resources[0].slots=1000000")
+    )
+    assert found.resources[0].slots == 1_000_000
+    assert found.cdi_folder == "/var/run/cdi"
+    assert found.reports == config.ReportFolders("/sys/kernel/config/tsm/report", "/run/tsm-report")
+
+
+def test_the_process_takes_what_is_set_and_finds_what_is_mounted(render: Any) -> None:
+    manifests = render(*FEATURES, "kubeletRoot=/data/kubelet", "metricsPort=9999", "logFormat=json")
+    environment = {one["name"]: one.get("value", "") for one in container(manifests)["env"]}
+    known = {option.variable for option in settings.options(["tee"])}
+    assert {name for name in environment if name.startswith("DEVICE_PLUGIN_")} <= known
+    assert environment.pop("DEVICE_PLUGIN_POD") == "$(POD_NAMESPACE)/$(POD_NAME)"
+    chosen = settings.parse([], environment, ["tee"])
+    assert (chosen.metrics_port, chosen.log_json) == (9999, True)
+    mounts = {one["mountPath"]: one["name"] for one in container(manifests)["volumeMounts"]}
+    host = {one["name"]: one["hostPath"]["path"] for one in pod(manifests)["volumes"] if "hostPath" in one}
+    assert mounts[str(chosen.config.parent)] == "config"
+    assert mounts[str(chosen.plugins_folder)] == "plugins"
+    assert host[mounts[str(chosen.pod_resources.parent)]] == "/data/kubelet/pod-resources"
+    found = configuration(manifests)
+    assert found.folder is not None
+    assert found.reports is not None
+    assert found.cdi_folder is not None
+    for path in (str(PurePosixPath(found.folder.path).parent), found.reports.path, found.cdi_folder, "/dev"):
+        assert host[mounts[f"{chosen.host_root}{path}"]] == path
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "config.resources[0].slots=0",
+        "config.resources[0].slot=1",
+        "config.resources[0].device=tdx",
+        "config.resources[0].name=tdx",
+        "config.resources[0].paths[0]=/etc/passwd",
+        "config.resources=null",
+        "config.socketFolder.mode=0777",
+        "config.socketFolder.path=/etc",
+        "config.socketFolder.uid=-1",
+        "config.cdii.enabled=true",
+        "metricsPort=70000",
+        "logFormat=xml",
+        "security.hostUser=false",
+        "bogus=1",
+    ],
+)
+def test_what_cannot_be_meant_is_refused(helm: Any, value: str) -> None:
+    given = ["--set-string" if ".mode=" in value else "--set", value]
+    if "resources[0]" in value and ".device=" not in value:
+        given += ["--set", "config.resources[0].device=tdx-guest"]
+    assert helm(*TEMPLATE, *given).returncode != 0
+
+
+def test_a_user_namespace_has_neither_devices_nor_configfs_of_the_host(render: Any, helm: Any) -> None:
+    manifests = render("security.hostUsers=false")
+    assert pod(manifests)["hostUsers"] is False
+    assert "/dev" not in [one["hostPath"]["path"] for one in pod(manifests)["volumes"] if "hostPath" in one]
+    chosen = [one["value"] for one in container(manifests)["env"] if one["name"] == "DEVICE_PLUGIN_DEVICES"]
+    assert chosen == ["kernel"]
+    done = helm(*TEMPLATE, "--set", "security.hostUsers=false,config.reports.enabled=true")
+    assert done.returncode != 0
+    assert "config.reports.enabled needs security.hostUsers: true" in done.stderr
+
+
+def test_an_update_with_a_surge_and_other_ways(render: Any) -> None:
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert render()["DaemonSet"]["spec"]["updateStrategy"] == strategy
+    other = render("updateStrategy.type=OnDelete", "updateStrategy.rollingUpdate=null")
+    assert other["DaemonSet"]["spec"]["updateStrategy"] == {"type": "OnDelete"}
+
+
+def test_values_that_are_passed_on(render: Any) -> None:
+    manifests = render(
+        "security.seLinuxOptions.type=container_device_plugin_t",
+        "priorityClassName=other",
+        "nodeSelector.a=b",
+        "tolerations[0].operator=Exists",
+        "podLabels.more=yes",
+        "image.tag=1.0",
+    )
+    assert container(manifests)["securityContext"]["seLinuxOptions"] == {"type": "container_device_plugin_t"}
+    assert pod(manifests)["priorityClassName"] == "other"
+    assert pod(manifests)["nodeSelector"] == {"a": "b"}
+    assert pod(manifests)["tolerations"] == [{"operator": "Exists"}]
+    assert container(manifests)["image"] == "localhost/device-plugin:1.0"
+    digest = "sha256:" + "0" * 64
+    assert container(render(f"image.digest={digest}"))["image"] == f"localhost/device-plugin@{digest}"
+
+
+def test_what_a_pod_needs_beyond_that(render: Any, helm: Any) -> None:
+    manifests = render(
+        "extraEnv.MORE=x",
+        "extraVolumes[0].name=more",
+        "extraVolumes[0].configMap.name=some",
+        "extraVolumeMounts[0].name=more",
+        "extraVolumeMounts[0].mountPath=/more",
+    )
+    assert {"name": "MORE", "value": "x"} in container(manifests)["env"]
+    assert {"name": "more", "configMap": {"name": "some"}} in pod(manifests)["volumes"]
+    assert {"name": "more", "mountPath": "/more"} in container(manifests)["volumeMounts"]
+    for name in ("DEVICE_PLUGIN_SOURCE", "DEVICE_PLUGIN_POD"):
+        done = helm(*TEMPLATE, "--set", f"extraEnv.{name}=x")
+        assert done.returncode != 0
+        assert f"extraEnv.{name}: the chart sets it" in done.stderr
+
+
+def test_nodes_with_any_of_the_labels_that_the_feature_rule_sets(render: Any) -> None:
+    manifests = render("nodeFeatureRule.enabled=true")
+    terms = pod(manifests)["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    chosen = [(one["key"], one["values"]) for term in terms["nodeSelectorTerms"] for one in term["matchExpressions"]]
+    rules = manifests["NodeFeatureRule"]["spec"]["rules"]
+    assert chosen == [(key, [value]) for rule in rules for key, value in rule["labels"].items()]
+    assert len(chosen) == 2
+    assert "affinity" not in pod(render("nodeLabels=null"))
+    mine = render("affinity.podAffinity.x=y")
+    assert pod(mine)["affinity"] == {"podAffinity": {"x": "y"}}
+
+
+def test_selectors_select_the_pods(render: Any) -> None:
+    manifests = render("podMonitor.enabled=true", "service.enabled=true", "podLabels.app\\.kubernetes\\.io/name=other")
+    labels = manifests["DaemonSet"]["spec"]["template"]["metadata"]["labels"]
+    for kind, where in (("DaemonSet", "selector"), ("PodMonitor", "selector"), ("NetworkPolicy", "podSelector")):
+        assert manifests[kind]["spec"][where]["matchLabels"].items() <= labels.items(), kind
+    assert manifests["Service"]["spec"]["selector"].items() <= labels.items()
+    (port,) = container(manifests)["ports"]
+    assert manifests["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert manifests["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["port"] == port["name"]
+
+
+def test_the_alerts_ask_for_what_the_plugin_counts(render: Any) -> None:
+    (group,) = render("alerts.enabled=true")["PrometheusRule"]["spec"]["groups"]
+    metrics = Metrics()
+    known = {f"{one.name}_total" if one.type == "counter" else one.name for one in metrics.registry.collect()}
+    for rule in group["rules"]:
+        promql_parser.parse(rule["expr"])
+        asked = set(re.findall(r"device_plugin_\w+", rule["expr"]))
+        assert asked <= known, rule["alert"]
+        assert rule["annotations"]["description"]
+    assert json.dumps(group)
+
+
+def test_another_name_for_everything(render: Any) -> None:
+    manifests = render("fullnameOverride=other", *(f"{name}=true" for name in ON_REQUEST))
+    assert {one["metadata"]["name"] for one in manifests.values()} == {"other", "place"}
+    (volume,) = [one for one in pod(manifests)["volumes"] if one["name"] == "config"]
+    assert volume["configMap"]["name"] == "other"
+    assert 'daemonset="other"' in yaml.safe_dump(manifests["PrometheusRule"])
