@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Optional, Sequence, Union
 
 from . import refusals
-from .change import Done, Plan, explained
+from .change import MARKER, Done, Plan, explained, unfinished
 from .cmdline import Wish, join, split
 from .errors import NOTHING_CHANGED, UnknownLoader
 from .host import Host
@@ -131,6 +131,9 @@ class Configuration:
                 self.planned = self.loader.plan(self.wish)
                 if self.planned.is_change:
                     self.done = self.loader.write(self.planned, keep_backups)
+        elif not only_plan and unfinished(self.host):
+            # Killed behind the last step: nothing is left to do.
+            self.host.disk.remove(self.host.path(MARKER))
         self.after = self.done.after or self.planned.after
 
     def result(self) -> dict[str, Any]:

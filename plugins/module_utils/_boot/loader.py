@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from typing import Optional, Sequence
 
 from .._core.errors import VerifyMismatch
-from .change import Done, Plan, carry_out
+from .change import Done, Plan, carry_out, unfinished
 from .cmdline import Wish, join
 from .entry import Entry, default, lost
+from .errors import BootError
 from .host import Host
 
 
@@ -41,6 +42,15 @@ class Loader(ABC):
         Asks ``entries`` first: what cannot be read back is not changed. Settings that meet the wish, while what boots
         does not, are a plan of the loader's commands alone.
         """
+
+    def left(self) -> list[Entry]:
+        """``entries``; none when they cannot be read after a run that was killed, whose command makes them anew."""
+        try:
+            return self.entries()
+        except BootError:
+            if not unfinished(self.host):
+                raise
+            return []
 
     def read(self) -> list[str]:
         """The tokens of the entry that boots by default. Raises what ``entries`` raises."""

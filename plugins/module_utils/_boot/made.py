@@ -4,25 +4,22 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Sequence
 
 
-def place(entry: Sequence[str], settings: Sequence[str]) -> Optional[int]:
-    """Where in an entry the tokens of the settings stand, one after the other; None when they do not, or are none."""
+def squeezed(tokens: Sequence[str]) -> list[str]:
+    """Tokens as a program leaves them that takes white space for one blank each, within quotes too."""
+    return [" ".join(token.split()) for token in tokens]
+
+
+def holds(entry: Sequence[str], settings: Sequence[str]) -> bool:
+    """Whether the tokens of the settings, at least one, stand in an entry one after the other."""
     size = len(settings)
-    for start in range(len(entry) - size + 1) if size else ():
-        if list(entry[start : start + size]) == list(settings):
-            return start
-    return None
+    return bool(size) and any(
+        list(entry[start : start + size]) == list(settings) for start in range(len(entry) - size + 1)
+    )
 
 
-def made(entry: Sequence[str], settings: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
-    """The tokens that an entry has once it is made of ``wanted``, when it was made of ``settings`` until now.
-
-    What the program puts in front and behind stays. An entry that was not made of these settings, or not of all of
-    them, shows nothing of the kind: then it is ``wanted`` alone.
-    """
-    start = place(entry, settings)
-    if start is None:
-        return tuple(wanted)
-    return (*entry[:start], *wanted, *entry[start + len(settings) :])
+def named(tokens: Sequence[str], start: str) -> list[str]:
+    """The tokens that start so, as in ``root=``."""
+    return [token for token in tokens if token.startswith(start)]

@@ -47,11 +47,12 @@ class ProxmoxGrub(GrubDropin):
 
     def plan(self, wish: Wish) -> Plan:
         """As on Debian; and update-grub alone when a partition is not as /boot/grub/grub.cfg."""
-        entries = self.entries()
-        before = default(entries).tokens
+        entries = self.left()
         found = super().plan(wish)
         if found.is_change:
+            before = default(entries).tokens if entries else found.before
             return replace(found, before=before, repair=(Run((TOOL, "refresh")),))
+        before = default(entries).tokens
         if not any(wish.unmet(entry.tokens) for entry in entries if not entry.is_recovery):
             return Plan(wish, before, before)
         run = Run(GENERATOR.command)

@@ -12,7 +12,7 @@ since 261 (its plug-in 60-ukify). Before that their words are on the kernel's co
 from __future__ import annotations
 
 import re
-from typing import Optional, Sequence
+from typing import Optional
 
 from .. import bls, images
 from ..change import Plan, Run, fixed, unfinished
@@ -22,7 +22,7 @@ from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood
 from ..firmware import by_version, has_stub, is_next, loader
 from ..loader import Loader
-from ..made import made, place
+from ..made import holds, named, squeezed
 
 VENDOR = "/usr/lib/kernel/cmdline"
 MODULES = ("/usr/lib/modules", "/lib/modules")
@@ -93,8 +93,8 @@ class KernelInstall(Loader):
         """Whether lines with # are comments; asked of the program only where there are such lines."""
         if not has_comments(source):
             return True
-        as_tokens = tokens_of(source, comments=False)
-        if any(place(entry.tokens, as_tokens) is not None for entry in entries):
+        as_tokens = squeezed(tokens_of(source, comments=False))
+        if any(holds(entry.tokens, as_tokens) for entry in entries):
             return False
         said = self.host.run(["kernel-install", "--version"]).out
         version = re.search(r"\d+", said)
@@ -103,11 +103,11 @@ class KernelInstall(Loader):
 
     def plan(self, wish: Wish) -> Plan:
         """Edit the file, then make every kernel's entry or image anew."""
-        entries = self.entries()
+        entries = self.left()
         source = self._source()
         comments = self._knows_comments(source, entries)
         settings = tokens_of(source, comments)
-        before = default(entries).tokens
+        before = default(entries).tokens if entries else tuple(settings)
         for tokens in (settings, before):
             wish.check_length(tokens)
         is_met = not wish.unmet(settings) and not any(wish.unmet(entry.tokens) for entry in entries)
@@ -115,26 +115,19 @@ class KernelInstall(Loader):
             return Plan(wish, before, before)
         text = self.host.text(CMDLINE)
         new = edited(source, wish, comments)
-        wanted = tokens_of(new, comments)
+        wanted = squeezed(tokens_of(new, comments))
         edits = (fixed(CMDLINE, text, new),) if new != text else ()
         runs = self._rebuild()
         return Plan(
             wish,
             before,
-            self._made(before, settings, wanted),
+            (*wanted, *(() if named(wanted, _MACHINE) else named(before, _MACHINE))),
             (*edits, *runs),
             protects=tuple("%s/*.conf" % folder for folder in bls.FOLDERS),
             repair=runs,
             space=(("/boot", self._largest_image()),),
             keeps=tuple(wanted),
         )
-
-    def _made(self, before: Sequence[str], settings: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
-        """What the default entry will have. One that is older than the settings shows what is added in any case."""
-        machine = [token for token in before if token.startswith(_MACHINE)]
-        if place(before, settings) is None and not any(token.startswith(_MACHINE) for token in wanted):
-            return (*wanted, *machine)
-        return made(before, settings, wanted)
 
     def _rebuild(self) -> tuple[Run, ...]:
         runs = []

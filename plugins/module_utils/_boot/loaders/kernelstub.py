@@ -18,7 +18,6 @@ from ..cmdline import Wish, join, split
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood
 from ..loader import Loader
-from ..made import made
 
 CONFIGURATION = "/etc/kernelstub/configuration"
 # The program has this folder in its text, whatever its setting esp_path says.
@@ -71,15 +70,16 @@ class Kernelstub(Loader):
     def plan(self, wish: Wish) -> Plan:
         """Edit the list, then let the program write the entries."""
         configuration = self._configuration()
-        entries = self.entries()
+        entries = self.left()
         settings = list(configuration["user"]["kernel_options"])
-        before = default(entries).tokens
+        before = default(entries).tokens if entries else tuple(settings)
         for tokens in (settings, before):
             wish.check_length(tokens)
         wanted = wish.applied(settings)
         is_met = wanted == settings and not wish.unmet(before)
         if is_met and not unfinished(self.host):
             return Plan(wish, before, before)
+        # The program puts root= and ro in front.
         configuration["user"]["kernel_options"] = wanted
         text = self.host.text(CONFIGURATION)
         edits = (fixed(CONFIGURATION, text, json.dumps(configuration, indent=2)),) if wanted != settings else ()
@@ -87,7 +87,7 @@ class Kernelstub(Loader):
         return Plan(
             wish,
             before,
-            made(before, settings, wanted),
+            (*before[:2], *wanted),
             (*edits, run),
             protects=(ENTRIES + "/*.conf", CONFIGURATION),
             space=(("/boot/efi", 0),),

@@ -59,7 +59,7 @@ class Proxmox(Loader):
 
     def plan(self, wish: Wish) -> Plan:
         """Edit the first line, then let the tool write every entry anew."""
-        entries = self.entries()
+        entries = self.left()
         text = self.host.text(CMDLINE)
         if text is None:
             raise NotUnderstood(
@@ -74,7 +74,7 @@ class Proxmox(Loader):
                 "Write the whole command line into its first line.",
                 path=CMDLINE,
             )
-        before = default(entries).tokens
+        before = default(entries).tokens if entries else tuple(settings)
         wish.check_length(settings)
         is_met = not wish.unmet(settings) and not any(wish.unmet(entry.tokens) for entry in entries)
         if is_met and not unfinished(self.host):

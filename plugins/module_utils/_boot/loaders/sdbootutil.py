@@ -10,16 +10,17 @@ the first, of /usr/lib/kernel/cmdline or of what the running kernel was booted w
 from __future__ import annotations
 
 import re
+from typing import Sequence
 
 from .. import bls
 from ..change import Plan, Run, fixed, unfinished
 from ..cmdline import Fate, Wish, join, split
 from ..cmdline_file import CMDLINE, applied, tokens_of
 from ..entry import Entry, default
-from ..errors import NothingBoots, Shadowed
+from ..errors import NothingBoots, NotUnderstood, Shadowed
 from ..firmware import by_version, is_next, loader
 from ..loader import Loader
-from ..made import made
+from ..made import named, squeezed
 
 SETTINGS = "/etc/sysconfig/bootloader"
 TYPES = ("grub2-bls", "systemd-boot")
@@ -100,27 +101,44 @@ class Sdbootutil(Loader):
                 texts[mine] = self.host.text(name) or ""
         return {**texts, **{name: self.host.text(name) or "" for name in own}}
 
+    def _refuse_another_order(self, old: dict[str, str], new: dict[str, str]) -> None:
+        """A vendor's file that has to change is hidden by one in /etc, which is read behind all of the vendor's."""
+        hiding = [name for name in new if new[name] != old[name] and name != CMDLINE and not self.host.exists(name)]
+        theirs = [name for name in new if name != CMDLINE and not self.host.exists(name) and name not in hiding]
+        ours = sorted(name for name in new if self.host.exists(name) or name in hiding)
+        order = [CMDLINE, *theirs, *(name for name in ours if name != CMDLINE)]
+        read, wanted = ([token for name in names for token in tokens_of(new[name])] for names in (order, new))
+        if read != wanted:
+            raise NotUnderstood(
+                "%s has what has to go; hidden by a file in %s, it would be read at another place."
+                % (", ".join(name.replace(FOLDER, VENDORS_FOLDER) for name in hiding), FOLDER),
+                "Make a file of that name in %s by hand, in the order that you want." % FOLDER,
+                files=hiding,
+            )
+
     def plan(self, wish: Wish) -> Plan:
         """Edit the files, then let the program make every entry anew."""
-        entries = self.entries()
+        entries = self.left()
         texts = self._texts()
         settings = [token for text in texts.values() for token in tokens_of(text)]
-        before = default(entries).tokens
+        before = default(entries).tokens if entries else tuple(settings)
         for tokens in (settings, before):
             wish.check_length(tokens)
         is_met = not wish.unmet(settings) and not any(wish.unmet(entry.tokens) for entry in entries)
         if is_met and not unfinished(self.host):
             return Plan(wish, before, before)
         new = _rewritten(texts, wish.fate(settings))
-        wanted = [token for text in new.values() for token in tokens_of(text)]
+        self._refuse_another_order(texts, new)
+        wanted = squeezed([token for text in new.values() for token in tokens_of(text)])
         edits = [
             fixed(name, self.host.text(name), text, _copy(name)) for name, text in new.items() if text != texts[name]
         ]
-        run = Run(("sdbootutil", "update-all-entries"))
+        # An entry that was left half, without options, is only written by the other command.
+        run = Run(("sdbootutil", "add-all-kernels" if unfinished(self.host) else "update-all-entries"))
         return Plan(
             wish,
             before,
-            made(before, settings, wanted),
+            _entry(before, wanted),
             (*edits, run),
             protects=tuple("%s/*.conf" % folder for folder in bls.FOLDERS),
             # Of a file without the last line's end it would make worse entries than those that were put back.
@@ -128,6 +146,16 @@ class Sdbootutil(Loader):
             space=(("/boot", 0),),
             keeps=tuple(token for token in wanted if token.partition("=")[0] not in _ITS_OWN),
         )
+
+
+def _entry(before: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """What the program makes of the settings: its root and subvolume in their place, or behind all."""
+    tokens = list(wanted)
+    for name in ("root=", "rootflags=subvol="):
+        for own in named(before, name)[-1:]:
+            places = [at for at, token in enumerate(tokens) if token.startswith(name)]
+            tokens[slice(places[0], places[0] + 1) if places else slice(len(tokens), None)] = [own]
+    return tuple(tokens)
 
 
 def _copy(name: str) -> str:

@@ -87,7 +87,7 @@ class OtherPrograms:
     # openSUSE's sdbootutil: create_boot_options, sedrootflags, update_entry_conf.
 
     def _sdbootutil(self, arguments: list[str]) -> None:
-        assert arguments == ["update-all-entries"]
+        assert arguments in (["update-all-entries"], ["add-all-kernels"])
         mounted = re.search(
             r"^\S+ / \S+ \S*subvol=/(\S*\.snapshots\S*?)(?:,\S*)? ", self._read("proc/mounts") or "", re.M
         )
@@ -103,15 +103,29 @@ class OtherPrograms:
         options = re.sub(r"\b(BOOT_IMAGE|initrd)=\S* ?", "", options)
         root = "UUID=cc33"
         options = re.sub(r"\broot=\S*", "root=" + root, options) if "root=" in options else options + " root=" + root
-        for path in (self.root / "boot/efi/loader/entries").glob("*.conf"):
+        snapshot = ""
+        if mounted is not None:
+            flags = "rootflags=subvol=" + mounted.group(1)
+            has_flags = "rootflags=subvol=" in options
+            options = re.sub(r"\brootflags=subvol=\S*", flags, options) if has_flags else options + " " + flags
+            snapshot = mounted.group(1).split("/")[2]
+        entries = self.root / "boot/efi/loader/entries"
+        if arguments == ["add-all-kernels"]:
+            for kernel in (self.root / "usr/lib/modules").glob("*/vmlinuz"):
+                self._add_kernel(entries, kernel.parent.name, snapshot, options)
+        for path in entries.glob("*.conf") if arguments == ["update-all-entries"] else ():
             text = path.read_text()
-            if mounted is None or "rootflags=subvol=%s\n" % mounted.group(1) in text.replace(" ", "\n"):
-                new = options
-                if mounted is not None:
-                    flags = "rootflags=subvol=" + mounted.group(1)
-                    has_flags = "rootflags=subvol=" in options
-                    new = re.sub(r"\brootflags=subvol=\S*", flags, options) if has_flags else options + " " + flags
-                path.write_text(re.sub(r"(?m)^options\s*.*$", "options    " + new, text))
+            if mounted is None or flags + "\n" in text.replace(" ", "\n"):
+                path.write_text(re.sub(r"(?m)^options\s*.*$", "options    " + options, text))
+
+    def _add_kernel(self, entries: Path, version: str, snapshot: str, options: str) -> None:
+        """install_kernel, entry_conf_file."""
+        prefix = "system-" if 'LOADER_TYPE="grub2-bls"' in (self._read("etc/sysconfig/bootloader") or "") else ""
+        name = "%sopensuse-tumbleweed-%s%s.conf" % (prefix, version, snapshot and "-" + snapshot)
+        lines = ["# Boot Loader Specification type#1 entry", "title      openSUSE Tumbleweed"]
+        lines += ["version    %s%s" % (snapshot and snapshot + "@", version), "options    " + options]
+        lines += ["%s     /opensuse-tumbleweed/%s/%s-1" % (word, version, word) for word in ("linux ", "initrd")]
+        (entries / name).write_text("\n".join(lines).replace("/linux -", "/linux-") + "\n")
 
     # Proxmox: bin/proxmox-boot-tool, proxmox-boot/zz-proxmox-boot. Partitions are folders below esp/.
 
@@ -134,7 +148,7 @@ class OtherPrograms:
                     "title    Proxmox Virtual Environment\nversion  %s\noptions  %s\nlinux    /EFI/proxmox/%s/vmlinuz\n"
                 )
                 path = partition / "loader/entries" / ("proxmox-%s.conf" % version)
-                path.write_text(text % (version, " ".join(line.split()), version))
+                path.write_text(text % (version, line, version) + "\n")
         return None
 
     def _generate(self, name: str) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from boot_property import KINDS, holds
+from boot_property_others import OTHERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", {**KINDS, **OTHERS})
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_exactly_the_wish_is_applied(kind: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        holds(data.draw(KINDS[kind]), Path(folder), data.draw)
+        holds(data.draw({**KINDS, **OTHERS}[kind]), Path(folder), data.draw)
