@@ -18,6 +18,7 @@ from ..errors import NothingBoots, NotUnderstood
 from ..esp import ESP_LIST, GRUB_PROGRAM, read, uuids
 from ..firmware import by_version, is_efi, loader
 from ..loader import Loader
+from ..made import named
 
 TOOL = "proxmox-boot-tool"
 
@@ -68,7 +69,7 @@ class Proxmox(Loader):
             )
         line, end, rest = text.partition("\n")
         settings = tokens_of(line, comments=False)
-        if not any(token.startswith("root=") for token in settings):
+        if not named(settings, "root="):
             raise NotUnderstood(
                 "The first line of %s has no root=; the tool reads no other line." % CMDLINE,
                 "Write the whole command line into its first line.",
@@ -81,6 +82,11 @@ class Proxmox(Loader):
             return Plan(wish, before, before)
         new = edited(line, wish, comments=False)
         after = tuple(tokens_of(new, comments=False))
+        if not named(after, "root="):
+            raise NotUnderstood(
+                "Without root= in the first line of %s, %s writes no entries." % (CMDLINE, TOOL),
+                "Leave root= out of remove.",
+            )
         edits = (fixed(CMDLINE, text, new + end + rest),) if new != line else ()
         run = Run((TOOL, "refresh"))
         return Plan(wish, before, after, (*edits, run), repair=(run,), keeps=after)

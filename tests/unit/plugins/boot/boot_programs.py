@@ -148,7 +148,7 @@ class OtherPrograms:
                     "title    Proxmox Virtual Environment\nversion  %s\noptions  %s\nlinux    /EFI/proxmox/%s/vmlinuz\n"
                 )
                 path = partition / "loader/entries" / ("proxmox-%s.conf" % version)
-                path.write_text(text % (version, line, version) + "\n")
+                path.write_text(text % (version, line, version))
         return None
 
     def _generate(self, name: str) -> None:

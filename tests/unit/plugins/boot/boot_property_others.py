@@ -85,7 +85,7 @@ def rpm_ostree(draw: st.DrawFn) -> Case:
     tokens.insert(draw(st.integers(0, len(tokens))), "ostree=/ostree/boot.1/os/1f/0")
     entry = "version 1\nlinux /x\noptions %s\n" % " ".join(tokens)
     files = {"run/ostree-booted": "", "boot/loader/entries/ostree-1.conf": entry}
-    return Case(files, ["rpm-ostree"], outputs=("run/ostree/*",))
+    return Case(files, ["rpm-ostree"], of_generator=("root=x",), outputs=("run/ostree/*",))
 
 
 @st.composite
