@@ -185,25 +185,20 @@ def exactly(wish: Wish, old: Entry, new: Entry) -> None:
     A value that replaces others stands in the place of one of them: the first, or one in a file for a shell alone.
     """
     replaced = {normal(token)[0] for token in wish.replace}
-    ours, of_init = _halves(old.tokens)
-    fate = wish.fate([token for token in ours if normal(token)[0] not in replaced])
-    head, rest = _halves(new.tokens)
-    assert list(map(normal, rest)) == list(map(normal, of_init))
-    left = [normal(token) for token in head if normal(token)[0] not in replaced]
-    once = sorted(normal(token) for token in head if normal(token)[0] in replaced)
+    last = old.tokens.index(END) if END in old.tokens else len(old.tokens)
+    stays = [token for token in old.tokens[:last] if normal(token)[0] not in replaced]
+    fate = wish.fate([*stays, *old.tokens[last:]])
+    end = new.tokens.index(END) if END in new.tokens else len(new.tokens)
+    left = [normal(token) for token in new.tokens[:end] if normal(token)[0] not in replaced]
+    once = sorted(normal(token) for token in new.tokens[:end] if normal(token)[0] in replaced)
     assert once == sorted({normal(token) for token in wish.replace})
     for token in (token for token in fate.added if normal(token)[0] not in replaced):
         left.reverse()  # what is added comes behind what is there, if it is there too
         left.remove(normal(token))
         left.reverse()
+    left += [normal(token) for token in new.tokens[end:]]
     assert left == [normal(token) for token in fate.kept if token is not None]
     assert wish.unmet(new.tokens) == []
-
-
-def _halves(tokens: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """The kernel's tokens, and from ``--`` on those of init."""
-    end = tokens.index(END) if END in tokens else len(tokens)
-    return tokens[:end], tokens[end:]
 
 
 def only_tokens_differ(wish: Wish, old: bytes, new: bytes, words: Callable[[str], list[str]]) -> None:
