@@ -55,6 +55,8 @@ def guest(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     install(cluster, folder)
     yield cluster
     cluster.helm("uninstall", NAME, "--namespace", NAME, "--wait", "--timeout", "60s")
+    # Helm waits for the DaemonSet to go; its pods end after that. This waits for them, and is content with none.
+    cluster.kubectl("delete", "pod", "-n", NAME, "--all", "--timeout=60s")
     left = cluster.space.run("sh", "-c", "ls /var/lib/kubelet/device-plugins")
     cluster.set_labels({LABEL: None})
     cluster.space.run("umount", "/dev/net")
