@@ -23,13 +23,20 @@ HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 
 # For the manager that the GPU Operator deploys in the namespace gpu-operator, where ccManager.repository and image name
-# this project's image. Made from container/chart by python -m tests.chart.gpu_operator.
+# this project's image. Made from container/charts/operand by python -m tests.chart.gpu_operator.
 """
 
 
 def manifest() -> str:
     """What the chart renders, without the labels by which Helm knows what is its own."""
-    command = [str(HELM.path()), "template", "cc-manager", str(ROOT / "container/chart"), "--namespace", "gpu-operator"]
+    command = [
+        str(HELM.path()),
+        "template",
+        "cc-manager",
+        str(ROOT / "container/charts/operand"),
+        "--namespace",
+        "gpu-operator",
+    ]
     command += ["--set", ",".join((*VALUES, "fullnameOverride=nvidia-cc-manager"))]
     command += ["--kube-version", "1.36.0", "--show-only", "templates/admissionpolicy.yaml"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -28,7 +28,7 @@ from tests.cluster.kube import workloads  # noqa: E402
 from tests.cluster.kube.programs import HELM  # noqa: E402
 from tools.needs import NotPossible  # noqa: E402
 
-CHART = ROOT / "container/chart"
+CHART = ROOT / "container/charts/operand"
 OPTIONAL = ("podMonitor.enabled", "alerts.enabled", "dashboard.enabled", "nodeFeatureRule.enabled")
 RIGHTS = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 PLAIN = ("ServiceAccount", *RIGHTS, "DaemonSet", "NetworkPolicy")

@@ -38,8 +38,8 @@ def main() -> int:
         subprocess.run([sys.executable, "tools/artifact.py", "copy", place], cwd=ROOT, check=True)
         # Helm's templates are YAML only when rendered, and what is made of them is several documents: the suite chart
         # looks after both.
-        shutil.rmtree(place / "container/chart/templates")
-        shutil.rmtree(place / "container/charts/device-plugin/templates")
+        for templates in (place / "container/charts").glob("*/templates"):
+            shutil.rmtree(templates)
         shutil.rmtree(place / "container/gpu-operator")
         return subprocess.run(command, cwd=place, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 

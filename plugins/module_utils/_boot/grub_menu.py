@@ -159,7 +159,7 @@ class Menu:
 
     def _chosen(self, items: Sequence[Item], path: str) -> Optional[Item]:
         # ``>`` leads into a submenu, ``>>`` is the character itself.
-        first, _, rest = path.replace(">>", "\0").partition(">")
+        first, _mark, rest = path.replace(">>", "\0").partition(">")
         first, rest = first.replace("\0", ">"), rest.replace("\0", ">>")
         for number, item in enumerate(items):
             if first and first in (item.title, item.id, str(number)):

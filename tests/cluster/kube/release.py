@@ -19,7 +19,7 @@ from .cluster import Cluster
 from .workloads import NAMESPACE
 
 RELEASE = "cc-manager"
-CHART = ROOT / "container/chart"
+CHART = ROOT / "container/charts/operand"
 VALUES = {"settings": {"bus": BUS, "retryDelaySeconds": 1, "componentsNamespace": NAMESPACE}}
 # An installation without pods: rights and policy alone.
 NOWHERE = {"nodeSelector": {"example.org/no": "node"}}

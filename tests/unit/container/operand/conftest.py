@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from simulation import Site
 
-settings.register_profile("plain", deadline=None, database=None)
+settings.register_profile("plain", deadline=None, database=None, derandomize=True)
 settings.load_profile("plain")
 
 
