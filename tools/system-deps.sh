@@ -28,6 +28,10 @@ done < <(grep -v -e '^#' -e '^$' "$(dirname "$0")/../tests/cluster/packages.txt"
 while read -r program package; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || missing+=("$package")
 done < <(grep '^[a-z]' tests/loaders/packages.txt)
+# What builds the driver's fake library. A header is there, or it is not.
+while read -r program package; do
+  command -v "$program" > /dev/null || [ -e "$program" ] || missing+=("$package")
+done < <(grep '^[a-z/]' tests/fake_nvml/packages.txt)
 
 [ ${#missing[@]} -gt 0 ] || exit 0
 command -v apt-get > /dev/null || { echo "system-deps: install these by your package manager: ${missing[*]}" >&2; exit 1; }

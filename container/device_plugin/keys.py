@@ -73,6 +73,17 @@ class Keys:
                 raise self.wrong(f"{key}[{number}]", f"is {_kind(one)}", "Give a text.")
         return list(value)
 
+    def words(self, key: str, default: Sequence[str] | None = None) -> list[str]:
+        """A text or a whole number, or a list of such, at least one."""
+        value = self._take(key, default)
+        for number, one in enumerate(value if isinstance(value, list) else [value]):
+            if not isinstance(one, str | int) or isinstance(one, bool) or one == "":
+                at = f"{key}[{number}]" if isinstance(value, list) else key
+                raise self.wrong(at, f"is {_kind(one)}", "Give a text or a whole number.")
+        if value == []:
+            raise self.wrong(key, "is an empty list", "Give at least one entry.")
+        return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+
     def within(self, key: str) -> Keys:
         """A mapping; an absent one is empty."""
         return Keys(self._take(key, {}), self._file, self._at(key))

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from .gpu import source as gpu
 from .machine import Machine
 from .source import Source
 from .tee import source as tee
 
 # Text, its file's name for messages, the machine. Raises BadConfig.
 Make = Callable[[str, str, Machine], Source]
-SOURCES: Mapping[str, Make] = {"tee": tee.make}
+SOURCES: Mapping[str, Make] = {"tee": tee.make, "gpu": gpu.make}

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 
 from device_plugin import settings  # noqa: E402
+from device_plugin.gpu import config as gpu  # noqa: E402
 from device_plugin.metrics import Metrics  # noqa: E402
 from device_plugin.tee import config  # noqa: E402
 
@@ -309,3 +310,46 @@ def test_another_name_for_everything(render: Any) -> None:
     (volume,) = [one for one in pod(manifests)["volumes"] if one["name"] == "config"]
     assert volume["configMap"]["name"] == "other"
     assert 'daemonset="other"' in yaml.safe_dump(manifests["PrometheusRule"])
+
+
+GPU = ("source=gpu", "gpuConfig.sharing.timeSlicing.resources[0].name=nvidia.com/gpu")
+REPLICAS = "gpuConfig.sharing.timeSlicing.resources[0].replicas"
+
+
+def test_gpus(render: Any, helm: Any) -> None:
+    manifests = render(
+        *GPU,
+        f"{REPLICAS}=1000000",
+        "gpuConfig.flags.nvidiaDriverRoot=/run/nvidia/driver",
+        "gpuConfig.flags.plugin.deviceListStrategy[0]=cdi-cri",
+    )
+    read = gpu.parse(manifests["ConfigMap"]["data"]["config.yaml"], "config.yaml")
+    assert [(one.name, one.replicas) for one in read.shared] == [("nvidia.com/gpu", 1000000)]
+    assert (read.driver_root, read.strategies) == ("/run/nvidia/driver", ("cdi-cri",))
+    host = {one["hostPath"]["path"] for one in pod(manifests)["volumes"] if "hostPath" in one}
+    assert host == {
+        "/var/lib/kubelet/device-plugins",
+        "/var/lib/kubelet/pod-resources",
+        "/dev",
+        "/run/device-plugin-gpu",
+        "/etc/cdi",
+        "/run/cdi",
+        "/run/nvidia/driver",
+    }
+    writable = [one["mountPath"] for one in container(manifests)["volumeMounts"] if not one.get("readOnly")]
+    assert writable == ["/var/lib/kubelet/device-plugins", "/host/run/device-plugin-gpu"]
+    environment = {one["name"]: one.get("value") for one in container(manifests)["env"]}
+    assert environment["DEVICE_PLUGIN_SOURCE"] == "gpu"
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert settings.parse([], environment, ["tee", "gpu"]).source == "gpu"
+    assert pod(manifests)["runtimeClassName"] == "nvidia"
+    assert "securityContext" not in pod(manifests)
+    for values, words in (
+        ((*GPU, f"{REPLICAS}=1"), "replicas"),
+        (("source=gpu", "gpuConfig.flags.migStrategy=single"), "migStrategy"),
+        (("source=gpu", "gpuConfig.sharing.timeSlicng.x=1"), "timeSlicng"),
+        (("source=gpu", "security.hostUsers=false"), "security.hostUsers: true"),
+    ):
+        done = helm(*TEMPLATE, *(word for value in values for word in ("--set", value)))
+        assert done.returncode != 0
+        assert words in done.stderr

@@ -30,7 +30,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "device-plugin.environment" -}}
-DEVICE_PLUGIN_SOURCE: tee
+DEVICE_PLUGIN_SOURCE: {{ .Values.source }}
 DEVICE_PLUGIN_CONFIG: /etc/device-plugin/config.yaml
 DEVICE_PLUGIN_HOST_ROOT: /host
 # A user namespace lets no pod have the host's /dev.
@@ -38,6 +38,11 @@ DEVICE_PLUGIN_DEVICES: {{ .Values.security.hostUsers | ternary "nodes" "kernel" 
 DEVICE_PLUGIN_POD_RESOURCES: /pod-resources/kubelet.sock
 DEVICE_PLUGIN_METRICS_PORT: {{ .Values.metricsPort | int | quote }}
 DEVICE_PLUGIN_LOG_FORMAT: {{ .Values.logFormat }}
+{{- if eq .Values.source "gpu" }}
+# NVIDIA's runtime puts the devices and the driver's library into this container.
+NVIDIA_VISIBLE_DEVICES: all
+NVIDIA_DRIVER_CAPABILITIES: utility
+{{- end }}
 {{- end }}
 
 {{- /* What cannot be meant, and a schema does not see. */ -}}
@@ -49,7 +54,10 @@ DEVICE_PLUGIN_LOG_FORMAT: {{ .Values.logFormat }}
 {{- fail (printf "extraEnv.%s: the chart sets it. Use the value for it (README.md)." $name) }}
 {{- end }}
 {{- end }}
-{{- if and $reports.enabled (not .Values.security.hostUsers) }}
+{{- if and (eq .Values.source "gpu") (not .Values.security.hostUsers) }}
+{{- fail "source: gpu needs security.hostUsers: true: the driver was not tried in a user namespace." }}
+{{- end }}
+{{- if and (eq .Values.source "tee") $reports.enabled (not .Values.security.hostUsers) }}
 {{- fail "config.reports.enabled needs security.hostUsers: true: only the host's root can make folders in configfs." }}
 {{- end }}
 {{- end }}
@@ -59,6 +67,7 @@ DEVICE_PLUGIN_LOG_FORMAT: {{ .Values.logFormat }}
 {{- if .Values.security.hostUsers }}
 - {name: dev, path: /dev, type: Directory, readOnly: true}
 {{- end }}
+{{- if eq .Values.source "tee" }}
 {{- with .Values.config.socketFolder }}{{ if .enabled }}
 - {name: sockets, path: {{ dir (trimSuffix "/" .path) | quote }}, type: DirectoryOrCreate, readOnly: false}
 {{- end }}{{ end }}
@@ -68,9 +77,30 @@ DEVICE_PLUGIN_LOG_FORMAT: {{ .Values.logFormat }}
 {{- with .Values.config.cdi }}{{ if .enabled }}
 - {name: cdi, path: {{ .folder | quote }}, type: DirectoryOrCreate, readOnly: false}
 {{- end }}{{ end }}
+{{- else }}
+- {name: verdicts, path: /run/device-plugin-gpu, type: DirectoryOrCreate, readOnly: false}
+{{- $flags := .Values.gpuConfig.flags | default dict }}
+{{- $plugin := $flags.plugin | default dict }}
+{{- if contains "cdi-cri" (toJson ($plugin.deviceListStrategy | default "")) }}
+- {name: cdi-etc, path: /etc/cdi, type: DirectoryOrCreate, readOnly: true}
+- {name: cdi-run, path: /run/cdi, type: DirectoryOrCreate, readOnly: true}
+{{- end }}
+{{- $root := $flags.nvidiaDriverRoot | default "/" }}
+{{- if ne $root "/" }}
+- {name: driver, path: {{ $root | quote }}, type: DirectoryOrCreate, readOnly: true}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- /* A number as it was written: Helm reads numbers as floats, and large ones would get an exponent. */ -}}
+{{- define "device-plugin.gpuConfig" -}}
+{{- $config := deepCopy .Values.gpuConfig }}
+{{- with ($config.sharing | default dict).timeSlicing }}
+{{- range .resources }}{{ $_ := set . "replicas" (int .replicas) }}{{ end }}
+{{- end }}
+{{- toYaml $config }}
+{{- end }}
+
 {{- define "device-plugin.config" -}}
 {{- $config := deepCopy .Values.config }}
 {{- range $config.resources }}{{ if hasKey . "slots" }}{{ $_ := set . "slots" (int .slots) }}{{ end }}{{ end }}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_nvml.driver import build
 
 
 @pytest.fixture
@@ -16,3 +17,9 @@ def folder() -> Iterator[Path]:
     """One whose path leaves room for a socket's name, of which the kernel takes 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="dp") as name:
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def libnvidia_ml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fake library, built for this session."""
+    return build(tmp_path_factory.mktemp("nvml"))

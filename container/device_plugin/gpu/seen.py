@@ -1,0 +1,27 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What was seen of the GPUs of a machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU. ``numa``: the node of memory that it is near to, if it is near to any; ``minor``: of /dev/nvidiaN."""
+
+    uuid: str
+    index: int
+    minor: int
+    name: str
+    numa: tuple[int, ...] = ()
+
+
+class Seen(NamedTuple):
+    """All GPUs of the driver, and what it says of confidential computing. ``ready``: whether they take work."""
+
+    gpus: tuple[Gpu, ...]
+    confidential: bool
+    ready: bool

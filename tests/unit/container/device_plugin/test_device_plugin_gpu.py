@@ -1,0 +1,310 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""GPUs, whole and shared: what the kubelet is told, what a container gets, and health that tells the truth."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from device_plugin.api import deviceplugin_pb2 as api
+from device_plugin.api.deviceplugin_grpc import DevicePluginStub
+from device_plugin.gpu.source import STATE
+from fake_kubelet.node import Node, eventually, run
+from fake_nvml.driver import DRIVER_NOT_LOADED, GPU_IS_LOST, MISMATCH, Driver, uuid
+from grpclib.exceptions import GRPCError
+
+GPU, SHARED = "nvidia.com/gpu", "nvidia.com/gpu.shared"
+WHOLE: dict[str, Any] = {"version": "v1"}
+
+
+def sharing(*resources: dict[str, Any], **slices: Any) -> dict[str, Any]:
+    """A configuration with time slices."""
+    every = [{"name": GPU, "replicas": 4, **one} for one in resources or ({},)]
+    return {"version": "v1", "sharing": {"timeSlicing": {**slices, "resources": every}}}
+
+
+@contextlib.asynccontextmanager
+async def gpu_node(folder: Path, library: Path, config: Any = WHOLE) -> AsyncIterator[tuple[Node, Driver]]:
+    """A node with two GPUs whose kubelet runs."""
+    node = Node(folder)
+    driver = Driver(node.root, node.sys, library)
+    node.configure(config)
+    await node.kubelet.start()
+    try:
+        yield node, driver
+    finally:
+        driver.close()
+        await node.kubelet.kill()
+
+
+def ids(node: Node, name: str = GPU) -> list[str]:
+    """What the kubelet was told, in order."""
+    return list(node.kubelet.endpoints[name].devices)
+
+
+def test_whole_gpus_have_their_uuid_and_their_node_of_memory(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, _driver), node.plugin(source="gpu") as process:
+            await node.allocatable(2, GPU)
+            assert ids(node) == [uuid(0), uuid(1)]
+            devices = node.kubelet.endpoints[GPU].devices
+            assert [devices[one].topology.nodes[0].ID for one in ids(node)] == [0, 1]
+            assert not node.kubelet.endpoints[GPU].options.get_preferred_allocation_available
+            got = await node.kubelet.allocate(GPU, 2, "pod")
+            assert dict(got.envs) == {"NVIDIA_VISIBLE_DEVICES": f"{uuid(0)},{uuid(1)}"}
+            assert not got.devices
+            assert not got.cdi_devices
+            await eventually(lambda: process.problems() == [])
+
+    run(work())
+
+
+@pytest.mark.parametrize(("rename", "name"), [(False, GPU), (True, SHARED)])
+def test_shares_have_the_names_and_ids_of_nvidias_plugin(
+    folder: Path, libnvidia_ml: Path, rename: bool, name: str
+) -> None:
+    async def work() -> None:
+        config = sharing(renameByDefault=rename)
+        async with gpu_node(folder, libnvidia_ml, config) as (node, _driver), node.plugin(source="gpu"):
+            await node.allocatable(8, name)
+            assert ids(node, name) == [f"{uuid(gpu)}::{number}" for gpu in (0, 1) for number in range(4)]
+            assert list(node.kubelet.endpoints) == [name]
+            assert node.kubelet.endpoints[name].options.get_preferred_allocation_available
+            got = await node.kubelet.allocate(name, 2, "pod")  # two shares of one GPU are one GPU
+            assert dict(got.envs) == {"NVIDIA_VISIBLE_DEVICES": uuid(0)}
+
+    run(work())
+
+
+def test_gpus_can_be_shared_each_in_its_own_way(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        config = sharing({"devices": [1]}, {"devices": [uuid(2)], "replicas": 2}, renameByDefault=True)
+        async with gpu_node(folder, libnvidia_ml, config) as (node, driver):
+            driver.gpus(range(3))
+            async with node.plugin(source="gpu"):
+                await node.allocatable(1, GPU)
+                await node.allocatable(6, SHARED)
+                assert ids(node) == [uuid(0)]
+                assert ids(node, SHARED)[3:] == [f"{uuid(1)}::3", f"{uuid(2)}::0", f"{uuid(2)}::1"]
+
+    run(work())
+
+
+def test_an_xid_makes_all_shares_of_the_gpu_unhealthy_until_the_verdict_is_cleared(
+    folder: Path, libnvidia_ml: Path
+) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, sharing()) as (node, driver):
+            async with node.plugin(source="gpu") as process:
+                await node.allocatable(8, GPU)
+                driver.xid(uuid(0), 31)  # a program's own fault
+                driver.xid(uuid(1), 79)
+                assert await node.allocatable(4, GPU, within_s=1.0) < 1.0
+                sick = {one for one, about in node.kubelet.endpoints[GPU].devices.items() if about.health != "Healthy"}
+                assert sick == {f"{uuid(1)}::{number}" for number in range(4)}
+                await eventually(lambda: process.problems() == [])  # another GPU works
+            async with node.plugin(source="gpu"):  # another process
+                await node.allocatable(4, GPU)
+                await node.kubelet.restart()
+                await node.allocatable(4, GPU)
+                assert node.kubelet.capacity(GPU) == 8
+                (node.root / STATE.lstrip("/") / f"{uuid(1)}.json").unlink()
+                await node.allocatable(8, GPU, within_s=1.0)
+
+    run(work())
+
+
+def test_an_xid_of_an_unknown_gpu_is_one_of_all(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, driver), node.plugin(source="gpu") as process:
+            await node.allocatable(2, GPU)
+            driver.xid("GPU-unknown", 95)
+            await node.allocatable(0, GPU, within_s=1.0)
+            await eventually(lambda: "XID 95" in process.problems()[0])
+            node.kubelet.endpoints[GPU].devices[uuid(0)].health = "Healthy"  # as if it had not heard of it yet
+            with pytest.raises(GRPCError, match="not healthy"):
+                await node.kubelet.allocate(GPU, 1, "pod")
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("file", "error", "words"),
+    [("init", DRIVER_NOT_LOADED, "Error 9"), ("init", MISMATCH, "Error 18"), ("lost", GPU_IS_LOST, "Error 15")],
+)
+def test_a_driver_that_does_not_answer_is_told_and_tried_again(
+    folder: Path, libnvidia_ml: Path, file: str, error: int, words: str
+) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, driver):
+            driver.says(file, error)
+            async with node.plugin(source="gpu") as process:
+                await eventually(lambda: any("NVML says" in one for one in process.problems()))
+                assert node.kubelet.registered == []
+                driver.says(file, 0)
+                await node.allocatable(2, GPU)
+                await eventually(lambda: process.problems() == [])
+
+    run(work())
+
+
+def test_a_driver_that_is_removed_and_installed_anew(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, driver):
+            driver.remove()
+            async with node.plugin(source="gpu") as process:
+                await eventually(
+                    lambda: any("there is no libnvidia-ml.so.1 below" in one for one in process.problems())
+                )
+                driver.install()
+                await node.allocatable(2, GPU)
+                driver.says("lost", MISMATCH)
+                await node.allocatable(0, GPU)
+                assert node.kubelet.capacity(GPU) == 2
+                driver.install()
+                driver.says("lost", 0)
+                await node.allocatable(2, GPU)
+
+    run(work())
+
+
+def test_a_gpu_that_is_lost_is_unhealthy_and_comes_back(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, driver), node.plugin(source="gpu"):
+            await node.allocatable(2, GPU)
+            driver.gpus([0])
+            await node.allocatable(1, GPU)
+            assert node.kubelet.capacity(GPU) == 2
+            driver.gpus([0, 1, 2], lost=[0])
+            await node.allocatable(2, GPU)
+            assert node.kubelet.capacity(GPU) == 3
+            driver.gpus([0, 1])
+            await node.kubelet.until(lambda: node.kubelet.endpoints[GPU].devices[uuid(2)].health == "Unhealthy")
+
+    run(work())
+
+
+def test_with_confidential_computing_gpus_are_healthy_when_they_are_ready(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, driver):
+            driver.confidential(True, ready=False)
+            async with node.plugin(source="gpu") as process:
+                await node.kubelet.until(lambda: node.kubelet.capacity(GPU) == 2)
+                assert node.kubelet.allocatable(GPU) == 0
+                assert "GpusReadyState is 0" in process.problems()[0]
+                driver.confidential(True)
+                await node.allocatable(2, GPU)
+                driver.confidential(True, ready=False)
+                await node.allocatable(0, GPU)
+
+    run(work())
+
+
+def test_with_confidential_computing_gpus_are_not_shared_unless_asked_for(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, sharing({"devices": [0]}, renameByDefault=True)) as (node, driver):
+            driver.confidential(True)
+            async with node.plugin(source="gpu") as process:
+                await node.allocatable(1, GPU)  # the one that is not shared
+                assert SHARED not in node.kubelet.endpoints
+                assert "confidential.allowSharing: true" in process.problems()[0]
+                node.configure(
+                    {**sharing({"devices": [0]}, renameByDefault=True), "confidential": {"allowSharing": True}}
+                )
+                await node.allocatable(4, SHARED)
+                await eventually(lambda: process.problems() == [])
+
+    run(work())
+
+
+def test_names_of_the_container_runtimes_specification(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        flags = {"plugin": {"deviceListStrategy": ["cdi-cri"], "deviceIDStrategy": "index"}}
+        config = {**WHOLE, "flags": flags}
+        async with gpu_node(folder, libnvidia_ml, config) as (node, _driver), node.plugin(source="gpu") as process:
+            await node.kubelet.until(lambda: node.kubelet.capacity(GPU) == 2)
+            assert node.kubelet.allocatable(GPU) == 0  # a container would not start
+            assert "no CDI specification of the container runtime has nvidia.com/gpu=0" in process.problems()[0]
+            spec = node.root / "run/cdi/nvidia.yaml"
+            spec.parent.mkdir()
+            spec.write_text("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: '1'}, {name: all}]\n")
+            await node.allocatable(1, GPU)
+            got = await node.kubelet.allocate(GPU, 1, "pod")
+            assert [one.name for one in got.cdi_devices] == ["nvidia.com/gpu=1"]
+            assert not got.envs
+
+    run(work())
+
+
+def test_nodes_of_devices_as_configured(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        config = {**WHOLE, "flags": {"plugin": {"passDeviceSpecs": True}}}
+        async with gpu_node(folder, libnvidia_ml, config) as (node, _driver), node.plugin(source="gpu"):
+            (node.dev / "nvidiactl").touch()
+            (node.dev / "nvidia-uvm").touch()
+            await node.allocatable(2, GPU)
+            got = await node.kubelet.allocate(GPU, 2, "pod")
+            assert [one.host_path for one in got.devices] == [
+                "/dev/nvidiactl",
+                "/dev/nvidia-uvm",
+                "/dev/nvidia0",
+                "/dev/nvidia1",
+            ]
+            assert {one.permissions for one in got.devices} == {"rw"}
+
+    run(work())
+
+
+def test_requests_for_more_than_one_share_are_refused_as_configured(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        config = sharing(failRequestsGreaterThanOne=True)
+        async with gpu_node(folder, libnvidia_ml, config) as (node, _driver), node.plugin(source="gpu"):
+            await node.allocatable(8, GPU)
+            await node.kubelet.allocate(GPU, 1, "pod")
+            with pytest.raises(GRPCError, match="2 shares were asked for"):
+                await node.kubelet.allocate(GPU, 2, "greedy")
+
+    run(work())
+
+
+def test_a_new_configuration_takes_no_gpu_away(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, _driver), node.plugin(source="gpu"):
+            await node.allocatable(2, GPU)
+            lists = node.kubelet.endpoints[GPU].lists
+            node.configure(sharing())
+            began = time.monotonic()
+            await node.allocatable(8, GPU)
+            assert time.monotonic() - began < 1.0
+            assert node.kubelet.endpoints[GPU].lists == lists + 1
+            assert len(node.kubelet.registered) == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("policy", "chosen"),
+    [("distributed", ["b::0", "b::1", "a::2"]), ("packed", ["a::2", "a::3", "b::0"])],
+)
+def test_which_share_is_preferred(folder: Path, libnvidia_ml: Path, policy: str, chosen: list[str]) -> None:
+    """Two shares of the first GPU are taken, none of the second."""
+
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, sharing(policy=policy)) as (node, _driver), node.plugin(source="gpu"):
+            await node.allocatable(8, GPU)
+            request = api.PreferredAllocationRequest()
+            free = [f"{uuid(0)}::{one}" for one in (2, 3)] + [f"{uuid(1)}::{one}" for one in range(4)]
+            request.container_requests.add(available_deviceIDs=free, allocation_size=3)
+            request.container_requests.add(available_deviceIDs=free, must_include_deviceIDs=free[:1], allocation_size=1)
+            stub = DevicePluginStub(node.kubelet.endpoints[GPU].channel)
+            got = await stub.GetPreferredAllocation(request)
+            words = [one.replace("a::", f"{uuid(0)}::").replace("b::", f"{uuid(1)}::") for one in chosen]
+            assert list(got.container_responses[0].deviceIDs) == words
+            assert list(got.container_responses[1].deviceIDs) == free[:1]
+
+    run(work())
