@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from loader_root import Confined, host
+from loader_root import Confined, change, host
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     CommandFailed,
     NothingBoots,
@@ -30,7 +29,6 @@ GRUB_DISTRIBUTOR=`( . /etc/os-release && echo ${NAME} )`
 GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"
 GRUB_CMDLINE_LINUX="console=ttyS0,115200n8"
 """
-WISH = Wish(add=("intel_iommu=on", 'dyndbg="file iommu.c +p"'), remove=("iommu=pt",))
 # NVIDIA's packages for DGX OS append in drop-ins, some only when a file or a processor is there.
 NVIDIA = """\
 if [ -e /etc/os-release ]; then
@@ -51,18 +49,6 @@ def debian(root: Path, settings: str = SETTINGS, kernels: tuple[str, ...] = ("6.
     assert isinstance(machine.commands, Confined)
     machine.commands.calls.clear()
     return machine
-
-
-def change(machine: Host, wish: Wish = WISH) -> Configuration:
-    planned = Configuration(machine, wish)
-    planned.run(only_plan=True)
-    real = Configuration(machine, wish)
-    real.run()
-    assert real.result()["after"] == planned.result()["after"]
-    again = Configuration(machine, wish)
-    again.run()
-    assert not again.is_change
-    return real
 
 
 def test_every_entry_that_it_makes_is_read(tmp_path: Path) -> None:
