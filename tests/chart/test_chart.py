@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,6 @@ from operand import events, journal, metrics, names, publish, reading, settings 
 
 from tests.chart import gpu_operator, pods  # noqa: E402
 from tests.cluster.kube import workloads  # noqa: E402
-from tests.cluster.kube.programs import HELM  # noqa: E402
-from tools.needs import NotPossible  # noqa: E402
 
 CHART = ROOT / "container/charts/operand"
 OPTIONAL = ("podMonitor.enabled", "alerts.enabled", "dashboard.enabled", "nodeFeatureRule.enabled")
@@ -38,28 +34,6 @@ POLICY = tuple(
 EVICTIONS = "ValidatingAdmissionPolicy cc-manager-evictions"
 TEMPLATE = ("template", "cc-manager", str(CHART), "--namespace", "place", "--kube-version", "1.36.0")
 Manifests = dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def helm_path() -> str:
-    """Helm, built from its Go module."""
-    try:
-        return str(HELM.path())
-    except NotPossible as reason:
-        if os.environ.get("REQUIRE_ALL"):
-            raise
-        pytest.skip(str(reason))
-
-
-@pytest.fixture
-def helm(helm_path: str, tmp_path: Path) -> Any:
-    """Runs Helm without a cluster and without the user's settings; gives the process that has ended."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "KUBECONFIG": "/nonexistent"}
-        return subprocess.run([helm_path, *arguments], env=environment, capture_output=True, text=True, check=False)
-
-    return run
 
 
 @pytest.fixture
