@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from .client import MERGE_PATCH, NOT_AN_OBJECT, ApiError, Kube, Object
+from .client import JSON, MERGE_PATCH, NOT_AN_OBJECT, ApiError, Object
 
 NAMESPACE = "default"  # of things without a namespace, as the kubelet does
 MESSAGE_MAX_BYTES = 1024
@@ -36,10 +36,18 @@ class Subject:
         return cls("Node", name, name)
 
 
+class Requests(Protocol):
+    """What makes requests: a client.Kube, or what stands before one."""
+
+    def request(
+        self, method: str, path: str, query: None = None, body: Any = None, *, content_type: str = JSON
+    ) -> Object: ...
+
+
 class Events:
     """Those of one program. ``component``: its name; ``instance``: the node or pod that it is on."""
 
-    def __init__(self, kube: Kube, component: str, instance: str) -> None:
+    def __init__(self, kube: Requests, component: str, instance: str) -> None:
         self._kube = kube
         self._component = component
         self._instance = instance

@@ -80,6 +80,7 @@ class Elector:
         self._seen_at = 0.0
         self._led_until = float("-inf")
         self.holder = ""
+        self.problem: ApiError | None = None  # why the last try to have or to renew it failed
 
     def start(self) -> None:
         """Begin to stand."""
@@ -121,15 +122,15 @@ class Elector:
 
     def _acquire(self) -> bool:
         """Until it leads; False when it was asked to end."""
-        problem = ""
         while not self._stopping.is_set():
             try:
-                if self._take(self._times.deadline_s) and self.is_leading:
+                leads = self._take(self._times.deadline_s) and self.is_leading
+                self.problem = None
+                if leads:
                     return True
-                problem = ""
             except ApiError as error:
-                if str(error) != problem:
-                    problem = str(error)
+                before, self.problem = self.problem, error
+                if str(error) != str(before):
                     LOG.warning("The Lease %s cannot be had: %s. It is tried again.", self._path, error)
             # Never longer than the time between two tries, so that a Lease that was given back is taken soon.
             self._stopping.wait(self._times.retry_s * random.uniform(0.5, 1.0))
@@ -143,7 +144,9 @@ class Elector:
             try:
                 if not self._take(self._led_until - self._now()) and self.holder != self._identity:
                     return  # somebody else has it, whatever the clock says
+                self.problem = None
             except ApiError as error:
+                self.problem = error
                 LOG.warning("The Lease %s was not renewed: %s", self._path, error)
 
     def _take(self, timeout_s: float) -> bool:

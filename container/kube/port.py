@@ -6,28 +6,45 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from .pages import CONNECTIONS_MAX, LIFE_S, Pages
+from .pages import CONNECTIONS_MAX, LIFE_S, Page, Pages
 
 # serve_forever wakes up so often to see whether it shall end; the process ends without asking it.
 WAKE_S = 3600.0
 
 
-class Server:
-    """The port, on all addresses, IPv4 and IPv6 where there is IPv6. ``port`` 0 lets the kernel choose one."""
+# The status to answer with instead of a page, by its path and the header Authorization; 0: the page.
+Refuses = Callable[[str, str], int]
 
-    def __init__(self, port: int, pages: Pages) -> None:
+
+class Server:
+    """The port, by default on all addresses, IPv4 and IPv6 where there is IPv6. ``port`` 0: the kernel chooses one.
+
+    ``tls`` gives the context of a new connection; without it this is plain HTTP. Raises OSError.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        pages: Pages,
+        address: str = "",
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        refuses: Refuses = lambda path, authorization: 0,
+    ) -> None:
         class Handler(BaseHTTPRequestHandler):
             """Answers each request."""
 
             timeout = LIFE_S
 
             def do_GET(self) -> None:
-                page = pages.get(self.path)
+                status = refuses(self.path.partition("?")[0], self.headers.get("Authorization", ""))
+                page = Page(status, b"not allowed\n") if status else pages.get(self.path)
                 self.send_response(page.status)
                 self.send_header("Content-Type", page.kind)
                 self.send_header("Content-Length", str(len(page.body)))
@@ -37,7 +54,7 @@ class Server:
             def log_message(self, *_arguments: object) -> None:
                 """Probes are not worth a line."""
 
-        self._server = _Bounded(("", port), Handler)
+        self._server = _Bounded((address, port), Handler, tls)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(WAKE_S,), name="http", daemon=True)
 
     @property
@@ -56,8 +73,16 @@ class _Bounded(ThreadingHTTPServer):
     daemon_threads = True
     address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        handler: type[BaseHTTPRequestHandler],
+        tls: Callable[[], ssl.SSLContext] | None,
+    ) -> None:
         self._lock = threading.Lock()
+        self._tls = tls
+        if address[0]:
+            self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._open: dict[socket.socket, float] = {}  # oldest first
         super().__init__(address, handler)
 
@@ -79,6 +104,22 @@ class _Bounded(ThreadingHTTPServer):
                     self._cut(one)
             self._open[request] = now
         super().process_request(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the connection's thread, in which hands are shaken, too."""
+        if self._tls is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(LIFE_S)
+        with self._tls().wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secure:
+            with self._lock:
+                self._open[secure] = self._open.pop(request, time.monotonic())
+            try:
+                secure.do_handshake()
+                super().finish_request(secure, client_address)
+            finally:
+                with self._lock:
+                    self._open.pop(secure, None)
 
     def _cut(self, request: socket.socket) -> None:
         """Its thread ends by itself then."""
