@@ -8,10 +8,11 @@ that is cheaper than a list. Whatever goes wrong is a CloudError, which says not
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.confidential.gpu.plugins.module_utils._bmm import existence
@@ -181,7 +182,7 @@ class Cloud:
             raise CloudError(
                 "OtherSite",
                 f"Instance {found.id} is of site {found.site or 'unknown'} and tenant {found.tenant or 'unknown'}, not "
-                f"of {self.config.site} and {self.config.tenant}. Check siteId and tenantId, and the node's provider id.",
+                f"of {self.config.site} and {self.config.tenant}. Check siteId, tenantId and the node's provider id.",
             )
         return found
 
@@ -249,15 +250,15 @@ def _region(site: Mapping[str, Any]) -> str:
     return labels.value_of("-".join(one for one in parts if isinstance(one, str) and one)).lower()
 
 
-class _explained:
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
     """Errors of the API's client as CloudError; NotFound stays, for who asked for that one thing."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, ExplainedError) and not isinstance(error, NotFound):
-            raise _as_error(error) from None
+    try:
+        yield
+    except NotFound:
+        raise
+    except ExplainedError as error:
+        raise _as_error(error) from None
 
 
 def _as_error(error: ExplainedError) -> CloudError:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from kube.settings import BadSetting
+
 from ansible_collections.confidential.gpu.plugins.module_utils._bmm.client import Call, Client
 from ansible_collections.confidential.gpu.plugins.module_utils._bmm.credentials import ENVIRONMENT, token_source
 from ansible_collections.confidential.gpu.plugins.module_utils._bmm.settings import Settings
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
-from kube.settings import BadSetting
 
 from . import labels
 from .provider_id import DEFAULT_FORM, FORMS, PART

@@ -92,7 +92,9 @@ class Initialiser:
         self._all.problems.over("new nodes")
         by_id = {one.id: one for one in found}
         taken = {said.instance for _node, said in instances_of(self._all.nodes.all(), cloud.config)} if names else set()
-        jobs = [self._pool.submit(self._one, node, self._instance(node, said, by_id, taken), place) for node, said in known]
+        jobs = [
+            self._pool.submit(self._one, node, self._instance(node, said, by_id, taken), place) for node, said in known
+        ]
         for job in jobs:
             job.result()
 

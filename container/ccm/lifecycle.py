@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nodes that are not ready: is the machine off, or is the instance gone? Only a proof deletes a node.
 
-A list without the instance, or a record that says Terminated, makes a suspect. Each suspect is asked for by its id; what
-counts as a proof stands in _bmm/existence.py. Whatever else is answered changes nothing.
+A list without the instance, or a record that says Terminated, makes a suspect. Each suspect is asked for by its id;
+what counts as a proof stands in _bmm/existence.py. Whatever else is answered changes nothing.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ class Lifecycle:
         self._all.recorder.once(
             node,
             "CloudInstanceUnknown",
-            f"Its provider id {node.provider_id} names no site, it has no label of ours, and no instance here has that id. "
-            "It is left alone.",
+            f"Its provider id {node.provider_id} names no site, it has no label of ours, and no instance here has that "
+            "id. It is left alone.",
         )
         return False
 

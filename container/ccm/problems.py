@@ -42,7 +42,11 @@ class Problems:
     def refused(self, right: str, error: ApiError) -> None:
         """The API server did not carry out a request, which needs ``right``: 'patch nodes'."""
         if error.is_denied:
-            self.report(right, f"MayNot{_title(right)}", f"This service account may not {right}: {error}. Grant it, as the chart does.")
+            self.report(
+                right,
+                f"MayNot{_title(right)}",
+                f"This service account may not {right}: {error}. Grant it, as the chart does.",
+            )
 
     def sentences(self) -> list[str]:
         """For /readyz."""

@@ -74,7 +74,9 @@ class Process:
         self._identity = f"{socket.gethostname()}_{uuid.uuid4()}"
         self.metrics = Metrics()
         self.nodes = Nodes()
-        self._problems = Problems(self._tell_problem, lambda key, reason: self.metrics.problems.labels(key, reason).inc())
+        self._problems = Problems(
+            self._tell_problem, lambda key, reason: self.metrics.problems.labels(key, reason).inc()
+        )
         self._cluster = Cluster(kube, self._identity, self._leads, self._problems, Pace(chosen.qps, chosen.burst))
         self._elector = self._new_elector() if chosen.leader_elect else None
         self._certificate = Certificate(chosen.certificate, chosen.key) if chosen.port else None

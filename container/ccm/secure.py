@@ -94,7 +94,11 @@ class Guard:
         if not review.get("authenticated"):
             return 401
         user: Mapping[str, Any] = review["user"]
-        about = {key: user[field] for key, field in (("user", "username"), ("groups", "groups"), ("uid", "uid")) if field in user}
+        about = {
+            key: user[field]
+            for key, field in (("user", "username"), ("groups", "groups"), ("uid", "uid"))
+            if field in user
+        }
         access = {**about, "nonResourceAttributes": {"path": path, "verb": "get"}}
         if "extra" in user:
             access["extra"] = user["extra"]

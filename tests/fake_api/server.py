@@ -128,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._serve(self._put)
 
+    def do_DELETE(self) -> None:
+        self._serve(self._delete)
+
     def _serve(self, work: Any) -> None:
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query))
@@ -156,11 +159,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, self._shaped(store.get(collection, name)))
 
     def _patch(self, path: str, _query: dict[str, str], body: Any) -> None:
-        if self.headers["Content-Type"] != "application/merge-patch+json":
-            raise Refusal(415, "merge patches only")
+        kind = self.headers["Content-Type"]
+        if kind not in ("application/merge-patch+json", "application/json-patch+json"):
+            raise Refusal(415, "merge patches and JSON patches only")
         self._asked("patch", path, body)
+        is_status = path.endswith("/status")
+        collection, _slash, name = path.removesuffix("/status").rpartition("/")
+        if kind == "application/json-patch+json":
+            found = self.server.store.json_patch(collection, name, body)
+        else:
+            found = self.server.store.patch(collection, name, _part(body, is_status))
+        self._answer(200, self._shaped(found))
+
+    def _delete(self, path: str, _query: dict[str, str], body: Any) -> None:
+        self._asked("delete", path, body)
         collection, _slash, name = path.rpartition("/")
-        self._answer(200, self._shaped(self.server.store.patch(collection, name, body)))
+        self.server.store.delete(collection, name, (body or {}).get("preconditions") or {})
+        self._answer(200, {"kind": "Status", "status": "Success"})
 
     def _put(self, path: str, _query: dict[str, str], body: Any) -> None:
         self._asked("update", path, body)
@@ -275,6 +290,17 @@ def _is_collection(path: str) -> bool:
     """/api/v1/nodes, /api/v1/namespaces/x/pods, /apis/group/version/namespaces/x/things."""
     parts = path.strip("/").split("/")
     return len(parts[2 if parts[0] == "api" else 3 :]) in (1, 3)
+
+
+def _part(body: Any, is_status: bool) -> Any:
+    """What a patch of the status may change, beside the preconditions."""
+    if not is_status:
+        return body
+    given = body.get("metadata") or {}
+    return {
+        "metadata": {key: given[key] for key in ("uid", "resourceVersion") if key in given},
+        "status": body.get("status") or {},
+    }
 
 
 def _status(refusal: Refusal) -> Object:

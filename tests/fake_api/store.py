@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .faults import Faults, Refusal, Request
+from .patches import applied
 
 __all__ = ["Change", "Object", "Refusal", "Request", "Store"]
 Object = dict[str, Any]
@@ -46,6 +47,8 @@ class Store:
         self.faults = Faults()
         # Called with each request before it is served; raises Refusal to deny it.
         self.before: Callable[[Request], None] = lambda request: None
+        # Called with collection, object before (None: it is new) and after a change; raises Refusal to deny it.
+        self.rules: list[Callable[[str, Object | None, Object], None]] = []
         # Called when one was carried out and is not answered yet.
         self.after: Callable[[], None] = lambda: None
 
@@ -80,6 +83,7 @@ class Store:
             made = copy.deepcopy(found)
             self.version += 1
             made["metadata"].setdefault("uid", f"uid-{self.version}")
+            self._check(collection, None, made)
             self._store("ADDED", collection, made)
             return copy.deepcopy(made)
 
@@ -91,11 +95,25 @@ class Store:
             _check_version(found, patch)
             made = merged(found, patch)
             made["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
-            if made == found:
-                return found  # nothing changes, no new version
-            self.version += 1
-            self._store("MODIFIED", collection, made)
-            return copy.deepcopy(made)
+            return self._changed(collection, found, made)
+
+    def json_patch(self, collection: str, name: str, operations: list[Mapping[str, Any]]) -> Object:
+        """A JSON patch (RFC 6902): all of it or, when a test in it fails, nothing."""
+        with self.changed:
+            found = self.get(collection, name)
+            return self._changed(collection, found, applied(found, operations))
+
+    def _changed(self, collection: str, found: Object, made: Object) -> Object:
+        if made == found:
+            return found  # nothing changes, no new version
+        self._check(collection, found, made)
+        self.version += 1
+        self._store("MODIFIED", collection, made)
+        return copy.deepcopy(made)
+
+    def _check(self, collection: str, before: Object | None, after: Object) -> None:
+        for rule in self.rules:
+            rule(collection, before, after)
 
     def replace(self, collection: str, name: str, whole: Object) -> Object:
         """The whole object; a resource version in it is a precondition."""
@@ -108,9 +126,12 @@ class Store:
             self._store("MODIFIED", collection, made)
             return copy.deepcopy(made)
 
-    def delete(self, collection: str, name: str) -> None:
+    def delete(self, collection: str, name: str, preconditions: Mapping[str, str] | None = None) -> None:
         with self.changed:
             found = self.get(collection, name)
+            for key, wanted in (preconditions or {}).items():
+                if wanted != found["metadata"][key]:
+                    raise Refusal(409, f"the object has the {key} {found['metadata'][key]}, not {wanted}")
             self.version += 1
             del self.objects[(collection, name)]
             self._note("DELETED", collection, found)
