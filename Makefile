@@ -20,7 +20,7 @@ NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
 SUITES ?=
 
-.PHONY: help setup setup-dev python demo node test test-vm test-cluster image image-plugin lint format build bench bench-cluster api lock system-deps clean
+.PHONY: help setup setup-dev python demo node test test-vm test-cluster image image-plugin image-ccm lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ image: setup ## the operand's image, dist/cc-manager.tar
 
 image-plugin: setup ## the device plugin's image, dist/device-plugin.tar
 	@$(bin)/python -m tools.image device-plugin
+
+image-ccm: setup ## the cloud controller manager's image, dist/cloud-controller.tar
+	@$(bin)/python -m tools.image cloud-controller
 
 lint: setup-dev ## the fast checks
 	@$(bin)/python tests/run.py lint

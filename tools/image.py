@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Build an image: python -m tools.image [cc-manager | device-plugin] [--tag NAME] [--out FILE]
+"""Build an image: python -m tools.image [cc-manager | device-plugin | cloud-controller] [--tag NAME] [--out FILE]
 
 Everything that is fetched is fetched here: Debian's packages by mmdebstrap, Python's by hash. container/Containerfile
 then copies and compiles. Equal sources give an equal image: times are those of
@@ -64,6 +64,7 @@ class Image:
     max_compressed_bytes: int
     folder: Path = CONTAINER  # of packages.txt
     with_collection: bool = False
+    modules: tuple[str, ...] = ()  # of the collection, below plugins/module_utils, that its code imports
 
     @property
     def packages(self) -> list[str]:
@@ -100,7 +101,16 @@ DEVICE_PLUGIN = Image(
     max_compressed_bytes=25 * 1000 * 1000,
     folder=CONTAINER / "images" / "device-plugin",
 )
-IMAGES = {one.name: one for one in (OPERAND, DEVICE_PLUGIN)}
+CLOUD_CONTROLLER = Image(
+    name="cloud-controller",
+    package="ccm",
+    lock="cloud-controller.txt",
+    programs={"nvidia-bmm-cloud-controller-manager": PROGRAM.format(package="ccm")},
+    max_compressed_bytes=25 * 1000 * 1000,
+    folder=CONTAINER / "images" / "cloud-controller",
+    modules=("_bmm", "_core"),
+)
+IMAGES = {one.name: one for one in (OPERAND, DEVICE_PLUGIN, CLOUD_CONTROLLER)}
 
 
 def main() -> int:
@@ -186,6 +196,12 @@ def fill(root: Path, image: Image) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.proto", "*.pyi")
     for name in (SHARED, image.package):
         shutil.copytree(CONTAINER / name, root / SITE / name, ignore=ignored)
+    for module in image.modules:
+        folder = f"plugins/module_utils/{module}/"
+        for name in shipped(ROOT):
+            # Beside the other packages: without Ansible nothing else makes the collection's name one of Python's.
+            if name.startswith(folder):
+                write(root / SITE / "ansible_collections/confidential/gpu" / name, (ROOT / name).read_text())
     if image.with_collection:
         for name in shipped(ROOT):
             if name.startswith(COLLECTION_PARTS):

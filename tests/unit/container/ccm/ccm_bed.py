@@ -53,7 +53,7 @@ class Bed:
         self.leads: Callable[[], float] = lambda: 10.0
         self.metrics = Metrics()
         self.problems = Problems(self._tell, lambda key, reason: self.metrics.problems.labels(key, reason).inc())
-        self.cluster = Cluster(kube, "test", lambda: self.leads(), self.problems, lambda: None)
+        self.cluster = Cluster(kube, "test", self._leads, self.problems, lambda: None)
         self.recorder = Recorder(self.cluster.tell, self.metrics.events_lost.inc)
         deadline_s = how.pop("deadline_s", 0.3)
         config = configs.read(cloud_config(emulator.url, **how), {})
@@ -67,8 +67,13 @@ class Bed:
     def _clock(self) -> float:
         return self.now
 
+    def _leads(self) -> float:
+        return self.leads()
+
     def _tell(self, reason: str, message: str) -> None:
-        self.recorder.event(Subject("Lease", "ccm", "", "kube-system", "coordination.k8s.io/v1"), WARNING, reason, message)
+        self.recorder.event(
+            Subject("Lease", "ccm", "", "kube-system", "coordination.k8s.io/v1"), WARNING, reason, message
+        )
 
     def close(self) -> None:
         self.initialiser.close()
@@ -172,13 +177,14 @@ def bed(data: Any = None, **how: Any) -> Iterator[Bed]:
     """One, of the emulator's data; ``how``: more keys of the cloud config, and deadline_s."""
     store = Store()
     store.rules.append(rules)
-    with launch(data or {"instances": [FOUR]}) as emulator, serving(store) as server:
-        with used(Kube(Connection(server.url))) as kube:
-            made = Bed(store, server, kube, emulator, how)
-            try:
-                yield made
-            finally:
-                made.close()
+    with contextlib.ExitStack() as stack:
+        emulator = stack.enter_context(launch(data or {"instances": [FOUR]}))
+        server = stack.enter_context(serving(store))
+        made = Bed(store, server, stack.enter_context(used(Kube(Connection(server.url)))), emulator, how)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 __all__ = ["EVENTS", "FOUR", "NODES", "ORG", "SITE", "TENANT", "UNINITIALIZED", "Bed", "bed", "cloud_config"]
