@@ -42,7 +42,7 @@ def server(shared: Server, tmp_path: Path) -> Iterator[Server]:
     """It, with the chart's rights and without nodes; what a test starts is ended."""
     grant(shared, tmp_path)
     shared.clear()
-    (shared.folder / "audit.log").write_text("")
+    shared.forget()
     before: list[Child] = list(shared.started)
     yield shared
     for one in shared.started:

@@ -27,7 +27,7 @@ from tests.cluster.kube.programs import EVERY
 
 READY_S = 60.0
 MERGE = "application/merge-patch+json"
-# The administrator, Kubernetes' own controllers, and ours: two processes with a user each, so that the log tells them apart.
+# The administrator, Kubernetes' own controllers, and ours: two processes with a user each, told apart by the log.
 PEOPLE = {"admin": "system:masters", "oracle": "system:masters", "ccm": "", "ccm-2": "", "reader": "", "nobody": ""}
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
@@ -93,6 +93,7 @@ class Server:
         etcd_port, peer_port, self.port = (free_port() for _ in range(3))
         self.url = f"https://127.0.0.1:{self.port}"
         self.started: list[Child] = []
+        self._forgotten = 0
         self.tokens = {name: secrets.token_hex(16) for name in PEOPLE}
         self._write()
         etcd = f"http://127.0.0.1:{etcd_port}"
@@ -230,14 +231,23 @@ class Server:
             self.request("DELETE", path)
         self.request("DELETE", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases")
 
-    # --- who asked for what ---------------------------------------------------------------------------------------------
+    # --- who asked for what -------------------------------------------------------------------------------------------
 
     def audit(self, who: str) -> list[dict[str, Any]]:
         """Entries of the log of a user, in order."""
         log = self.folder / "audit.log"
-        lines = log.read_text().splitlines() if log.exists() else []
+        if not log.exists():
+            return []
+        with log.open() as file:
+            file.seek(self._forgotten)
+            lines = [line for line in file if line.endswith("\n")]
         found = [json.loads(line) for line in lines if f'"{who}"' in line]
         return [one for one in found if one["user"]["username"] == who]
+
+    def forget(self) -> None:
+        """Let the log begin anew."""
+        log = self.folder / "audit.log"
+        self._forgotten = log.stat().st_size if log.exists() else 0
 
     def counted(self, who: str) -> Counter[str]:
         """Requests by verb and resource; a watch counts when it begins."""
