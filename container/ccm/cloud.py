@@ -171,11 +171,12 @@ class Cloud:
                 self._seen[found.id] = (found, self._now())
 
     def _one(self, its_id: str) -> Instance | None:
-        try:
-            with _explained():
-                return self._checked(Instance.of(self._client.instance(its_id, RELATIONS)))
-        except NotFound:
-            return None
+        with _explained():
+            try:
+                record = self._client.instance(its_id, RELATIONS)
+            except NotFound:
+                return None
+        return self._checked(Instance.of(record))
 
     def _checked(self, found: Instance) -> Instance:
         if (found.site, found.tenant) != (self.config.site, self.config.tenant):
@@ -205,11 +206,8 @@ class Cloud:
     def proof(self, its_id: str) -> Proof:
         """Whether an instance is gone for sure. Raises CloudError when that cannot be told."""
         with self._lock:
-            try:
-                with _explained():
-                    found = existence.look(self._client, its_id, self.config.tenant, self.config.site)
-            except NotFound as error:
-                raise _as_error(error) from None
+            with _explained():
+                found = existence.look(self._client, its_id, self.config.tenant, self.config.site)
             instance = self._checked(Instance.of(found.instance)) if found.instance is not None else None
             self._seen[its_id] = (instance, self._now())
             return Proof(found.gone, found.why, instance)
@@ -225,11 +223,8 @@ class Cloud:
         config = self.config
         if config.zone and config.region:
             return Place(config.zone, config.region)
-        try:
-            with _explained():
-                site = self._client.site(config.site)
-        except NotFound as error:
-            raise _as_error(error) from None
+        with _explained():
+            site = self._client.site(config.site)
         name = site.get("name")
         zone = labels.value_of(name) if isinstance(name, str) else ""
         return Place(config.zone or zone or labels.value_of(config.site), config.region or _region(site))
@@ -252,11 +247,9 @@ def _region(site: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Errors of the API's client as CloudError; NotFound stays, for who asked for that one thing."""
+    """Errors of the API's client as CloudError."""
     try:
         yield
-    except NotFound:
-        raise
     except ExplainedError as error:
         raise _as_error(error) from None
 

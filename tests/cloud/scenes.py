@@ -41,14 +41,14 @@ class Stage:
 
     def status(self, status: str) -> None:
         """Of the instance."""
-        self.emulator.alter_instance(self.name, {"status": status})
+        self.emulator.alter("instance", self.name, {"status": status})
 
     def addresses(self, *per_interface: list[str]) -> None:
         """Of the instance's interfaces."""
         known = self.emulator.instance(self.name)["interfaces"]
         made = [{**known[0], "id": f"{known[0]['id'][:-2]}{number:02}", "deviceInstance": number, "ipAddresses": found}
                 for number, found in enumerate(per_interface)]  # fmt: skip
-        self.emulator.alter_instance(self.name, {"interfaces": made})
+        self.emulator.alter("instance", self.name, {"interfaces": made})
 
     def label(self, **labels: str | None) -> None:
         """Of the node: zone and beta."""
@@ -66,7 +66,7 @@ Step = Callable[[Stage], None]
 
 @dataclass(frozen=True)
 class Scene:
-    """``node``: of kubelet_node; ``id``: of the provider id, {own} is the usual one. ``differs``: why ours is not alike.
+    """``node``: of kubelet_node; ``id``: of the provider id, {own} is the usual one. ``differs``: why ours is another.
 
     ``instance``: entry of the emulator's file; None: there is none.
     """

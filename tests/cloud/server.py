@@ -69,7 +69,7 @@ class Child:
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.log.stem} ended with status {self.process.returncode}: {self.words()}")
 
-    def signal(self, number: int) -> None:
+    def send(self, number: int) -> None:
         """Send it one."""
         self.process.send_signal(number)
 

@@ -54,7 +54,7 @@ def test_an_instance_that_is_gone(server: Server, emulator: Emulator) -> None:
     until(untainted(server, ["gpu-0", "gpu-1"]))
     lose(server, "gpu-0")
     lose(server, "gpu-1")
-    emulator.alter_instance("gpu-1", {"status": "Error"})
+    emulator.alter("instance", "gpu-1", {"status": "Error"})
     until(lambda: SHUTDOWN in taints(server.nodes()["gpu-1"]))
     emulator.remove_instance("gpu-0")
     until(lambda: "gpu-0" not in server.nodes())
@@ -97,7 +97,7 @@ def test_an_old_leader_writes_nothing(server: Server, emulator: Emulator, number
     old = holder(server)
     for count in range(4):
         server.register(kubelet_node(f"gpu-{count}"))
-    first.signal(number)
+    first.send(number)
     server.register(kubelet_node("gpu-4"))
     until(lambda: holder(server) not in ("", old))
     until(untainted(server, [f"gpu-{count}" for count in range(5)]))
@@ -107,7 +107,7 @@ def test_an_old_leader_writes_nothing(server: Server, emulator: Emulator, number
     )
     if number == signal.SIGSTOP:
         server.register(kubelet_node("gpu-5"))
-        first.signal(signal.SIGCONT)
+        first.send(signal.SIGCONT)
         until(lambda: first.process.poll() is not None)
         assert first.process.returncode == 1
         until(untainted(server, ["gpu-5"]))
@@ -131,7 +131,7 @@ def test_the_chart_grants_what_is_used(server: Server, emulator: Emulator, tmp_p
     lose(server, "gpu-0")
     lose(server, "gpu-1")
     emulator.remove_instance("gpu-0")
-    emulator.alter_instance("gpu-1", {"status": "Error"})
+    emulator.alter("instance", "gpu-1", {"status": "Error"})
     until(lambda: "gpu-0" not in server.nodes() and SHUTDOWN in taints(server.nodes()["gpu-1"]))
     assert fetch(port, "/metrics", server.tokens["reader"]) == 200
     emulator.add_faults([{"action": "status", "status": 401, "path": "*", "times": "forever"}])

@@ -36,6 +36,8 @@ ORG, SITE, TENANT = "acme", made_id("site", "site-1"), made_id("tenant", "acme")
 FOUR = {"name": "gpu-{n}", "count": 4, "type": "gpu.8xh100", "addresses": ["10.0.0.0/24", "fd00::/64"]}
 EVENTS = "/api/v1/namespaces/default/events"
 PERIOD_S, UPDATE_S = 5.0, 300.0
+# How long the bare-metal manager is waited for: when it should answer, and when it should not.
+PATIENT_S, HASTY_S = 30.0, 0.15
 
 
 def cloud_config(url: str, **more: Any) -> str:
@@ -55,9 +57,9 @@ class Bed:
         self.problems = Problems(self._tell, lambda key, reason: self.metrics.problems.labels(key, reason).inc())
         self.cluster = Cluster(kube, "test", self._leads, self.problems, lambda: None)
         self.recorder = Recorder(self.cluster.tell, self.metrics.events_lost.inc)
-        deadline_s = how.pop("deadline_s", 0.3)
+        self._deadline_s = PATIENT_S
         config = configs.read(cloud_config(emulator.url, **how), {})
-        self.cloud = Cloud(config, lambda one: one.client(deadline_s=deadline_s), self._clock)
+        self.cloud = Cloud(config, lambda one: one.client(deadline_s=self._deadline_s), self._clock)
         self.nodes = Nodes(self._clock)
         context = Context(self.nodes, self.cloud, self.cluster, self.recorder, self.problems, self.metrics)
         self.initialiser = Initialiser(context, 4)
@@ -112,11 +114,24 @@ class Bed:
             self.look(61.0)
             self.update()
 
+    def spoil(self, *rules: Any) -> None:
+        """From now on this goes wrong, for ever; and nobody waits for long."""
+        self._deadline_s = HASTY_S
+        self.cloud.use(self.cloud.config)
+        self.emulator.add_faults([{"path": "*", "times": "forever", **one} for one in rules])
+
+    def mend(self) -> None:
+        """All is well."""
+        self._deadline_s = PATIENT_S
+        self.cloud.use(self.cloud.config)
+        self.emulator.clear_faults()
+
     # --- what there is ------------------------------------------------------------------------------------------------
 
     def add(self, name: str = "gpu-0", **how: Any) -> Object:
         """A node, as its kubelet makes it, by default with the id of the instance of its name."""
-        how.setdefault("provider_id", self.provider_id(name))
+        if "provider_id" not in how:
+            how["provider_id"] = self.provider_id(name)
         return self.store.create(NODES, registered(name, **how))
 
     def provider_id(self, name: str) -> str:
@@ -169,12 +184,12 @@ class Bed:
 
     def asked(self) -> list[str]:
         """Paths below the API's name that the bare-metal manager was asked for."""
-        return [str(one["path"]).partition("/nico/")[2] for one in self.emulator.requests]
+        return [str(one["path"]) for one in self.emulator.requests]
 
 
 @contextlib.contextmanager
 def bed(data: Any = None, **how: Any) -> Iterator[Bed]:
-    """One, of the emulator's data; ``how``: more keys of the cloud config, and deadline_s."""
+    """One, of the emulator's data; ``how``: more keys of the cloud config."""
     store = Store()
     store.rules.append(rules)
     with contextlib.ExitStack() as stack:

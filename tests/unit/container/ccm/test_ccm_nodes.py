@@ -167,7 +167,7 @@ def test_a_terminated_record_keeps_its_name(some: Bed) -> None:
     some.emulator.add_instance(
         {"name": "gpu-0", "id": "0" * 8 + "-0000-4000-8000-" + "0" * 12, "addresses": ["10.9.9.9"]}
     )
-    some.emulator.alter_instance("0" * 8 + "-0000-4000-8000-" + "0" * 12, {"status": "Terminated"})
+    some.emulator.alter("instance", "0" * 8 + "-0000-4000-8000-" + "0" * 12, {"status": "Terminated"})
     some.add("gpu-0", provider_id="")
     some.step()
     assert some.ips() == ["10.0.0.1", "fd00::1"]
@@ -177,7 +177,7 @@ def test_addresses_follow_the_instance(some: Bed) -> None:
     some.settled("gpu-0")
     interfaces = some.emulator.instance("gpu-0")["interfaces"]
     changed = [{**interfaces[0], "ipAddresses": ["10.7.7.7"]}, interfaces[1]]
-    some.emulator.alter_instance("gpu-0", {"interfaces": changed})
+    some.emulator.alter("instance", "gpu-0", {"interfaces": changed})
     some.update()
     assert some.ips() == ["10.7.7.7", "fd00::1"]
     assert [one["address"] for one in some.node()["status"]["addresses"]][-1] == "gpu-0"
@@ -186,10 +186,10 @@ def test_addresses_follow_the_instance(some: Bed) -> None:
 def test_an_instance_that_is_not_ready_loses_no_address(some: Bed) -> None:
     some.settled("gpu-0")
     interfaces = some.emulator.instance("gpu-0")["interfaces"]
-    some.emulator.alter_instance("gpu-0", {"interfaces": interfaces[:1], "status": "Updating"})
+    some.emulator.alter("instance", "gpu-0", {"interfaces": interfaces[:1], "status": "Updating"})
     some.update()
     assert some.ips() == ["10.0.0.1", "fd00::1"]
-    some.emulator.alter_instance("gpu-0", {"status": "Ready"})
+    some.emulator.alter("instance", "gpu-0", {"status": "Ready"})
     some.update()
     assert some.ips() == ["10.0.0.1"]
 
@@ -200,7 +200,7 @@ def test_a_list_that_is_wrong_changes_no_address(some: Bed, action: str) -> None
     some.emulator.add_faults([{"action": action, "path": "instance", "times": "forever"}])
     if action == "stale":
         interfaces = some.emulator.instance("gpu-0")["interfaces"]
-        some.emulator.alter_instance("gpu-0", {"interfaces": [{**interfaces[0], "ipAddresses": ["10.7.7.7"]}]})
+        some.emulator.alter("instance", "gpu-0", {"interfaces": [{**interfaces[0], "ipAddresses": ["10.7.7.7"]}]})
         some.store.patch(NODES, "gpu-0", {"status": {"addresses": [{"type": "InternalIP", "address": "10.7.7.7"}]}})
         some.emulator.add_faults([{"action": "stale", "path": "instance", "times": "forever"}])
     before = some.ips()
@@ -232,7 +232,7 @@ def test_without_any_address_the_taint_stays(make_bed: Callable[..., Bed]) -> No
 @pytest.mark.parametrize("count", [1, 100, 250])
 def test_calls_depend_on_pages(make_bed: Callable[..., Bed], count: int) -> None:
     entry: dict[str, Any] = {**FOUR, "count": count, "addresses": ["10.0.0.0/16"]}
-    bed = make_bed(data={"instances": [entry]}, deadline_s=30.0)
+    bed = make_bed(data={"instances": [entry]})
     for number in range(count):
         bed.add(f"gpu-{number}", provider_id="" if number % 2 else bed.provider_id(f"gpu-{number}"))
     bed.step()
