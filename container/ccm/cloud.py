@@ -117,7 +117,7 @@ class Cloud:
         with self._lock:
             unknown = [one for one in ids if not self._is_known(one, max_age_s)]
             is_old = self._now() - self._listed_at > max_age_s
-            asked_by_name = names if is_old or not names <= {one.name for one in self._listed.values()} else ()
+            asked_by_name = names if is_old or not set(names) <= {one.name for one in self._listed.values()} else ()
             calls = len(unknown) + len(asked_by_name)
             if calls and self._asked + calls > self._pages:
                 if self._may_list:

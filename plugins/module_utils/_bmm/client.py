@@ -78,7 +78,9 @@ class Client:
         kept of a record, its id and name among it; the rest is gone before the next page comes. Raises ApiError.
         """
         asked = [*query, *(("includeRelation", name) for name in relations)]
-        return sorted(self.collect("instance", asked, "NAME_ASC", trim), key=lambda one: (str(one.get("name")), one["id"]))
+        return sorted(
+            self.collect("instance", asked, "NAME_ASC", trim), key=lambda one: (str(one.get("name")), one["id"])
+        )
 
     def instance(self, instance_id: str, relations: Iterable[str] = ()) -> Record:
         """One instance. Raises NotFound if there is none, another ApiError if that cannot be told."""
