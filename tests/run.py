@@ -106,6 +106,23 @@ def suites() -> list[Suite]:
             enable=GO,
             prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
         ),
+        # Scenes with Kubernetes' own controllers beside, which are built for that, are for `make test SUITES=cloud-oracle`.
+        Suite(
+            "cloud",
+            [(*pytest, "tests/cloud/test_ours.py", "-q", "--durations=5")],
+            files="tests/cloud/test_*.py",
+            tools=["go"],
+            enable=GO,
+            prepare=(python, "-m", "tests.cluster.kube", "build", "etcd", "kube-apiserver", "helm"),
+        ),
+        Suite(
+            "cloud-oracle",
+            [(*pytest, "tests/cloud/test_oracle.py", "-q")],
+            files="tests/cloud/test_*.py",
+            tools=["go"],
+            enable=GO,
+            on_request=True,
+        ),
         # What breaks during a change, which takes long, is for `make test-cluster`.
         Suite(
             "cluster",

@@ -207,6 +207,7 @@ def test_the_cloud_config_is_read_again(server: Server, emulator: Emulator, tmp_
     config = server.folder / "cloud-config"
     good = config.read_text()
     config.write_text(good.replace('"emulated"', '"another"'))
+    until(lambda: "Another cloud config" in server.started[-1].words())
     server.register(kubelet_node("gpu-0"))
     until(lambda: "NotAuthenticated" in body(port, "/readyz"))
     assert UNINITIALIZED in taints(server.nodes()["gpu-0"])

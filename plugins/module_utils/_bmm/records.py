@@ -47,7 +47,7 @@ def addresses(instance: Mapping[str, Any]) -> list[Address]:
     """
     interfaces = instance.get("interfaces")
     found: dict[Address, None] = {}
-    for interface in sorted(filter(_is_mapping, interfaces or []), key=_rank):
+    for interface in sorted(filter(_is_mapping, interfaces if isinstance(interfaces, list) else []), key=_rank):
         texts = interface.get("ipAddresses")
         for text in texts if isinstance(texts, list) else []:
             address = _parsed(text)
