@@ -71,8 +71,8 @@ format: setup-dev ## format the Python code
 build: setup ## build the collection into dist/
 	@$(bin)/python tools/artifact.py build dist
 
-bench: setup-dev ## measure: the module, many hosts at once, a run on a host that is ready, the device plugin (half an hour)
-	@status=0; for one in run fleet ready_host device_plugin; do $(bin)/python -m tests.bench.$$one || status=1; done; exit $$status
+bench: setup-dev ## measure: the module, many hosts at once, a run on a host that is ready, device plugin, cloud controller (half an hour)
+	@status=0; for one in run fleet ready_host device_plugin ccm; do $(bin)/python -m tests.bench.$$one || status=1; done; exit $$status
 
 bench-cluster: setup-dev ## measure the operand in a Kubernetes, and a thousand nodes
 	@$(bin)/python -m tests.bench.cluster

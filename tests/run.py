@@ -106,7 +106,7 @@ def suites() -> list[Suite]:
             enable=GO,
             prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
         ),
-        # Scenes with Kubernetes' own controllers beside, which are built for that, are for `make test SUITES=cloud-oracle`.
+        # Kubernetes' own controllers beside ours, which takes a build of them: on request.
         Suite(
             "cloud",
             [(*pytest, "tests/cloud/test_ours.py", "-q", "--durations=5")],

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 
@@ -56,4 +57,4 @@ class Problems:
 
 def _title(right: str) -> str:
     """PatchNodesStatus for 'patch nodes/status'."""
-    return "".join(word.title() for word in right.replace("/", " ").split())
+    return "".join(word.title() for word in re.findall("[a-z]+", right))

@@ -193,7 +193,7 @@ class Process:
             if problem is None:
                 self._problems.over("the Lease")
             elif problem.is_denied:
-                self._problems.refused("get, create and update leases", problem)
+                self._problems.refused("get, create and update leases", problem, "the Lease")
             else:
                 self._problems.report("the Lease", "LeaseNotHad", str(problem))
         self._reload()

@@ -56,7 +56,7 @@ def play(server: Server, start: Callable[..., Child]) -> dict[str, Outcome]:
             scene.prepare(emulator)
         for scene in SCENES:
             scene.begin(server, emulator)
-        child = start(server, emulator, *OFTEN) if start is start_oracle else start(server, emulator)
+        child = start(server, emulator, *OFTEN)
         try:
             settle(server, child)
             for number in range(max(len(scene.steps) for scene in SCENES)):

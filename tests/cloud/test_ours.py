@@ -239,7 +239,8 @@ def writes(server: Server, who: str) -> int:
 
 def secure(server: Server, emulator: Emulator, folder: Path, *flags: str) -> int:
     """Begin ours with its port; which is that."""
-    from tests.cloud.certificate import write  # noqa: PLC0415
+    from fake_api.certificate import write  # noqa: PLC0415
+
     from tests.cloud.server import free_port  # noqa: PLC0415
 
     certificate, key = write(folder)

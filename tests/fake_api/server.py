@@ -23,6 +23,8 @@ BOOKMARK_S = 0.5
 DRIP_S = 0.05
 HUGE_BYTES = 33 << 20
 SUBRESOURCES = ("eviction",)
+# What is answered and not kept.
+REVIEWS = ("tokenreviews", "subjectaccessreviews")
 
 
 class ApiServer:
@@ -186,13 +188,22 @@ class _Handler(BaseHTTPRequestHandler):
         store = self.server.store
         self._asked("create", path, body)
         collection, _slash, name = path.rpartition("/")
-        if name in SUBRESOURCES:
+        if name in REVIEWS:
+            self._answer(201, {**body, "status": getattr(self, f"_{name}")(body["spec"])})
+        elif name in SUBRESOURCES:
             collection, _slash, name = collection.rpartition("/")
             _check_eviction(store.get(collection, name), body)
             store.patch(collection, name, {"metadata": {"deletionTimestamp": "now"}})
             self._answer(201, {"kind": "Status", "status": "Success"})
         else:
             self._answer(201, store.create(path, body))
+
+    def _tokenreviews(self, spec: Any) -> Object:
+        name = self.server.store.people.get(spec["token"])
+        return {"authenticated": True, "user": {"username": name, "groups": ["people"]}} if name else {"error": "no"}
+
+    def _subjectaccessreviews(self, spec: Any) -> Object:
+        return {"allowed": spec["user"] in self.server.store.readers}
 
     def _asked(self, verb: str, path: str, body: Any = None) -> None:
         self.server.store.asked(verb, path, body)

@@ -45,6 +45,8 @@ class Store:
         self.listeners: list[Callable[[Change], None]] = []
         self.requests: list[Request] = []
         self.faults = Faults()
+        self.people: dict[str, str] = {}  # token to name, for reviews
+        self.readers: set[str] = set()  # who may read metrics
         # Called with each request before it is served; raises Refusal to deny it.
         self.before: Callable[[Request], None] = lambda request: None
         # Called with collection, object before (None: it is new) and after a change; raises Refusal to deny it.
