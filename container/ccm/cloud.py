@@ -209,7 +209,8 @@ class Cloud:
             with _explained():
                 found = existence.look(self._client, its_id, self.config.tenant, self.config.site)
             instance = self._checked(Instance.of(found.instance)) if found.instance is not None else None
-            self._seen[its_id] = (instance, self._now())
+            if instance is None:  # one that was asked for like this lacks its type
+                self._seen[its_id] = (None, self._now())
             return Proof(found.gone, found.why, instance)
 
     def place(self) -> Place:
