@@ -278,3 +278,17 @@ def test_other_taints_stay(some: Bed) -> None:
     some.add("gpu-0", spec={"taints": [mine, taint, {"key": "yours", "effect": "NoExecute"}]})
     some.step()
     assert some.taints() == ["mine", "yours"]
+
+
+def test_the_type_is_known_after_a_proof(some: Bed) -> None:
+    """What is asked to prove something holds less than what a new node needs."""
+    some.settled("gpu-0")
+    interfaces = some.emulator.instance("gpu-0")["interfaces"]
+    some.emulator.alter("instance", "gpu-0", {"interfaces": [{**interfaces[0], "ipAddresses": ["10.7.7.7"]}]})
+    some.update()
+    assert some.ips() == ["10.7.7.7"]
+    some.store.delete(NODES, "gpu-0")
+    some.add("gpu-0")
+    some.step(1.0)
+    assert some.labels()[TYPE] == "gpu.8xh100"
+    assert some.ips() == ["10.7.7.7"]
