@@ -105,6 +105,15 @@ options:
     type: list
     elements: str
     default: [name]
+  group_by:
+    description:
+      - Groups that cost nothing, named after what they hold - V(site), V(status), V(instance_type), V(vpc), or
+        C(label:KEY), such as C(site_sjc4), C(status_ready) and C(KEY_value).
+      - For each O(keyed_groups), O(groups) and O(compose) Ansible compiles a template for each host, which takes a few
+        seconds for a thousand hosts.
+    type: list
+    elements: str
+    default: []
   hostvars_prefix:
     description: What the names of the hosts' variables begin with.
     type: str
@@ -190,6 +199,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         hosts.check_filters("include_filters", include)
         hosts.check_filters("exclude_filters", exclude)
         hosts.check_names(self.get_option("hostnames"))
+        hosts.check_groups(self.get_option("group_by"))
         known = self._known(key, cache)
         fit = [one for one in known if hosts.wanted(one, include, exclude)]
         found = hosts.named(fit, self.get_option("hostnames"))
@@ -204,6 +214,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
                 variables["ansible_host"] = facts["addresses"][0]
             for variable, value in variables.items():
                 self.inventory.set_variable(name, variable, value)
+            for group in hosts.groups(facts, self.get_option("group_by")):
+                self.inventory.add_host(name, self.inventory.add_group(self._sanitize_group_name(group)))
             self._set_composite_vars(self.get_option("compose"), variables, name, strict=strict)
             self._add_host_to_composed_groups(self.get_option("groups"), variables, name, strict=strict)
             self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, name, strict=strict)

@@ -17,6 +17,7 @@ HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9A-
 OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 LABEL = "label:"
 NAME_SOURCES = ("name", "id", "machine_id", "address", "ipv4", "ipv6", LABEL + "KEY")
+GROUP_SOURCES = ("site", "status", "instance_type", "vpc")
 # Filter to the API's query parameter and property; 'labels' and 'site' have no parameter of their own.
 FILTERS = {
     "id": "id",
@@ -67,13 +68,42 @@ def facts(instance: Record, sites: Mapping[str, Record], org: str) -> Record:
             "product_name": _text(machine.get("productName")),
             "maintenance_message": _text(machine.get("maintenanceMessage")),
         },
-        "labels": {str(key): _text(value) for key, value in sorted(_object(instance.get("labels")).items())},
+        "labels": _labels(instance),
         "addresses": found,
         "ipv4": [one for one in found if ":" not in one],
         "ipv6": [one for one in found if ":" in one],
         "update_pending": bool(instance.get("isUpdatePending")),
         "created": _text(instance.get("created")),
         "provider_id": "nvidia-bmm://%s/%s/%s/%s" % (org, tenant_id, site_id, instance["id"]),
+    }
+
+
+def machine_facts(machine: Record) -> Record:
+    """What a module says of a machine."""
+    alerts = _object(machine.get("health")).get("alerts") or []
+    return {
+        "id": machine["id"],
+        "status": _text(machine.get("status")),
+        "site_id": _text(machine.get("siteId")),
+        "instance_id": _text(machine.get("instanceId")),
+        "vendor": _text(machine.get("vendor")),
+        "product_name": _text(machine.get("productName")),
+        "serial_number": _text(machine.get("serialNumber")),
+        "maintenance_message": _text(machine.get("maintenanceMessage")),
+        "alerts": ["%s - %s" % (one.get("id"), one.get("message")) for one in map(_object, alerts)],
+        "labels": _labels(machine),
+    }
+
+
+def site_facts(site: Record) -> Record:
+    """What a module says of a site."""
+    return {
+        "id": site["id"],
+        "name": _text(site.get("name")),
+        "status": _text(site.get("status")),
+        "online": site.get("isOnline") is True,
+        "location": public(_object(site.get("location"))),
+        "capabilities": _object(site.get("capabilities")),
     }
 
 
@@ -119,6 +149,27 @@ def check_names(preference: Sequence[str]) -> None:
             raise InvalidRequest("hostnames: %r is unknown." % source, "Use %s." % ", ".join(NAME_SOURCES))
 
 
+def check_groups(sources: Sequence[str]) -> None:
+    """Raise InvalidRequest for a source of groups that is none."""
+    for source in sources:
+        if source not in GROUP_SOURCES and not (source.startswith(LABEL) and len(source) > len(LABEL)):
+            known = ", ".join([*GROUP_SOURCES, LABEL + "KEY"])
+            raise InvalidRequest("group_by: %r is unknown." % source, "Use %s." % known)
+
+
+def groups(host: Record, sources: Sequence[str]) -> list[str]:
+    """The groups of a host: 'site_sjc4', 'status_ready'. What it does not have makes no group."""
+    found = []
+    for source in sources:
+        if source.startswith(LABEL):
+            key, value = source[len(LABEL) :], host["labels"].get(source[len(LABEL) :], "")
+        else:
+            key, value = source, host[source]
+        if value:
+            found.append("%s_%s" % (key, value.lower() if source == "status" else value))
+    return found
+
+
 def named(hosts: Sequence[Record], preference: Sequence[str]) -> Named:
     """Give each host the first name of the preference list that is one; who would share it, goes by the id."""
     chosen: dict[str, list[Record]] = {}
@@ -140,11 +191,11 @@ def named(hosts: Sequence[Record], preference: Sequence[str]) -> Named:
         if len(same) == 1:
             unique[name] = same[0]
             continue
-        ids = [host["id"] for host in same]
+        listed = {host["id"]: host for host in same if is_name(host["id"])}
         warnings.append(
-            "%d instances share the name %s; they are listed by their ids: %s." % (len(ids), name, ", ".join(ids))
+            "%d instances share the name %s; they are listed by their ids: %s." % (len(same), name, ", ".join(listed))
         )
-        unique.update((host["id"], host) for host in same if is_name(host["id"]))
+        unique.update(listed)
     return Named(dict(sorted(unique.items())), warnings)
 
 
@@ -177,6 +228,10 @@ def _matches(host: Record, one: Filter) -> bool:
 
 def _values(value: Any) -> list[str]:
     return [str(one) for one in value] if isinstance(value, (list, tuple)) else [str(value)]
+
+
+def _labels(record: Record) -> dict[str, str]:
+    return {str(key): _text(value) for key, value in sorted(_object(record.get("labels")).items())}
 
 
 def _object(value: Any) -> Record:
