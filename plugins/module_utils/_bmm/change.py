@@ -10,7 +10,7 @@ from .._core.errors import ExplainedError, InvalidRequest
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from .client import Client
 from .pages import Record
-from .records import READY, REPAIRING
+from .records import READY, REPAIRING, newest
 
 # What the API takes.
 MOST_LABELS = 10
@@ -71,7 +71,7 @@ def reboot(client: Client, before: Record, timeout_s: Optional[float], clock: Cl
     if timeout_s is None:
         return asked
     # The API may show Ready for a while before it begins: only an entry that was not there before tells.
-    old = _newest(before)
+    old = newest(before)
 
     def back() -> Optional[Record]:
         now = client.instance(before["id"])
@@ -82,7 +82,7 @@ def reboot(client: Client, before: Record, timeout_s: Optional[float], clock: Cl
                 "Look at the instance's history; a machine that is being repaired comes back by itself or not at all.",
                 status=status,
             )
-        return now if status == READY and _newest(now) != old else None
+        return now if status == READY and newest(now) != old else None
 
     try:
         return poll(back, timeout_s, POLL_S, clock)
@@ -93,11 +93,5 @@ def reboot(client: Client, before: Record, timeout_s: Optional[float], clock: Cl
         ) from None
 
 
-def _newest(instance: Record) -> tuple[Any, ...]:
-    history = instance.get("statusHistory") or [{}]
-    return len(history), history[0].get("status"), history[0].get("created")
-
-
 def _reason(instance: Record) -> str:
-    history = instance.get("statusHistory") or [{}]
-    return str(history[0].get("message") or "the API gives no reason")
+    return str(newest(instance).get("message") or "the API gives no reason")

@@ -9,7 +9,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 
 from .._core.errors import InvalidRequest
 from .pages import Record
-from .records import STATUSES, TERMINATED, addresses, public
+from .records import STATUSES, TERMINATED, addresses, newest, public
 
 # What a host may be called. Anything else, a template among it, is no name.
 HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]{3,45}")
@@ -44,14 +44,14 @@ class Named(NamedTuple):
 def facts(instance: Record, sites: Mapping[str, Record], org: str) -> Record:
     """What an inventory says of an instance, without what may hold secrets. Lists are in a stable order."""
     found = [str(one) for one in addresses(instance)]
-    site_id, tenant_id = str(instance.get("siteId") or ""), str(instance.get("tenantId") or "")
+    site_id, tenant_id = _text(instance.get("siteId")), _text(instance.get("tenantId"))
     site = {**_object(instance.get("site")), **sites.get(site_id, {})}
-    machine, history = _object(instance.get("machine")), instance.get("statusHistory") or [{}]
+    machine = _object(instance.get("machine"))
     return {
         "id": instance["id"],
         "name": _text(instance.get("name")),
         "status": _text(instance.get("status")),
-        "status_message": _text(_object(history[0]).get("message")),
+        "status_message": _text(newest(instance).get("message")),
         "site_id": site_id,
         "site": _text(site.get("name")),
         "site_online": bool(site.get("isOnline", True)),
@@ -80,7 +80,7 @@ def facts(instance: Record, sites: Mapping[str, Record], org: str) -> Record:
 
 def machine_facts(machine: Record) -> Record:
     """What a module says of a machine."""
-    alerts = _object(machine.get("health")).get("alerts") or []
+    alerts = _object(machine.get("health")).get("alerts")
     return {
         "id": machine["id"],
         "status": _text(machine.get("status")),
@@ -90,7 +90,10 @@ def machine_facts(machine: Record) -> Record:
         "product_name": _text(machine.get("productName")),
         "serial_number": _text(machine.get("serialNumber")),
         "maintenance_message": _text(machine.get("maintenanceMessage")),
-        "alerts": ["%s - %s" % (one.get("id"), one.get("message")) for one in map(_object, alerts)],
+        "alerts": [
+            "%s - %s" % (one.get("id"), one.get("message"))
+            for one in map(_object, alerts if isinstance(alerts, list) else [])
+        ],
         "labels": _labels(machine),
     }
 

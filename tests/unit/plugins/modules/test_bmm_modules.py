@@ -51,6 +51,7 @@ def run(emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
     def run_module(module: Any, **arguments: Any) -> dict[str, Any]:
         given = {"endpoint": emulator.url, "org": "acme", "token": "emulated", "deadline": 1, **arguments}
+        given = {name: value for name, value in given.items() if value is not None}
         with patch_module_args(given), pytest.raises(SystemExit) as ended:
             module.main()
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -64,7 +65,7 @@ def patches(emulator: Emulator) -> int:
     return sum(request["method"] == "PATCH" for request in emulator.requests)
 
 
-# --- information --------------------------------------------------------------------------------------------------------
+# --- information -----------------------------------------------------------------------------------------------------
 
 
 def test_instances(run: Run, emulator: Emulator) -> None:
@@ -109,7 +110,7 @@ def test_sites(run: Run) -> None:
     assert "There are: rno1, sjc4" in run(bmm_site_info, names=["nowhere"])["msg"]
 
 
-# --- labels and reboots -------------------------------------------------------------------------------------------------
+# --- labels and reboots ----------------------------------------------------------------------------------------------
 
 
 def test_labels(run: Run, emulator: Emulator) -> None:
@@ -171,7 +172,7 @@ def test_a_reboot_that_leads_nowhere(run: Run, emulator: Emulator, monkeypatch: 
     assert "turned Repairing in its reboot: a GPU fell off the bus" in result["msg"]
 
 
-# --- all of them --------------------------------------------------------------------------------------------------------
+# --- all of them -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rsplit(".")[-1])
