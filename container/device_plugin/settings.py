@@ -34,6 +34,7 @@ class Settings:
     metrics_port: int
     log_json: bool
     debug: bool
+    register: bool = True
 
 
 class Option(NamedTuple):
@@ -83,6 +84,13 @@ def options(sources: Sequence[str]) -> tuple[Option, ...]:
     """All of them, for sources of these names."""
     return (
         Option("DEVICE_PLUGIN_SOURCE", "source", "tee", _one_of(*sources), "where devices come from"),
+        Option(
+            "DEVICE_PLUGIN_REGISTER",
+            "register",
+            "true",
+            _one_of("true", "false"),
+            "false: only metrics, beside another plugin that offers the same GPUs",
+        ),
         Option("DEVICE_PLUGIN_CONFIG", "config", "/etc/device-plugin/config.yaml", _path, "what is offered"),
         Option("DEVICE_PLUGIN_FOLDER", "plugins_folder", f"{KUBELET}/device-plugins", _path, "of kubelet.sock"),
         Option(
@@ -113,6 +121,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], sources: Seq
     every = options(sources)
     for option in every:
         parser.add_argument(option.flag, dest=option.field, metavar="VALUE", help=option.help)
+    parser.add_argument("--no-register", dest="register", action="store_const", const="false", help="--register false")
     parser.add_argument("--debug", action="store_true", help="log more")
     given = vars(parser.parse_args(arguments))
     values: dict[str, Any] = {"debug": given["debug"]}
@@ -120,6 +129,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], sources: Seq
         values[option.field] = _value(option, given[option.field], environment)
     values["log_json"] = values["log_json"] == "json"
     values["sees_nodes"] = values["sees_nodes"] == "nodes"
+    values["register"] = values["register"] == "true"
+    if values["source"] == "tee" and not values["register"]:
+        raise BadSetting(
+            "DEVICE_PLUGIN_REGISTER is 'false' with the source tee, whose devices no other plugin offers. Give true."
+        )
     return Settings(**values)
 
 
