@@ -41,7 +41,7 @@ demo: setup ## a node of emulated GPUs and the main job on it
 	@$(bin)/python playbooks/demo.py
 
 node: setup ## emulated devices alone: make node NODE=hgx-h100 SOCKETS=folder
-	@PYTHONPATH=gpu-admin-tools $(bin)/python -m emulator $(NODE) $(SOCKETS)
+	@PYTHONPATH=gpu-admin-tools $(bin)/python -m emulator $(NODE) --sockets $(SOCKETS)
 
 test: setup-dev ## every suite whose tools are there; some: make test SUITES="unit lint"; REQUIRE_ALL=1: none may be left out
 	@$(bin)/python tests/run.py $(SUITES)

@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ._core.errors import ExplainedError, InvalidRequest
-from ._pci.bus import Bus
-from ._pci.sysfs import STATE_FOLDER, SysfsBus
-from ._pci.vfio_user import VfioUserBus
+
+# Buses are imported where one is asked for: a host compiles anew at each run what a module imports.
+if TYPE_CHECKING:
+    from ._pci.bus import Bus
 
 DEVICE_ARGUMENTS: dict[str, Any] = {
     "devices": {"type": "list", "elements": "str", "default": []},
@@ -33,8 +34,12 @@ def bus_named(name: str, state_folder: Optional[str] = None) -> Bus:
     if "\0" in name:
         raise InvalidRequest("%r is not a bus." % name, "Leave out the NUL character.")
     if name == "sysfs":
+        from ._pci.sysfs import STATE_FOLDER, SysfsBus  # noqa: PLC0415
+
         return SysfsBus(state_folder=state_folder or STATE_FOLDER)
     if name.startswith(VFIO_USER) and len(name) > len(VFIO_USER):
+        from ._pci.vfio_user import VfioUserBus  # noqa: PLC0415
+
         return VfioUserBus(name[len(VFIO_USER) :])
     raise InvalidRequest("%r is not a bus." % name, "Use sysfs, or vfio-user: followed by a folder of sockets.")
 

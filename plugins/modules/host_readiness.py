@@ -13,8 +13,8 @@ description:
   - Looks at firmware, processor, kernel, kernel command line, IOMMU, vfio, NVIDIA's tool, and the devices with their
     drivers and modes. Changes nothing.
   - Each requirement is there, missing or not known, with what was seen and the remedy.
-  - The kernel command line is judged by what the kernel makes of it, as the filter
-    P(confidential.gpu.iommu_parameters#filter) does.
+  - The kernel command line is judged by what the kernel makes of it, as
+    M(confidential.gpu.kernel_cmdline) does with its option C(technology).
   - V(vfio) is missing, too, where a line of modprobe's files or of the kernel command line keeps the next boot from
     loading it, or wins over what the role P(confidential.gpu.vfio#role) wrote.
   - A device that somebody uses is not touched, so its mode is not known.

@@ -45,6 +45,16 @@ options:
     type: list
     elements: str
     default: []
+  technology:
+    description:
+      - What the host is for. What the kernel needs for it is asked for beside O(add), O(remove) and O(replace).
+      - V(tdx) is Intel TDX, V(snp) is AMD SEV-SNP, V(passthrough) is devices for virtual machines without either.
+        V(auto) takes V(tdx) on Intel, V(snp) on AMD, V(passthrough) elsewhere.
+      - Parameters are judged by what the kernel makes of them - comma lists, its booleans, later ones that win over
+        earlier ones. What has the effect already stays as it is spelled and asks for no reboot; of a comma list only
+        the members go that do harm.
+    type: str
+    choices: [auto, tdx, snp, passthrough]
   loader:
     description:
       - The boot loader, or the way in which the distribution keeps its command line; V(auto) finds it.
@@ -111,9 +121,10 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: A host for confidential virtual machines with Intel TDX
+- name: A host for confidential virtual machines with Intel TDX, and huge pages
   confidential.gpu.kernel_cmdline:
-    add: [intel_iommu=on, kvm_intel.tdx=1, nohibernate]
+    technology: tdx
+    add: [hugepagesz=1G, hugepages=64]
   register: cmdline
 
 - name: Reboot when the running kernel was started with another command line
@@ -121,9 +132,9 @@ EXAMPLES = r"""
     reboot_timeout: 2700
   when: cmdline.reboot_required
 
-- name: AMD SEV-SNP does not work with a pass-through IOMMU
+- name: What the kernel needs for confidential virtual machines on this processor, however it is spelled
   confidential.gpu.kernel_cmdline:
-    remove: [iommu=pt, iommu.passthrough=1, amd_iommu=off]
+    technology: auto
 
 - name: One value of a parameter, whatever it was
   confidential.gpu.kernel_cmdline:
@@ -165,6 +176,19 @@ reboot_required:
   returned: always, except when the request itself is refused
   type: bool
   sample: true
+technology:
+  description: What the host is for, as named or found.
+  returned: with O(technology), except when the request itself is refused
+  type: str
+  sample: tdx
+host:
+  description:
+    - What the running kernel offers to virtual machines, as M(confidential.gpu.cc_mode_info) returns it - for each of
+      C(tdx), C(sev_snp), C(iommu) and C(lockdown) a value, what was seen, a reason and a remedy.
+  returned: with O(technology), except when the request itself is refused
+  type: dict
+  sample:
+    iommu: {value: "no", seen: 0 groups, reason: The IOMMU is off., remedy: Enable VT-d or AMD-Vi.}
 backup_files:
   description: Copies of the files as they were.
   returned: always, except when the request itself is refused
@@ -192,7 +216,7 @@ error:
 
 import signal
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, Optional, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -202,6 +226,9 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure i
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import Interrupted
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+
+# What technology names, as parameters.TECHNOLOGIES, which is imported only where it is asked for.
+TECHNOLOGIES = ("auto", "tdx", "snp", "passthrough")
 
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -213,6 +240,7 @@ def main(root: str = "/") -> None:
             "add": {"type": "list", "elements": "str", "default": []},
             "remove": {"type": "list", "elements": "str", "default": []},
             "replace": {"type": "list", "elements": "str", "default": []},
+            "technology": {"type": "str", "choices": list(TECHNOLOGIES)},
             "loader": {"type": "str", "choices": [AUTO, *NAMES], "default": AUTO},
             "backup": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 600},
@@ -222,14 +250,47 @@ def main(root: str = "/") -> None:
     given = module.params
     for number in STOPS:
         signal.signal(number, _interrupted)
-    configuration = None
+    configuration = purpose = None
     try:
         wish = Wish(tuple(given["add"]), tuple(given["remove"]), tuple(given["replace"]))
-        configuration = Configuration(Host(Path(root), timeout_s=given["timeout"]), wish, given["loader"])
+        purpose = Purpose(given["technology"], wish, Path(root)) if given["technology"] else None
+        host = Host(Path(root), timeout_s=given["timeout"])
+        configuration = Configuration(host, wish, given["loader"], purpose.wish if purpose else None)
         configuration.run(only_plan=module.check_mode, keep_backups=given["backup"])
     except ExplainedError as error:
-        _module.fail(module, error, changed=False, **(configuration.result() if configuration else {}))
-    module.exit_json(changed=configuration.is_change, diff=configuration.diff(), **configuration.result())
+        _module.fail(module, error, changed=False, **_result(configuration, purpose))
+    module.exit_json(changed=configuration.is_change, diff=configuration.diff(), **_result(configuration, purpose))
+
+
+class Purpose:
+    """What the host is for, and what its kernel needs for that."""
+
+    def __init__(self, technology: str, asked: Wish, root: Path) -> None:
+        # Here, and not above: a host compiles anew at each run what a module imports.
+        from ansible_collections.confidential.gpu.plugins.module_utils._host import (  # noqa: PLC0415
+            parameters,
+            processor,
+        )
+
+        self._parameters = parameters
+        self._asked = asked
+        self._root = root
+        self._vendor = processor.read(root).vendor
+        self.technology = parameters.technology_of(self._vendor) if technology == AUTO else technology
+
+    def wish(self, configured: Sequence[str], running: Sequence[str]) -> Wish:
+        """What is asked for, and what the technology needs beside it."""
+        return self._parameters.wish(self._asked, self.technology, self._vendor, configured, running)
+
+    def result(self) -> dict[str, Any]:
+        """The technology, and what the running kernel offers."""
+        from ansible_collections.confidential.gpu.plugins.module_utils._gpu import host  # noqa: PLC0415
+
+        return {"technology": self.technology, "host": host.facts(str(self._root))}
+
+
+def _result(configuration: Optional[Configuration], purpose: Optional[Purpose]) -> dict[str, Any]:
+    return {**(configuration.result() if configuration else {}), **(purpose.result() if purpose else {})}
 
 
 def _interrupted(number: int, _frame: object) -> NoReturn:

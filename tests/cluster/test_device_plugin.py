@@ -256,7 +256,6 @@ def refusal(cluster: Cluster, pod: Object) -> str:
     try:
         cluster.api.request("POST", "/api/v1/namespaces/default/pods?dryRun=All", pod)
     except ApiError as error:
-        assert error.status == 422, error
         return str(error)
     return ""
 
@@ -276,7 +275,7 @@ def test_more_than_one_share_is_refused_by_the_api_server(cluster: Cluster, tmp_
         said = refusal(cluster, greedy)
         assert f"container main asks for more than one share of a GPU ({SHARED})" in said
         assert "Ask for 1, or for whole GPUs" in said
-        assert '"reason":"Invalid"' in said
+        assert ": 422: " in said
         assert "container first asks" in refusal(cluster, asking(init={SHARED: "3"}))
         for taken in (asking(**{SHARED: "1"}), asking(cpu="2"), asking(**{"nvidia.com/gpu": "2"}), asking()):
             assert refusal(cluster, taken) == ""

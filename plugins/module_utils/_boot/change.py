@@ -12,9 +12,8 @@ import errno
 import glob
 import os
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Optional, Sequence, Union
+from typing import Callable, NamedTuple, Optional, Sequence, Union
 
 from .._core.errors import ExplainedError, errno_words
 from .cmdline import Wish
@@ -30,8 +29,7 @@ SPARE = 1 << 20
 RESTORED = "Every file was put back as it was."
 
 
-@dataclass(frozen=True)
-class Edit:
+class Edit(NamedTuple):
     """A file to change; ``change`` makes the new text of the present one (None: no such file).
 
     ``copy``, for a file in a folder of which a program reads every file: what its copy is called, without time and ~.
@@ -53,8 +51,7 @@ def fixed(path: str, before: Optional[str], after: Optional[str], copy: str = ""
     return Edit(path, before, lambda _now: after, copy)
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """A command to run."""
 
     argv: tuple[str, ...]
@@ -63,8 +60,7 @@ class Run:
 Step = Union[Edit, Run]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What takes a boot loader to the wanted command line.
 
     ``protects`` are patterns of small files that the commands write and that are put back when one fails; ``repair``
@@ -107,13 +103,13 @@ class Plan:
         return [list(step.argv) for step in (*self.steps, *self.checks) if isinstance(step, Run)]
 
 
-@dataclass
 class Done:
     """What was done, and the tokens that were read back after it."""
 
-    after: tuple[str, ...] = ()
-    backup_files: list[str] = field(default_factory=list)
-    commands: list[list[str]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.after: tuple[str, ...] = ()
+        self.backup_files: list[str] = []
+        self.commands: list[list[str]] = []
 
 
 def carry_out(plan: Plan, host: Host, verify: Callable[[], Sequence[str]], keep_backups: bool = True) -> Done:

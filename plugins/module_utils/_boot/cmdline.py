@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Callable, Optional, Sequence
+from typing import Callable, NamedTuple, Optional, Sequence
 
 from .._core.errors import InvalidRequest
 from .errors import NOTHING_CHANGED, InvalidToken
@@ -84,8 +84,7 @@ def _problems(token: str) -> list[tuple[str, str]]:
     return found
 
 
-@dataclass(frozen=True)
-class Fate:
+class Fate(NamedTuple):
     """What becomes of each token (None: it goes), and what comes in addition, in front of a ``--``."""
 
     kept: tuple[Optional[str], ...]
@@ -193,8 +192,7 @@ def _contradiction(token: str, other: str) -> InvalidRequest:
     )
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of a value: white space, a token, or a reference to a variable; ``raw`` is how the file spells it."""
 
     kind: str

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Callable, Optional, Sequence, Union
 
 from . import refusals
 from .change import MARKER, Done, Plan, explained, unfinished
 from .cmdline import Wish, join, split
+from .entry import default
 from .errors import NOTHING_CHANGED, UnknownLoader
 from .host import Host
 from .loader import Loader
@@ -101,12 +102,20 @@ def _distribution(host: Host) -> str:
     return names[0] if names else ""
 
 
-class Configuration:
-    """One wish for one host's kernel command line; ``run`` once, then ``result``, also after an error."""
+# From what boots by default and what is running to the wish for both.
+Chooser = Callable[[Sequence[str], Sequence[str]], Wish]
 
-    def __init__(self, host: Host, wish: Wish, name: str = AUTO) -> None:
+
+class Configuration:
+    """One wish for one host's kernel command line; ``run`` once, then ``result``, also after an error.
+
+    ``chooser``: makes the wish of what is read, where it depends on that; ``wish`` alone stands for it until then.
+    """
+
+    def __init__(self, host: Host, wish: Wish, name: str = AUTO, chooser: Optional[Chooser] = None) -> None:
         self.host = host
-        self.wish = wish
+        self.asked = self.wish = wish
+        self.chooser = chooser
         self.name = name
         self.loader: Optional[Loader] = None
         self.planned: Optional[Plan] = None
@@ -122,13 +131,13 @@ class Configuration:
 
     def _run(self, only_plan: bool, keep_backups: bool) -> None:
         self.loader = choose(self.host, self.name)
-        self.planned = self.loader.plan(self.wish)
+        self.planned = self._plan(self.loader)
         if self.planned.is_change and not only_plan:
             from . import lock  # noqa: PLC0415 - of no use where nothing changes
 
             with lock.held(self.host):
                 # Anew: another run may have ended between the first plan and the lock.
-                self.planned = self.loader.plan(self.wish)
+                self.planned = self._plan(self.loader)
                 if self.planned.is_change:
                     self.done = self.loader.write(self.planned, keep_backups)
         elif not only_plan and unfinished(self.host):
@@ -136,9 +145,19 @@ class Configuration:
             self.host.disk.remove(self.host.path(MARKER))
         self.after = self.done.after or self.planned.after
 
+    def _plan(self, loader: Loader) -> Plan:
+        if self.chooser is not None:
+            entries = loader.left()
+            configured = default(entries).tokens if entries else loader.plan(self.asked).before
+            self.wish = self.chooser(configured, self._running())
+        return loader.plan(self.wish)
+
+    def _running(self) -> list[str]:
+        return split(self.host.text("/proc/cmdline") or "")
+
     def result(self) -> dict[str, Any]:
         """What was found and done, as plain data."""
-        running = split(self.host.text("/proc/cmdline") or "")
+        running = self._running()
         result: dict[str, Any] = {
             "loader": self.loader.name if self.loader else None,
             "running": join(running),

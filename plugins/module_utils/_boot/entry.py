@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Iterable, Sequence
+from typing import Iterable, NamedTuple, Sequence
 
 from .cmdline import normal
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One thing of this system that boots, as it was read where the boot loader finds it.
 
     ``tokens`` are those that the kernel gets, variables expanded, without BOOT_IMAGE. ``line`` counts from one; 0 where

@@ -8,7 +8,6 @@ first only, so what is added goes into the second, and a host can still be boote
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Container, Mapping, NamedTuple, Optional, Sequence
 
 from .cmdline import REFERENCE, TOKEN, Fate, Wish, normal
@@ -20,14 +19,13 @@ DEFAULT = "GRUB_CMDLINE_LINUX_DEFAULT"
 DEFAULTS = "/etc/default/grub"
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """A token, where it stands: the file, the assignment and its number in there."""
 
     token: str
     path: str
     assignment: Assignment
-    index: int
+    number: int
 
 
 class Change(NamedTuple):
@@ -104,7 +102,7 @@ class Settings:
         kept: dict[tuple[str, Assignment], list[Optional[str]]] = {}
         for place, token in reversed(list(zip(places, fate.kept))):  # a place that is referred to twice keeps its first
             mine = kept.setdefault((place.path, place.assignment), list(place.assignment.tokens))
-            mine[place.index] = token
+            mine[place.number] = token
         added: dict[tuple[str, Assignment], tuple[str, ...]] = {}
         new_line = fate.added
         for path, assignment in reversed(self.found):

@@ -10,7 +10,6 @@ os-prober, memtest or a person added is left out. A default entry that is left o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Mapping, NamedTuple, Optional, Sequence
 
 from .cmdline import normal
@@ -45,17 +44,17 @@ class Start(NamedTuple):
         return tuple(_with_quotes(word) for word in words_of(self.words, {}) if word)
 
 
-@dataclass
 class Item:
     """An entry of the menu, or a submenu with its own."""
 
-    title: str
-    id: str
-    line: int
-    section: str
-    items: list[Item] = field(default_factory=list)
-    starts: list[Start] = field(default_factory=list)
-    is_submenu: bool = False
+    def __init__(self, title: str, name: str, line: int, section: str, is_submenu: bool = False) -> None:
+        self.title = title
+        self.id = name
+        self.line = line
+        self.section = section
+        self.items: list[Item] = []
+        self.starts: list[Start] = []
+        self.is_submenu = is_submenu
 
     @property
     def is_ours(self) -> bool:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Mapping, NamedTuple, Sequence
 
 from . import grubenv
@@ -41,7 +40,7 @@ class Reading(NamedTuple):
         if not any("$" in token for token in entry.tokens):
             return entry
         tokens = [part for token in entry.tokens for part in self._expanded(token)]
-        return replace(entry, tokens=tuple(tokens))
+        return entry._replace(tokens=tuple(tokens))
 
     def _expanded(self, token: str) -> list[str]:
         from . import bls  # noqa: PLC0415 - of no use to most hosts
@@ -136,9 +135,9 @@ def _with(wish: Wish, entry: Entry, old: Sequence[str], new: Sequence[str]) -> E
     places = range(len(names) - len(wanted), -1, -1)
     at = next((place for place in places if names[place : place + len(wanted)] == wanted), None)
     if at is None:
-        return replace(entry, tokens=(*_lead(entry), *coming))
+        return entry._replace(tokens=(*_lead(entry), *coming))
     tail = [token for token in entry.tokens[at + len(wanted) :] if wish.fate([token]).kept == (token,)]
-    return replace(entry, tokens=(*entry.tokens[:at], *coming, *tail))
+    return entry._replace(tokens=(*entry.tokens[:at], *coming, *tail))
 
 
 def _lead(entry: Entry) -> tuple[str, ...]:

@@ -8,9 +8,8 @@ import os
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 from .._core import files
 from .errors import CommandFailed, CommandMissing, CommandTimeout, NoSpace
@@ -20,8 +19,7 @@ PLACES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin",
 _NO_SPACE = "No space left on device"
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """How a command ended."""
 
     code: int
@@ -98,13 +96,12 @@ class Disk:
         return seen.f_bavail * seen.f_frsize
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """One machine: the root of its files, its disk, its commands."""
 
     root: Path = Path("/")
-    commands: Commands = field(default_factory=Commands)
-    disk: Disk = field(default_factory=Disk)
+    commands: Commands = Commands()
+    disk: Disk = Disk()
     timeout_s: float = 600
 
     def path(self, name: str) -> Path:

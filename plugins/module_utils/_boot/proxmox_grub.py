@@ -8,8 +8,6 @@ Proxmox puts a script into /etc/grub.d, so that ``update-grub`` refreshes every 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .change import Plan, Run
 from .cmdline import Wish
 from .entry import Entry, default
@@ -51,7 +49,7 @@ class ProxmoxGrub(GrubDropin):
         found = super().plan(wish)
         if found.is_change:
             before = default(entries).tokens if entries else found.before
-            return replace(found, before=before, repair=(Run((TOOL, "refresh")),))
+            return found._replace(before=before, repair=(Run((TOOL, "refresh")),))
         before = default(entries).tokens
         if not any(wish.unmet(entry.tokens) for entry in entries if not entry.is_recovery):
             return Plan(wish, before, before)

@@ -10,8 +10,7 @@ kernel before those that may be left over from another.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Callable, Iterable, Sequence
+from typing import Callable, Iterable, NamedTuple, Sequence
 
 from .firmware import has_stub, loader, started
 from .host import Host
@@ -29,8 +28,7 @@ _UKI = re.compile(r"^[ \t]*\w+_uki=", re.MULTILINE)
 _SETTING = re.compile(r"""^[ \t]*(layout|uki_generator)[ \t]*=[ \t]*["']?([\w-]+)""", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A program that makes what boots and is not served: how it is seen (in words; empty: it is not), what to do."""
 
     program: str

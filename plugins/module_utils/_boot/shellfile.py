@@ -10,8 +10,7 @@ puts its parameters behind others. Anything else is refused with its line.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import NoReturn, Optional, Sequence
+from typing import NamedTuple, NoReturn, Optional, Sequence
 
 from .cmdline import REFERENCE, TOKEN, Fate, Piece, group, rewrite
 from .errors import NotUnderstood
@@ -27,8 +26,7 @@ _QUOTED = re.compile(r"'[^']*'|`[^`]*`|\"(?:[^\"\\]|\\.)*\"|\$\([^)]*\)")
 _READS_ANOTHER = re.compile(r"(?:^|[\s;&|{(!])(?:\.|source|eval)\s")
 
 
-@dataclass(frozen=True)
-class Assignment:
+class Assignment(NamedTuple):
     """One assignment: the variable, its value in pieces, how it was quoted, and where the value stands in the text."""
 
     variable: str

@@ -9,7 +9,6 @@ on the way to the wanted one; the next run reads what is there and plans the res
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
 from typing import Callable, Collection, Mapping, Sequence
 
 from .._core.errors import ExplainedError, VerifyMismatch, raise_all
@@ -23,16 +22,16 @@ from .plan import DevicePlan, Plan, Write
 from .unproven import Unproven
 
 
-@dataclass
 class Done:
     """What became of one device."""
 
-    address: str
-    staged: bool = False
-    was_reset: bool = False
-    mode: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-    rolled_back: list[str] = field(default_factory=list)
+    def __init__(self, address: str, mode: str) -> None:
+        self.address = address
+        self.staged = False
+        self.was_reset = False
+        self.mode = mode
+        self.seconds: dict[str, float] = {}
+        self.rolled_back: list[str] = []
 
 
 class Change:
@@ -59,7 +58,7 @@ class Change:
         self._clock = clock
         self._written: dict[str, list[Write]] = {plan.address: [] for plan in self._plans}
         self._newly_unproven: frozenset[str] = frozenset()
-        self.done = {device.address: Done(device.address, mode=device.found) for device in plan.devices}
+        self.done = {device.address: Done(device.address, device.found) for device in plan.devices}
 
     def check(self) -> None:
         """Raise KnobRefused or ResetUnavailable for every device that would refuse a step; nothing is written."""

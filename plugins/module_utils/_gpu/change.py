@@ -8,8 +8,8 @@ in-band permission and the way to reset, of all devices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Sequence
+from types import MappingProxyType
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from .._core import lock
 from .._core.errors import ExplainedError, InvalidRequest, raise_all
@@ -33,12 +33,11 @@ WAIT = "wait"
 HOLDER_POLL_S = 0.5
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What is wanted. ``mode`` for every device, or ``modes`` from address to mode."""
 
     mode: Optional[str] = None
-    modes: Mapping[str, str] = field(default_factory=dict)
+    modes: Mapping[str, str] = MappingProxyType({})
     devices: Sequence[str] = ()
     busy: str = REFUSE
     busy_timeout_s: float = 300

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from dataclasses import dataclass, field, replace
-from typing import Callable, Iterator, Mapping, Optional, Sequence
+from types import MappingProxyType
+from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from .._core.errors import ExplainedError
 from .._core.parallel import each
@@ -30,8 +30,7 @@ BOOT_POLL_S = 0.01
 USUAL_BOOT_S = 5.0
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What was read from one device.
 
     ``mode`` is None when it could not be read; ``problem`` says why, or why the knobs could not be read.
@@ -47,7 +46,7 @@ class Found:
     supported: tuple[str, ...] = ()  # none while the knobs are not known
     mode: Optional[str] = None
     pending: Optional[str] = None
-    knobs: Mapping[Knob, int] = field(default_factory=dict)
+    knobs: Mapping[Knob, int] = MappingProxyType({})
     unknown_knobs: tuple[Knob, ...] = ()  # of the family's, those that this firmware does not know
     firmware: str = "unknown"  # booted, booting, recovery, none (no firmware that can be asked)
     problem: Optional[ExplainedError] = None
@@ -138,18 +137,17 @@ class Device:
         tool = self.tool
         about = Found(self.address, self.kind, self.function.device_id, tool.name, tool.chip)
         if not tool.has_modes:
-            return replace(about, mode=UNSUPPORTED, firmware="none")
+            return about._replace(mode=UNSUPPORTED, firmware="none")
         family = tool.family
         self.wait_for_boot(boot_timeout_s, clock)
-        about = replace(about, family=family, mode=self.mode(), firmware="booted")
+        about = about._replace(family=family, mode=self.mode(), firmware="booted")
         try:
             knobs, unknown = self.knobs()
         except (DeviceGone, Bar0Unreadable):
             raise  # the mode is not known any more, either
         except ExplainedError as error:
-            return replace(about, problem=error)
-        return replace(
-            about,
+            return about._replace(problem=error)
+        return about._replace(
             module_id=self._module_id(),
             supported=supported(family, unknown),
             pending=pending(knobs),

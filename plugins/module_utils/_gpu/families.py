@@ -8,7 +8,6 @@ order in which they are written: NVIDIA gpu-admin-tools, release 2025.11.21.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Collection, NamedTuple, Optional
 
 from .mode import BAR0_FILTER_ON, DEVTOOLS, GPU, MODES, NVSWITCH, OFF, ON, PPCIE, Knob
@@ -23,8 +22,7 @@ class Firewall(NamedTuple):
     bit: int
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """One family. Registers are offsets in BAR0."""
 
     architecture: str  # as NVIDIA's tool calls it

@@ -7,8 +7,7 @@ The same plan is shown by check mode and diff, and carried out by a real run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from .._core.errors import ExplainedError, InvalidRequest, raise_all
 from .devices import Found
@@ -17,8 +16,7 @@ from .families import Family, lacking, staging
 from .mode import MODES, NVSWITCH, OFF, ON, PPCIE, UNSEEN_IN_FORCE, Knob
 
 
-@dataclass(frozen=True)
-class Write:
+class Write(NamedTuple):
     """One knob to store."""
 
     knob: Knob
@@ -26,8 +24,7 @@ class Write:
     after: int
 
 
-@dataclass(frozen=True)
-class DevicePlan:
+class DevicePlan(NamedTuple):
     """What one device needs to be in its wanted mode."""
 
     address: str
@@ -65,8 +62,7 @@ class DevicePlan:
         return steps
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What a host's devices need."""
 
     devices: tuple[DevicePlan, ...]

@@ -35,6 +35,7 @@ TECHNOLOGIES = (TDX, SNP, PASSTHROUGH)
 
 INTEL = "GenuineIntel"
 AMD = "AuthenticAMD"
+_OF_VENDOR = {INTEL: TDX, AMD: SNP}
 
 # What one member of a value, the words between commas, says about a setting.
 GOOD, BAD, NOTHING = "good", "bad", ""
@@ -179,6 +180,11 @@ SETTINGS: Mapping[str, tuple[Setting, ...]] = {
 }
 
 
+def technology_of(vendor: str) -> str:
+    """What a processor offers; ``vendor`` is its name in /proc/cpuinfo, '' for unknown."""
+    return _OF_VENDOR.get(vendor, PASSTHROUGH)
+
+
 def settings(technology: str, vendor: str = "") -> tuple[Setting, ...]:
     """What a host of that technology needs; ``vendor`` is the processor's name in /proc/cpuinfo, '' for unknown."""
     found = SETTINGS[technology]
@@ -196,6 +202,19 @@ def harmful(needed: Sequence[Setting], tokens: Sequence[str]) -> list[str]:
     """The tokens by which the kernel switches off what is needed, as they stand there."""
     off = [setting for setting in needed if setting.state(tokens) == BAD]
     return [token for token in heeded(tokens) if any(BAD in setting.verdicts(token) for setting in off)]
+
+
+def wish(asked: Wish, technology: str, vendor: str, configured: Sequence[str], running: Sequence[str]) -> Wish:
+    """What is asked for, and with it what brings the technology about.
+
+    Raises InvalidRequest where what is asked for takes away what the technology needs.
+    """
+    found = edits(settings(technology, vendor), asked.applied(configured), running)
+    return Wish(
+        tuple(dict.fromkeys([*found.add, *asked.add])),
+        tuple(dict.fromkeys([*found.remove, *asked.remove])),
+        asked.replace,
+    )
 
 
 class Edits(NamedTuple):

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from .._boot.cmdline import split
 from .._gpu import host
 from .._pci.kernel import built_in, release
-from . import modprobe, parameters
+from . import modprobe, parameters, processor
 from .parameters import AMD, INTEL
 from .requirement import MISSING, OK, UNKNOWN, Requirement
 
@@ -34,8 +33,7 @@ _PURPOSES = {INTEL: parameters.TDX, AMD: parameters.SNP}
 _STATES = {host.YES: OK, host.NO: MISSING, host.UNKNOWN: UNKNOWN}
 
 
-@dataclass(frozen=True)
-class System:
+class System(NamedTuple):
     """What was read."""
 
     vendor: str
@@ -53,7 +51,7 @@ class System:
     def read(cls, root: str) -> System:
         """Read it all."""
         base = Path(root)
-        vendor, flags = _processor(_text(base / "proc/cpuinfo"))
+        vendor, flags = processor.read(base)
         return cls(
             vendor,
             flags,
@@ -225,18 +223,6 @@ def _names(folder: Path) -> frozenset[str]:
         return frozenset(os.listdir(folder))
     except OSError:
         return frozenset()
-
-
-def _processor(cpuinfo: str) -> tuple[str, frozenset[str]]:
-    vendor, flags = "", frozenset[str]()
-    for line in cpuinfo.splitlines():
-        name, _colon, value = line.partition(":")
-        if name.strip() == "vendor_id":
-            vendor = value.strip()
-        elif name.strip() == "flags":
-            flags = frozenset(value.split())
-            break  # every processor of a host has the same
-    return vendor, flags
 
 
 def _has(base: Path, module: str) -> bool:

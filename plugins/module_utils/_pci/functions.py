@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import NamedTuple, Optional, Sequence
 
 from .._core.errors import InvalidRequest
 from .bus import parse_address
@@ -38,8 +37,7 @@ class PciFunction(SysfsFunction):
         return "%04x:%04x" % (self.vendor_id, self.device_id)
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """Devices by what they are. An empty list does not restrict; a class may be shortened from the right ('03')."""
 
     vendor: str = "10de"

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Callable, NamedTuple, Optional, Sequence
 
 from .._core.errors import ExplainedError, NotPermitted, errno_words
 from .._core.wait import Clock, poll
@@ -31,8 +30,7 @@ def seen(function: PciFunction) -> Seen:
     return Seen(function.driver(), function.driver_override())
 
 
-@dataclass(frozen=True)
-class Mover:
+class Mover(NamedTuple):
     """Carries out steps towards one driver and state."""
 
     root: Path

@@ -9,8 +9,7 @@ The functions of a group take each step together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 BOUND = "bound"
 UNBOUND = "unbound"
@@ -22,24 +21,21 @@ UNBIND = "unbind"
 PROBE = "probe"
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What the kernel says about one function's driver."""
 
     driver: Optional[str]
     override: Optional[str]
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One write: the override to set (None clears it), the driver to take away, or a probe."""
 
     name: str
     value: Optional[str] = None
 
 
-@dataclass(frozen=True)
-class DevicePlan:
+class DevicePlan(NamedTuple):
     """What one function needs."""
 
     address: str
@@ -98,8 +94,7 @@ def ordered(plans: Sequence[DevicePlan]) -> list[tuple[DevicePlan, Step]]:
     return [(plan, step) for name in names for plan in plans for step in plan.steps if step.name == name]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What all functions need, by what moves together; ``load`` is the driver that has to be loaded first."""
 
     groups: tuple[tuple[DevicePlan, ...], ...] = ()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Iterator, Mapping, NamedTuple, Optional, Union
 
@@ -35,19 +34,18 @@ class Opened(NamedTuple):
     key: Key
 
 
-@dataclass(frozen=True)
-class Processes:
+class Processes(NamedTuple):
     """What other processes have open. ``blind``: why some may not have been seen, '' if all were."""
 
     opened: tuple[Opened, ...] = ()
     blind: str = ""
 
 
-@dataclass
 class Wanted:
     """Files to look for: from identity to the keys that are given back. A file may belong to several functions."""
 
-    keys: dict[Identity, list[Key]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.keys: dict[Identity, list[Key]] = {}
 
     def add_file(self, path: Path, key: Key) -> None:
         """A file, or a device node, that may or may not be there."""

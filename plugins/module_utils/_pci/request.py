@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import NamedTuple, Optional, Sequence
 
 from .._core.errors import InvalidRequest
 from .bus import parse_address
@@ -16,8 +15,7 @@ REFUSE = "refuse"
 WAIT = "wait"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What is wanted, of the devices at these addresses or of those that match."""
 
     devices: Sequence[str] = ()

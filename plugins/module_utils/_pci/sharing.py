@@ -9,8 +9,7 @@ with the kernel's own (drivers that declare driver_managed_dma).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import NamedTuple, Optional, Sequence
 
 from .functions import PciFunction
 from .sysfs import BRIDGES
@@ -35,8 +34,7 @@ HOST_CLASSES = {
 NEVER_OF_A_GPU = ("01", "02")
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """The others of the groups: those that come along, bridges, and what the host needs and has no driver for now."""
 
     added: tuple[PciFunction, ...] = ()

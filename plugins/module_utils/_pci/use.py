@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Iterable, Mapping, NamedTuple, Optional, Sequence
@@ -60,8 +59,7 @@ class Doubt(NamedTuple):
     errno: Optional[int] = None
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """The answer for one function and all that is lost with its reset."""
 
     address: str

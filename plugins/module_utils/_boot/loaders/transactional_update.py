@@ -11,7 +11,6 @@ of: that is the running one.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from ..change import Plan, Run, fixed
 from ..cmdline import Wish
@@ -73,7 +72,7 @@ class TransactionalUpdate(Loader):
         # The new entries stand in another file; the one that is read now stays as it is.
         keeps = next((entry.tokens for entry in found.expected if entry.is_default), found.keeps)
         repair = (Run(("transactional-update", "rollback", number)),)
-        return replace(found, expected=(), keeps=keeps, protects=(), repair=repair)
+        return found._replace(expected=(), keeps=keeps, protects=(), repair=repair)
 
 
 def _config(number: str) -> str:

@@ -4,21 +4,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
-from ansible.errors import AnsibleFilterError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.confidential.gpu.plugins.filter.iommu_parameters import FilterModule, iommu_parameters
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, join, split
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
 from ansible_collections.confidential.gpu.plugins.module_utils._host import parameters
 
 TDX_LINE = "intel_iommu=on kvm_intel.tdx=1 nohibernate"
 
 
-def wish(line: str, technology: str, running: str | None = None, **rest: object) -> Wish:
-    found = iommu_parameters(line, technology, line if running is None else running, **rest)
-    return Wish(tuple(found["add"]), tuple(found["remove"]))
+def wish(
+    line: str,
+    technology: str,
+    running: str | None = None,
+    vendor: str = "",
+    add: Sequence[str] = (),
+    remove: Sequence[str] = (),
+) -> Wish:
+    asked = Wish(tuple(add), tuple(remove))
+    return parameters.wish(asked, technology, vendor, split(line), split(line if running is None else running))
 
 
 def mended(line: str, technology: str, **rest: object) -> str:
@@ -136,19 +144,17 @@ def test_other_entries_of_the_boot_loader_are_asked_for_the_same():
     assert wish(TDX_LINE, "tdx").applied(["intel_iommu=off"]) == split(TDX_LINE)
 
 
+def test_what_the_technology_needs_cannot_be_taken_away():
+    with pytest.raises(InvalidRequest, match="remove asks for intel_iommu"):
+        wish("quiet", "tdx", remove=["intel_iommu"])
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("quiet", "sgx", "quiet"), "'sgx' is no technology. Use one of tdx, snp, passthrough."),
-        ((None, "snp", "quiet"), "the command line is not a text"),
-        (("quiet", "snp", None), "running is not a text"),
-    ],
+    ("vendor", "technology"),
+    [("GenuineIntel", "tdx"), ("AuthenticAMD", "snp"), ("", "passthrough"), ("x", "passthrough")],
 )
-def test_requests_that_cannot_be_meant(arguments, words):
-    with pytest.raises(AnsibleFilterError, match=words):
-        FilterModule().filters()["iommu_parameters"](*arguments)
-    with pytest.raises(AnsibleFilterError, match="remove asks for"):
-        iommu_parameters("quiet", "snp", "quiet", add=["a=1"], remove=["a"])
+def test_what_a_processor_offers(vendor, technology):
+    assert parameters.technology_of(vendor) == technology
 
 
 VALUES = {
