@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,19 +72,23 @@ class Play:
         collections.mkdir(parents=True)
         (collections / "gpu").symlink_to(ROOT)
 
-    def run(self, check: bool = False, fails: bool = False, **variables: Any) -> str:
-        """What ansible-playbook prints."""
-        given = {f"device_plugin_{name}": value for name, value in variables.items()}
-        given |= {"ansible_python_interpreter": sys.executable, "device_plugin_helm": str(self._helm)}
-        roles = [{"role": "confidential.gpu.device_plugin"}]
-        path = self._folder / "play.yml"
-        path.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "vars": given, "roles": roles}]))
+    def command(self, *words: str, fails: bool = False) -> str:
+        """What ansible-playbook prints, in this folder, without an inventory."""
         environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(self._folder), "ANSIBLE_NOCOLOR": "1"}
         program = str(Path(sys.executable).parent / "ansible-playbook")
-        command = [program, "--inventory=localhost,", "--connection=local", *["--check"] * check, str(path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        given = json.dumps({"ansible_python_interpreter": sys.executable, "device_plugin_helm": str(self._helm)})
+        command = [program, *words, "-e", given]
+        done = subprocess.run(command, cwd=self._folder, env=environment, capture_output=True, text=True, check=False)
         assert bool(done.returncode) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def run(self, check: bool = False, fails: bool = False, **variables: Any) -> str:
+        """What the role says."""
+        given = {f"device_plugin_{name}": value for name, value in variables.items()}
+        roles = [{"role": "confidential.gpu.device_plugin"}]
+        path = self._folder / "play.yml"
+        path.write_text(yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "vars": given, "roles": roles}]))
+        return self.command(*["--check"] * check, str(path), fails=fails)
 
     @property
     def releases(self) -> dict[str, Any]:
@@ -180,3 +185,21 @@ def test_a_chart_by_its_name(play: Play) -> None:
         text = " ".join(words)
         assert "--repo https://charts.example --version 0.20.0" in text
         assert "--kube-context there --namespace gpus" in text
+
+
+@pytest.mark.parametrize("name", ["gpus", "nvidia"])
+def test_the_files_of_the_documentation_with_the_playbook(play: Play, tmp_path: Path, name: str) -> None:
+    text = (ROOT / "docs/device-plugins.md").read_text()
+    (written,) = re.findall(rf"n `{name}\.yml`:\n\n```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / f"{name}.yml").write_text(written.replace("/srv/charts", str(tmp_path)))
+    play.chart.rename(tmp_path / "nvidia-device-plugin-0.20.0.tgz")
+    commands = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("ansible-playbook")]
+    mine = [words[1:] for words in commands if f"@{name}.yml" in words]
+    assert any("--check" in words for words in mine)
+    for words in mine:
+        said = play.command(*words)
+        assert "changed=1" in said
+        absent = "device_plugin_state=absent" in words
+        assert bool(play.releases) != ("--check" in words or absent)
+        if "--check" not in words:
+            assert "changed=0" in play.command(*words)
