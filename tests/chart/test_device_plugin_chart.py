@@ -408,6 +408,18 @@ def test_requests_for_more_than_one_share_are_refused_by_the_names_that_the_plug
     assert (rule["resources"], rule["operations"]) == (["pods"], ["CREATE"])
 
 
+def test_the_chart_takes_what_the_plugin_takes_of_nvidias_flags(render: Any) -> None:
+    plugin = "gpuConfig.flags.plugin"
+    strategies = [f"{plugin}.deviceListStrategy[{number}]={one}" for number, one in enumerate(gpu.STRATEGIES)]
+    manifests = render("source=gpu", f"{plugin}.sharedDevicesAllocationPolicy=packed", *strategies)
+    read = gpu.parse(manifests["ConfigMap"]["data"]["config.yaml"], "config.yaml")
+    assert (read.strategies, read.policy) == (gpu.STRATEGIES, "packed")
+    paths = {one["hostPath"]["path"] for one in pod(manifests)["volumes"] if "hostPath" in one}
+    assert {"/etc/cdi", "/run/cdi"} <= paths
+    alone = render("source=gpu", f"{plugin}.deviceListStrategy=cdi-annotations")
+    assert "/run/cdi" in {one["hostPath"]["path"] for one in pod(alone)["volumes"] if "hostPath" in one}
+
+
 def test_no_policy_where_nothing_is_to_fail(render: Any) -> None:
     for values in (
         (*GPU, f"{REPLICAS}=4"),
