@@ -85,7 +85,7 @@ NVIDIA_DRIVER_CAPABILITIES: utility
 - {name: verdicts, path: /run/device-plugin-gpu, type: DirectoryOrCreate, readOnly: false}
 {{- $flags := .Values.gpuConfig.flags | default dict }}
 {{- $plugin := $flags.plugin | default dict }}
-{{- if contains "cdi-" (toJson ($plugin.deviceListStrategy | default "")) }}
+{{- if and .Values.register (contains "cdi-" (toJson ($plugin.deviceListStrategy | default ""))) }}
 - {name: cdi-etc, path: /etc/cdi, type: DirectoryOrCreate, readOnly: true}
 - {name: cdi-run, path: /run/cdi, type: DirectoryOrCreate, readOnly: true}
 {{- end }}
