@@ -18,9 +18,11 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/$(collections)
 
 NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
+DATA ?=
+LISTEN ?= 127.0.0.1:0
 SUITES ?=
 
-.PHONY: help setup setup-dev python demo node test test-vm test-cluster image image-plugin image-ccm lint format build bench bench-cluster api lock system-deps clean
+.PHONY: help setup setup-dev python demo node bmm test test-vm test-cluster image image-plugin image-ccm lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +44,9 @@ demo: setup ## a node of emulated GPUs and the main job on it
 
 node: setup ## emulated devices alone: make node NODE=hgx-h100 SOCKETS=folder
 	@PYTHONPATH=gpu-admin-tools $(bin)/python -m emulator $(NODE) --sockets $(SOCKETS)
+
+bmm: setup ## the emulated API of the bare-metal manager alone: make bmm DATA=fleet.yml LISTEN=127.0.0.1:8080
+	@PYTHONPATH=tests $(bin)/python -m bmm_emulator $(DATA) --listen $(LISTEN)
 
 test: setup-dev ## every suite whose tools are there; some: make test SUITES="unit lint"; REQUIRE_ALL=1: none may be left out
 	@$(bin)/python tests/run.py $(SUITES)

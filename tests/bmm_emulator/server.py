@@ -97,7 +97,7 @@ class Emulator:
 
     @property
     def requests(self) -> list[dict[str, object]]:
-        """What was asked: {method, path, query, status}, in order."""
+        """What was asked: {method, path, query, status}, in order; status 0 for what was not answered."""
         with self._lock:
             return list(self._requests)
 
@@ -146,18 +146,26 @@ class Emulator:
             struck = self._faults.strike(method, "ngc/token")
             return self._faulty(struck) or self._token(self._tokens.by_key(headers.get("authorization", "")))
         below = self._api.path_of(target)
-        struck = self._faults.strike(method, below if below is not None else path)
+        known = below if below is not None else path
+        entry = self._note({"method": method, "path": known, "query": query, "status": 0})
+        try:
+            reply = self._struck(method, target, known, headers, body)
+            entry["status"] = reply.status if reply else 0
+        finally:
+            self._write(entry)
+        return reply
+
+    def _struck(self, method: str, target: str, known: str, headers: Mapping[str, str], body: bytes) -> Reply | None:
+        struck = self._faults.strike(method, known)
         if "expire_tokens" in struck:
             self._tokens.expire()
         if "delay" in struck:
             self.stopped.wait(struck["delay"].seconds)
         if "hang" in struck:
             self.stopped.wait(struck["hang"].seconds)
-        reply = None
-        if "reset" not in struck and "hang" not in struck:
-            reply = self._faulty(struck) or self._api.answer(method, target, headers, body, struck)
-        self._note(method, below if below is not None else path, query, reply)
-        return reply
+        if "reset" in struck or "hang" in struck:
+            return None
+        return self._faulty(struck) or self._api.answer(method, target, headers, body, struck)
 
     def _faulty(self, struck: dict[str, Fault]) -> Reply | None:
         if "html" in struck:
@@ -175,18 +183,16 @@ class Emulator:
     def _token(self, answer: tuple[int, dict[str, object]]) -> Reply:
         return Reply(answer[0], json.dumps(answer[1]).encode())
 
-    def _note(self, method: str, path: str, query: str, reply: Reply | None) -> None:
-        entry: dict[str, object] = {
-            "method": method,
-            "path": path,
-            "query": query,
-            "status": reply.status if reply else 0,
-        }
+    def _note(self, entry: dict[str, object]) -> dict[str, object]:
         with self._lock:
             self._requests.append(entry)
-            if self._log is not None:
-                with self._log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"time": time.time(), **entry}) + "\n")
+        return entry
+
+    def _write(self, entry: dict[str, object]) -> None:
+        if self._log is None:
+            return
+        with self._lock, self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.time(), **entry}) + "\n")
 
     def _steer(self, method: str, path: str, body: bytes) -> Reply:
         kind, _, name = path.partition("/")

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Mapping, Union
+from typing import Any, Mapping, Optional, Union
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -30,6 +30,13 @@ STATUSES = (
 SECRETS = frozenset({"userData", "ipxeScript", "registrationToken", "registrationTokenExpiration"})
 
 
+def newest(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The newest entry of a statusHistory; an empty one where there is none."""
+    history = record.get("statusHistory")
+    first = history[0] if isinstance(history, list) and history else None
+    return first if isinstance(first, dict) else {}
+
+
 def public(value: Any) -> Any:
     """The record without what may hold secrets, at any depth."""
     if isinstance(value, dict):
@@ -45,9 +52,10 @@ def addresses(instance: Mapping[str, Any]) -> list[Address]:
     The API's list sorts interfaces by nothing: the order is made of what does not change from request to request.
     What is no address, or one of the link or the loopback, is left out.
     """
-    interfaces = instance.get("interfaces")
+    given = instance.get("interfaces")
+    interfaces = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     found: dict[Address, None] = {}
-    for interface in sorted(filter(_is_mapping, interfaces if isinstance(interfaces, list) else []), key=_rank):
+    for interface in sorted(interfaces, key=_rank):
         texts = interface.get("ipAddresses")
         for text in texts if isinstance(texts, list) else []:
             address = _parsed(text)
@@ -71,11 +79,7 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) else -1
 
 
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _parsed(text: Any) -> Any:
+def _parsed(text: Any) -> Optional[Address]:
     if not isinstance(text, str) or "%" in text:
         return None
     try:
