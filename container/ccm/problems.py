@@ -40,14 +40,11 @@ class Problems:
         if before is not None:
             LOG.info("%s is over: %s works again.", before[0], key)
 
-    def refused(self, right: str, error: ApiError) -> None:
-        """The API server did not carry out a request, which needs ``right``: 'patch nodes'."""
+    def refused(self, right: str, error: ApiError, key: str = "") -> None:
+        """The API server did not carry out a request, which needs ``right``: 'patch nodes', which is the key, too."""
         if error.is_denied:
-            self.report(
-                right,
-                f"MayNot{_title(right)}",
-                f"This service account may not {right}: {error}. Grant it, as the chart does.",
-            )
+            words = f"This service account may not {right}: {error}. Grant it, as the chart does."
+            self.report(key or right, f"MayNot{_title(right)}", words)
 
     def sentences(self) -> list[str]:
         """For /readyz."""
