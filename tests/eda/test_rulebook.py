@@ -53,13 +53,20 @@ class Rulebook:
         self._lines: queue.Queue[str] = queue.Queue()
         self._nodes = nodes
         self.said: list[str] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line)
         self._lines.put("")
+
+    def stop(self) -> None:
+        """End it, and read what it still says."""
+        self._process.terminate()
+        self._process.wait(60)
+        self._reader.join(60)
 
     def wait_for(self, text: str) -> None:
         """Read what it prints until a line has this text."""
@@ -113,16 +120,15 @@ def rulebook(program: Path, tmp_path: Path) -> Iterator[Rulebook]:
         environment |= {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
         command = [program, "--rulebook", "confidential.gpu.cc_mode", "--inventory", tmp_path / "inventory.yml"]
         command += ["--vars", tmp_path / "settings.yml", "--verbose"]
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        try:
+        ) as process:
             made = Rulebook(process, port, nodes)
-            made.wait_for("Waiting for events")
-            yield made
-        finally:
-            process.terminate()
-            process.wait(60)
+            try:
+                made.wait_for("Waiting for events")
+                yield made
+            finally:
+                made.stop()
 
 
 def inventory(nodes: dict[str, Any], folder: Path) -> dict[str, Any]:
