@@ -51,6 +51,7 @@ class Devices(ABC):
     def come_back(self) -> None:
         """It is there again."""
 
+    @abstractmethod
     def close(self) -> None:
         """Nothing is measured any more."""
 
@@ -79,6 +80,9 @@ class Guest(Devices):
         self.node.add_device()
 
     leave, come_back = sicken, heal
+
+    def close(self) -> None:
+        return
 
 
 class Shares(Devices):
