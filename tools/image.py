@@ -48,6 +48,8 @@ COLLECTION_PARTS = ("galaxy.yml", "meta/", "plugins/", "playbooks/cc_mode", "rol
 SBOM = "usr/share/sbom"
 # What is in the Python packages and never runs here.
 LEFT_OUT = ("bin", "ansible_test", "*/tests", "kubernetes/e2e_test", "kubernetes/docs", "**/*.pyi", "**/*.c", "**/*.h")
+# What all programs share.
+SHARED = "kube"
 PROGRAM = "from {package}.__main__ import main\n\nsys.exit(main(sys.argv[1:], os.environ))\n"
 
 
@@ -181,16 +183,17 @@ def root_file_system(epoch: int, fresh: bool, image: Image) -> Path:
 def fill(root: Path, image: Image) -> None:
     """Everything that lies on top of Debian."""
     install(root / SITE, ROOT / "requirements" / image.lock)
-    package = root / SITE / image.package
-    shutil.copytree(
-        CONTAINER / image.package, package, ignore=shutil.ignore_patterns("__pycache__", "*.proto", "*.pyi")
-    )
+    ignored = shutil.ignore_patterns("__pycache__", "*.proto", "*.pyi")
+    for name in (SHARED, image.package):
+        shutil.copytree(CONTAINER / name, root / SITE / name, ignore=ignored)
     if image.with_collection:
         for name in shipped(ROOT):
             if name.startswith(COLLECTION_PARTS):
                 write(root / COLLECTION / name, (ROOT / name).read_text())
     else:
-        write(package / "VERSION", yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"] + "\n")
+        write(
+            root / SITE / image.package / "VERSION", yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"] + "\n"
+        )
     for name, text in image.programs.items():
         write(root / "usr/local/bin" / name, f"#!/usr/bin/python3\nimport os\nimport sys\n\n{text}", 0o755)
 

@@ -5,20 +5,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 
+from kube import signals
+
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run the plugin; the exit status.
-
-    The kernel keeps a signal without a handler from a container's first process, and what is imported takes a while:
-    until the plugin has its own handler, a stop ends the process, which has done nothing yet.
-    """
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *_: os._exit(0))
-    from .process import main as work  # noqa: PLC0415  (see above)
+    """Run the plugin; the exit status."""
+    signals.end_at_once()
+    from .process import main as work  # noqa: PLC0415  (a stop while this is imported is heard)
 
     return work(arguments, environment)
 

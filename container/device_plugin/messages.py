@@ -43,8 +43,12 @@ def check(name: str, offered: Sequence[Device]) -> None:
         if not 1 <= len(one) <= MAX_ID:
             raise BadId(f"{name}: the device id {one!r} has {len(one)} characters; the kubelet takes 1 to {MAX_ID}.")
     total, fits = 0, 0
+    sizes: dict[tuple[int, tuple[int, ...]], int] = {}  # of few kinds there are many
     for device in offered:
-        total += devices([device._replace(healthy=False)]).ByteSize()
+        kind = (len(device.id.encode()), device.numa)
+        if kind not in sizes:
+            sizes[kind] = devices([device._replace(healthy=False)]).ByteSize()
+        total += sizes[kind]
         fits += total <= MAX_BYTES
     if total > MAX_BYTES:
         raise TooMany(

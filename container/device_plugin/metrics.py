@@ -7,12 +7,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
+from kube.metrics import Made, version_of
 
 from .source import Held
 
 PREFIX = "device_plugin_"
-UNKNOWN = "unknown"
 # The image's builder writes it.
 VERSION_FILE = Path(__file__).with_name("VERSION")
 
@@ -21,17 +20,9 @@ class Metrics:
     """Everything that is counted."""
 
     def __init__(self, version_file: Path = VERSION_FILE) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        build = Info(PREFIX + "build", "the version of the device plugin", registry=self.registry)
-        build.info({"version": version_of(version_file)})
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(PREFIX + name, text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(PREFIX + name, text, labels, registry=self.registry)
-
+        made = Made(PREFIX, "the device plugin", version_of(version_file))
+        self.registry = made.registry
+        counter, gauge = made.counter, made.gauge
         self._devices = gauge("devices", "devices that are offered", "resource")
         self._healthy = gauge("healthy_devices", "those of them that are healthy", "resource")
         self._allocated = gauge("allocated_devices", "those that containers have, as the kubelet says", "resource")
@@ -63,11 +54,3 @@ class Metrics:
         for gauge in (self._devices, self._healthy, self._allocated, self.registered):
             with contextlib.suppress(KeyError):
                 gauge.remove(resource)
-
-
-def version_of(file: Path) -> str:
-    """The text of the file."""
-    try:
-        return file.read_text(encoding="utf-8").strip() or UNKNOWN
-    except OSError:
-        return UNKNOWN

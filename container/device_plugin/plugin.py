@@ -14,9 +14,10 @@ import logging
 import time
 from typing import Any
 
+from kube.delay import Delay
+
 from .kubelet import SOCKET, Kubelet, Mark, NotRegistered
 from .metrics import Metrics
-from .pause import Pause
 from .service import Service
 from .sockets import Listening
 from .source import Resource
@@ -26,6 +27,8 @@ LOG = logging.getLogger(__name__)
 STREAM_S = 10.0
 # A stream that lived as long as this has been good: what ended it is news, and no row of failures.
 GOOD_S = 5.0
+# Before the first and the last of a row of attempts. Two plugins that disturb each other do not stay in step.
+PAUSE_S = (0.05, 5.0)
 
 
 class Plugin:
@@ -38,7 +41,7 @@ class Plugin:
         self._metrics = metrics
         self._stream_s = stream_s
         self._wake = asyncio.Event()
-        self._pause = Pause()
+        self._pause = Delay(*PAUSE_S)
         self._socket: Listening | None = None
         self._seen: Mark | None = None  # of the kubelet's socket, when it was last looked at
         self._registered: Mark | None = None  # the kubelet that knows us
@@ -84,7 +87,7 @@ class Plugin:
                     self._say(f"there is no {SOCKET} in {self._kubelet.folder}")
                 elif not self._is_known_to(seen) and self._hasty:
                     self._hasty = False
-                    delay_s = self._pause.next_s()
+                    delay_s = self._pause.next()
                 elif not self._is_known_to(seen):
                     delay_s = await self._introduce(seen)
                     if delay_s is None:
@@ -117,7 +120,7 @@ class Plugin:
             reason = error.reason if isinstance(error, NotRegistered) else "socket"
             self._metrics.registration_failures.labels(self.name, reason).inc()
             self._say(f"not registered: {error}")
-            return self._pause.next_s()
+            return self._pause.next()
         self.problem = ""
         return None
 

@@ -1,10 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP port: /metrics, /healthz (the event loop works), /readyz (what is offered is at the kubelet).
-
-Whoever can reach it can open connections and say nothing. A connection lives for a few seconds, and of too many the
-oldest goes.
-"""
+"""The HTTP port in the event loop: an answer says that the loop works. kube.port's would be more threads."""
 
 from __future__ import annotations
 
@@ -13,33 +9,22 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from kube.pages import CONNECTIONS_MAX, LIFE_S, METRICS, Page, Pages
 
-CONNECTIONS_MAX = 16
-LIFE_S = 10.0
 REQUEST_MAX = 16 << 10
-TEXT = "text/plain; charset=utf-8"
 
 
 class Server:
     """The port, on all addresses, IPv4 and IPv6 where there is IPv6. ``port`` 0 lets the kernel choose one.
 
-    ``problems`` says what is not ready, and ``refresh`` is awaited before the metrics are read. Raises OSError.
+    ``refresh`` is awaited before the metrics are read. Raises OSError.
     """
 
-    def __init__(
-        self,
-        port: int,
-        registry: CollectorRegistry,
-        problems: Callable[[], list[str]],
-        refresh: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, port: int, pages: Pages, refresh: Callable[[], Awaitable[None]]) -> None:
         dual = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if dual else socket.AF_INET
         self._socket = socket.create_server(("", port), family=family, dualstack_ipv6=dual)
-        self._registry = registry
-        self._problems = problems
+        self._pages = pages
         self._refresh = refresh
         self._open: dict[asyncio.Task[None], None] = {}  # oldest first
         self._server: asyncio.Server | None = None
@@ -82,20 +67,13 @@ class Server:
     async def _answer(self, request: bytes) -> bytes:
         words = request.split(b"\r\n", 1)[0].split()
         if len(words) != 3 or words[0] not in (b"GET", b"HEAD"):
-            return _response(405, "method not allowed\n")
-        path = words[1].split(b"?", 1)[0]
-        if path == b"/metrics":
+            return _response(Page(405, b"method not allowed\n"))
+        path = words[1].decode("ascii", "replace")
+        if path.partition("?")[0] == METRICS:
             await self._refresh()
-            return _response(200, generate_latest(self._registry).decode(), CONTENT_TYPE_LATEST)
-        if path == b"/healthz":
-            return _response(200, "ok\n")
-        if path == b"/readyz":
-            problems = self._problems()
-            return _response(503 if problems else 200, "".join(f"{one}\n" for one in problems) or "ok\n")
-        return _response(404, "not found\n")
+        return _response(self._pages.get(path))
 
 
-def _response(status: int, text: str, kind: str = TEXT) -> bytes:
-    body = text.encode()
-    head = f"HTTP/1.1 {status} {'OK' if status == 200 else 'no'}\r\nContent-Type: {kind}\r\n"
-    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+def _response(page: Page) -> bytes:
+    head = f"HTTP/1.1 {page.status} {'OK' if page.status == 200 else 'no'}\r\nContent-Type: {page.kind}\r\n"
+    return f"{head}Content-Length: {len(page.body)}\r\nConnection: close\r\n\r\n".encode() + page.body

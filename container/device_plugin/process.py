@@ -7,12 +7,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import log, messages, settings
+from kube import log, signals
+from kube.pages import Pages
+from kube.settings import BadSetting
+
+from . import messages, settings
 from .collector import Collector
 from .engine import Engine, FolderGone
 from .inotify import Watcher
@@ -20,7 +23,7 @@ from .kubelet import Kubelet, PodResources
 from .machine import Machine
 from .metrics import Metrics
 from .port import Server
-from .refusal import BadConfig, BadSetting
+from .refusal import BadConfig
 from .settings import Settings
 from .source import Source
 from .sources import SOURCES
@@ -99,7 +102,8 @@ class Process:
         if not self._settings.metrics_port:
             return None
         try:
-            server = Server(self._settings.metrics_port, self.metrics.registry, self.problems, collector.refresh)
+            pages = Pages(self.metrics.registry, lambda: True, self.problems)
+            server = Server(self._settings.metrics_port, pages, collector.refresh)
         except OSError as error:
             raise BadSetting(
                 f"DEVICE_PLUGIN_METRICS_PORT is {self._settings.metrics_port}: {error.strerror}. Give another, or 0."
@@ -194,7 +198,7 @@ def _check_folder(folder: Path) -> None:
 async def work(chosen: Settings) -> None:
     """Until a signal asks for the end."""
     process = Process(chosen)
-    for one in (signal.SIGTERM, signal.SIGINT):
+    for one in signals.STOPS:
         asyncio.get_running_loop().add_signal_handler(one, process.stop)
     await process.run()
 
@@ -203,11 +207,11 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run the plugin; the exit status: 2 for what is refused at the start."""
     try:
         chosen = settings.parse(arguments, environment, tuple(SOURCES))
-        log.configure(chosen.log_json, chosen.debug)
+        log.configure(str(__package__), chosen.log_json, chosen.debug, errors_of=["grpclib"])
         LOG.info("Offering devices of the source %s, as %s says.", chosen.source, chosen.config)
         asyncio.run(work(chosen))
     except (BadSetting, BadConfig) as error:
-        print(f"device-plugin: {error}", file=sys.stderr)
+        print(f"{settings.PROGRAM}: {error}", file=sys.stderr)
         return 2
     except FolderGone as error:
         LOG.error("%s", error)

@@ -5,10 +5,6 @@
 from __future__ import annotations
 
 
-class BadSetting(ValueError):
-    """A setting of the process has a value that it cannot have; the text names it, the value and what is possible."""
-
-
 class BadConfig(ValueError):
     """The configuration is refused: file, key, what is wrong, and the remedy."""
 

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .events import Events
-from .kube import MERGE_PATCH, METADATA, METADATA_LIST, NOT_AN_OBJECT, ApiError, Kube
+from kube.client import MERGE_PATCH, METADATA, METADATA_LIST, NOT_AN_OBJECT, ApiError, Kube
+from kube.events import Events, Subject
+from kube.watch import Resource
+
 from .node import Node, Patch
 from .pod import Pod, Witness
-from .watch import Resource
+
+# Who Events are from.
+COMPONENT = "k8s-cc-manager"
 
 
 class Cluster:
@@ -25,7 +29,7 @@ class Cluster:
         self._namespace = namespace
         self._witness = witness
         self._path = f"/api/v1/nodes/{node_name}"
-        self._events = Events(kube, node_name)
+        self._events = Events(kube, COMPONENT, node_name)
 
     def node(self) -> Node:
         """The whole node as it is now, read from where it is stored. Raises ApiError."""
@@ -67,7 +71,7 @@ class Cluster:
 
     def event(self, kind: str, reason: str, message: str) -> None:
         """An Event on the node; ``kind`` is Normal or Warning. An equal one counts up. Raises ApiError."""
-        self._events.tell(kind, reason, message)
+        self._events.tell(Subject.node(self._node_name), kind, reason, message)
 
     def this_node(self) -> Resource:
         """For a watch of the node's metadata."""

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+from kube.client import ApiError
+
 from . import outcome, reconcile, steps
 from . import reading as readings
 from . import wish as wishes
-from .kube import ApiError
 from .messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked, WatchFailed
 from .metrics import Metrics
 from .names import READY_LABEL, REASON_ANNOTATION, STATE_LABEL

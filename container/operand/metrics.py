@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from kube.metrics import UNKNOWN, Made, show_one
 
 from .names import FAILED, MIXED, MODES
 from .reading import Reading
@@ -15,7 +15,6 @@ from .reading import Reading
 PREFIX = "cc_manager_"
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300)
 PHASES = ("evict", "run", "stage", "reset", "boot", "verify", "restore")
-UNKNOWN = "unknown"
 # Where the image has the collection; its version is the operand's.
 COLLECTIONS = "/usr/share/ansible/collections"
 COLLECTION_FILE = "ansible_collections/confidential/gpu/galaxy.yml"
@@ -25,17 +24,9 @@ class Metrics:
     """Everything that is counted. Names begin with cc_manager_, those about the process with process_."""
 
     def __init__(self, collections: str = os.environ.get("ANSIBLE_COLLECTIONS_PATH", COLLECTIONS)) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        build = Info(PREFIX + "build", "the version of the operand", registry=self.registry)
-        build.info({"version": version_of(collections)})
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(PREFIX + name, text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(PREFIX + name, text, labels, registry=self.registry)
-
+        made = Made(PREFIX, "the operand", version_of(collections))
+        self.registry = made.registry
+        counter, gauge = made.counter, made.gauge
         self._state = gauge("state", "1 for the state label's value", "state")
         self._wanted = gauge("wanted", "1 for the mode that is wanted of all devices", "mode")
         self._device = gauge("device_mode", "1 for the mode as last read", "device", "mode")
@@ -51,9 +42,7 @@ class Metrics:
         self.drift = counter("drift", "devices found in another mode than they were left in, or no longer found")
         self.fights = counter("fights", "keys of the node that something else kept changing back", "key")
         self.events_lost = counter("events_lost", "Events that the API refused")
-        self._phases = Histogram(
-            PREFIX + "phase_seconds", "seconds of a change", ("phase",), buckets=SECONDS, registry=self.registry
-        )
+        self._phases = made.seconds("phase_seconds", "seconds of a change", SECONDS, "phase")
         for phase in PHASES:
             self._phases.labels(phase)
         for result in ("done", "failed", "abandoned"):
@@ -67,11 +56,11 @@ class Metrics:
 
     def show_state(self, state: str) -> None:
         """The state label."""
-        _one(self._state, (*MODES, MIXED, FAILED, UNKNOWN), state or UNKNOWN)
+        show_one(self._state, (*MODES, MIXED, FAILED, UNKNOWN), state or UNKNOWN)
 
     def show_wanted(self, mode: str | None) -> None:
         """The wish; None: none."""
-        _one(self._wanted, (*MODES, "none"), mode or "none")
+        show_one(self._wanted, (*MODES, "none"), mode or "none")
 
     def show_devices(self, reading: Reading) -> None:
         """Each device's mode."""
@@ -91,8 +80,3 @@ def version_of(collections: str) -> str:
         if found:
             return found[0].strip("\"'")
     return UNKNOWN
-
-
-def _one(gauge: Gauge, names: tuple[str, ...], chosen: str) -> None:
-    for name in names:
-        gauge.labels(name).set(1 if name == chosen else 0)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import signal
 import sys
 import time
 import uuid
@@ -14,26 +13,31 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import connection, controller, log, settings, signals
+from kube import connection, log, signals
+from kube.client import ApiError, Kube
+from kube.connection import NoConnection
+from kube.delay import Delay
+from kube.health import Health
+from kube.pages import Pages
+from kube.port import Server
+from kube.settings import BadSetting
+from kube.watch import FORBIDDEN_S, Kept, Watch
+
+from . import controller, settings
 from .alone import Alone
-from .cluster import Cluster
-from .connection import NoConnection
+from .cluster import COMPONENT, Cluster
 from .controller import Controller
-from .health import NODE, Health
-from .kube import ApiError, Kube
 from .messages import LockTaken, Message, NodeSeen, PodsSeen, StopAsked, WatchFailed
 from .metrics import Metrics
 from .node import Node
 from .pod import Pod, Witness
-from .port import Server
 from .readiness import ReadinessFile
 from .run import Runner
-from .settings import BadSetting, Settings
-from .watch import FORBIDDEN_S, Delay, Kept, Watch
+from .settings import Settings
 
 LOG = logging.getLogger(__package__)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-PODS, PODS_EVERYWHERE = "pods", "pods of all namespaces"
+NODE, PODS, PODS_EVERYWHERE = "node", "pods", "pods of all namespaces"
 # How often the watches are looked after.
 LOOK_AFTER_S = 30.0
 Tell = Callable[[Message], None]
@@ -63,18 +67,21 @@ class Process:
         self._watches: dict[str, Kept] = {}
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.metrics = Metrics()
-        self.health = Health()
+        self.health = Health((NODE,))
 
     def run(self) -> None:
         """Until a stop is asked for."""
         if self._settings.metrics_port:
-            Server(self._settings.metrics_port, self.health, self.metrics.registry).start()
+            Server(self._settings.metrics_port, self._pages()).start()
         try:
             if self._is_alone():
                 self._run_alone()
         finally:
             if self._alone is not None:
                 self._alone.release()
+
+    def _pages(self) -> Pages:
+        return Pages(self.metrics.registry, lambda: self.health.is_alive, self.health.problems)
 
     def _is_alone(self) -> bool:
         """Wait until no other operand works on this node; False when a stop was asked for meanwhile."""
@@ -210,21 +217,21 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run the operand; the exit status."""
     try:
         chosen = settings.parse(arguments, environment)
-        log.configure(chosen.log_json, chosen.debug)
+        log.configure(str(__package__), chosen.log_json, chosen.debug)
         where = connection.of_file(chosen.kubeconfig) if chosen.kubeconfig else connection.of_pod(environment)
     except (BadSetting, NoConnection) as error:
-        print(f"k8s-cc-manager: {error}", file=sys.stderr)
+        print(f"{COMPONENT}: {error}", file=sys.stderr)
         return 2
     process = Process(
         chosen,
-        Kube(where),
+        Kube(where, agent=COMPONENT),
         lambda tell: Runner(chosen.bus, chosen.state_folder, chosen.boot_timeout_s, tell),
         _boot_id(),
         Alone(chosen.lock_folder),
     )
     LOG.info("Looking after the node %s, devices on %s.", chosen.node_name, chosen.bus)
     try:
-        with signals.heard((signal.SIGTERM, signal.SIGINT), process.stop_signalled):
+        with signals.heard(signals.STOPS, process.stop_signalled):
             process.run()
     except Exception:  # the last line is to be of the same form as all others, whatever it is about
         LOG.exception("The operand ends: nobody has thought of this.")

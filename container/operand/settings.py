@@ -7,22 +7,18 @@ Those without the prefix CC_MANAGER_ are the ones of NVIDIA's k8s-cc-manager, wi
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+
+from kube import settings
+from kube.settings import BadSetting, Option, count, flag, is_json, one_of, port, seconds, text
 
 NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 DEFAULT_NAMESPACE = "gpu-operator"
 # Of the host, for locks and the note of unproven settings; Ansible's runs on the host use the same.
 DEFAULT_STATE_FOLDER = "/run/nvidia/cc-manager"
 REFUSE, WAIT, DRAIN = "refuse", "wait", "drain"
-
-
-class BadSetting(ValueError):
-    """A setting has a value that it cannot have; the text names the setting, the value and what is possible."""
 
 
 @dataclass(frozen=True)
@@ -58,116 +54,43 @@ class Settings:
         return folder if kind == "vfio-user" and folder else self.state_folder
 
 
-def _text(value: str) -> str:
-    return value.strip()
-
-
-def _flag(value: str) -> bool:
-    if value.strip().lower() in ("true", "1", "yes"):
-        return True
-    if value.strip().lower() in ("false", "0", "no", ""):
-        return False
-    raise ValueError("true or false")
-
-
-def _seconds(value: str) -> float:
-    with contextlib.suppress(ValueError):
-        seconds = float(value)
-        if 0 <= seconds < float("inf"):
-            return seconds
-    raise ValueError("seconds, 0 or more")
-
-
-def _port(value: str) -> int:
-    if value.isdecimal() and int(value) < 65536:
-        return int(value)
-    raise ValueError("a port, or 0 for none")
-
-
-def _count(value: str) -> int:
-    if value.isdecimal() and int(value) >= 1:
-        return int(value)
-    raise ValueError("1 or more")
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.strip() not in choices:
-            raise ValueError("one of " + ", ".join(choices))
-        return value.strip()
-
-    return parse
-
-
-class Option(NamedTuple):
-    """One setting: the environment variable, its default, and how its text is read."""
-
-    variable: str
-    field: str
-    default: str
-    parse: Callable[[str], Any]
-    help: str
-    short: tuple[str, ...] = ()
-
-    @property
-    def flag(self) -> str:
-        """--node-name for NODE_NAME."""
-        return "--" + self.variable.lower().replace("_", "-")
-
-
 OPTIONS = (
-    Option("NODE_NAME", "node_name", "", _text, "the node to look after; required"),
-    Option("DEFAULT_CC_MODE", "default_cc_mode", "", _text, "the mode of a node without the label", ("-m",)),
-    Option("EVICT_OPERATOR_COMPONENTS", "evict_operator_components", "true", _flag, "pause the GPU Operator's pods"),
-    Option("OPERATOR_NAMESPACE", "operator_namespace", "", _text, "where they run; default: this pod's namespace"),
-    Option("POD_NAME", "pod_name", "", _text, "this pod (fieldRef: metadata.name); empty: any of its namespace"),
-    Option("KUBECONFIG", "kubeconfig", "", _text, "default: the pod's service account"),
+    Option("NODE_NAME", "node_name", "", text, "the node to look after; required"),
+    Option("DEFAULT_CC_MODE", "default_cc_mode", "", text, "the mode of a node without the label", ("-m",)),
+    Option("EVICT_OPERATOR_COMPONENTS", "evict_operator_components", "true", flag, "pause the GPU Operator's pods"),
+    Option("OPERATOR_NAMESPACE", "operator_namespace", "", text, "where they run; default: this pod's namespace"),
+    Option("POD_NAME", "pod_name", "", text, "this pod (fieldRef: metadata.name); empty: any of its namespace"),
+    Option("KUBECONFIG", "kubeconfig", "", text, "default: the pod's service account"),
     Option(
         "CC_READINESS_FILE",
         "readiness_file",
         "/run/nvidia/validations/.cc-manager-ctr-ready",
-        _text,
+        text,
         "written when the mode is verified; empty for none",
     ),
-    Option("CC_MANAGER_BUS", "bus", "sysfs", _text, "sysfs, or vfio-user:FOLDER"),
-    Option("CC_MANAGER_STATE_FOLDER", "state_folder", DEFAULT_STATE_FOLDER, _text, "of the host; lock and note"),
-    Option("CC_MANAGER_BUSY", "busy", REFUSE, _one_of(REFUSE, WAIT, DRAIN), "when something uses a GPU"),
-    Option("CC_MANAGER_BUSY_TIMEOUT", "busy_timeout_s", "300", _seconds, "seconds to wait, or to drain"),
-    Option("CC_MANAGER_EVICTION_TIMEOUT", "eviction_timeout_s", "300", _seconds, "seconds for paused pods to go"),
-    Option("CC_MANAGER_BOOT_TIMEOUT", "boot_timeout_s", "30", _seconds, "seconds for a GPU's firmware to boot"),
-    Option("CC_MANAGER_DRIFT_INTERVAL", "drift_interval_s", "300", _seconds, "seconds between readings; 0: none"),
-    Option("CC_MANAGER_DRIFT_REPAIR", "drift_repair", "false", _flag, "set the mode again where it differs"),
-    Option("CC_MANAGER_RETRY_LIMIT", "retry_limit", "8", _count, "attempts before giving up until something changes"),
-    Option("CC_MANAGER_RETRY_DELAY", "retry_delay_s", "10", _seconds, "seconds before the first retry; then doubled"),
-    Option("CC_MANAGER_METRICS_PORT", "metrics_port", "9403", _port, "of /metrics, /healthz, /readyz; 0: none"),
-    Option("CC_MANAGER_LOG_FORMAT", "log_json", "text", _one_of("text", "json"), "text or json lines"),
+    Option("CC_MANAGER_BUS", "bus", "sysfs", text, "sysfs, or vfio-user:FOLDER"),
+    Option("CC_MANAGER_STATE_FOLDER", "state_folder", DEFAULT_STATE_FOLDER, text, "of the host; lock and note"),
+    Option("CC_MANAGER_BUSY", "busy", REFUSE, one_of(REFUSE, WAIT, DRAIN), "when something uses a GPU"),
+    Option("CC_MANAGER_BUSY_TIMEOUT", "busy_timeout_s", "300", seconds, "seconds to wait, or to drain"),
+    Option("CC_MANAGER_EVICTION_TIMEOUT", "eviction_timeout_s", "300", seconds, "seconds for paused pods to go"),
+    Option("CC_MANAGER_BOOT_TIMEOUT", "boot_timeout_s", "30", seconds, "seconds for a GPU's firmware to boot"),
+    Option("CC_MANAGER_DRIFT_INTERVAL", "drift_interval_s", "300", seconds, "seconds between readings; 0: none"),
+    Option("CC_MANAGER_DRIFT_REPAIR", "drift_repair", "false", flag, "set the mode again where it differs"),
+    Option("CC_MANAGER_RETRY_LIMIT", "retry_limit", "8", count, "attempts before giving up until something changes"),
+    Option("CC_MANAGER_RETRY_DELAY", "retry_delay_s", "10", seconds, "seconds before the first retry; then doubled"),
+    Option("CC_MANAGER_METRICS_PORT", "metrics_port", "9403", port, "of /metrics, /healthz, /readyz; 0: none"),
+    Option("CC_MANAGER_LOG_FORMAT", "log_json", "text", is_json, "text or json lines"),
 )
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str], namespace_file: str = NAMESPACE_FILE) -> Settings:
     """The settings. Raises BadSetting; ends the process as argparse does for --help and unknown flags."""
-    parser = argparse.ArgumentParser(prog="k8s-cc-manager", description=__doc__.splitlines()[0])
-    for option in OPTIONS:
-        parser.add_argument(*option.short, option.flag, dest=option.field, metavar="VALUE", help=option.help)
-    parser.add_argument("--debug", action="store_true", help="log more")
-    given = vars(parser.parse_args(arguments))
-    values: dict[str, Any] = {"debug": given["debug"]}
-    for option in OPTIONS:
-        values[option.field] = _value(option, given[option.field], environment)
+    values = settings.parse("k8s-cc-manager", __doc__.splitlines()[0], OPTIONS, arguments, environment)
     if not values["node_name"]:
         raise BadSetting("NODE_NAME is not set. Set it to the name of the node (fieldRef: spec.nodeName).")
-    values["log_json"] = values["log_json"] == "json"
     values["own_namespace"] = _own_namespace(namespace_file)
     values["operator_namespace"] = values["operator_namespace"] or values["own_namespace"] or DEFAULT_NAMESPACE
     return Settings(**values)
-
-
-def _value(option: Option, given: str | None, environment: Mapping[str, str]) -> Any:
-    text = environment.get(option.variable, option.default) if given is None else given
-    try:
-        return option.parse(text)
-    except ValueError as error:
-        raise BadSetting(f"{option.variable} is {text!r}. Give {error}.") from error
 
 
 def _own_namespace(file: str) -> str:

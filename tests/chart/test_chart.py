@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 
 from gpu.devid_names import GPU_NAME_BY_DEVID  # noqa: E402
-from operand import events, journal, metrics, names, publish, reading, settings  # noqa: E402
+from kube import events  # noqa: E402
+from operand import journal, metrics, names, publish, reading, settings  # noqa: E402
 
 from tests.chart import gpu_operator, pods  # noqa: E402
 from tests.cluster.kube import workloads  # noqa: E402

@@ -34,10 +34,10 @@ from fake_api.daemon_sets import NODES, PODS, PREFIX, DaemonSets
 from fake_api.daemon_sets import node as new_node
 from fake_api.server import ApiServer, serving
 from fake_api.store import Store
+from kube.client import Kube
+from kube.connection import Connection
 from nodes import FABRIC, OFF, ON, ONE, PPCIE, Node
 from operand import settings
-from operand.connection import Connection
-from operand.kube import Kube
 from operand.messages import Message, RunEnded, RunPlanned
 from operand.process import Process
 from operand.run import Job, ListeningGate

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The store behind HTTP on loopback: enough of the API server for the operand's client."""
+"""The store behind HTTP on loopback: enough of the API server for our client."""
 
 from __future__ import annotations
 
@@ -125,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve(self._post)
 
+    def do_PUT(self) -> None:
+        self._serve(self._put)
+
     def _serve(self, work: Any) -> None:
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query))
@@ -142,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("watch"):
             self._asked("watch", path)
             self._watch(path, field, int(query["resourceVersion"]), float(query["timeoutSeconds"]))
-        elif path.count("/") in (3, 5):
+        elif _is_collection(path):
             self._asked("list", path)
             found, version = store.list(path, field)
             page, metadata = _page(found, version, query)
@@ -158,6 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._asked("patch", path, body)
         collection, _slash, name = path.rpartition("/")
         self._answer(200, self._shaped(self.server.store.patch(collection, name, body)))
+
+    def _put(self, path: str, _query: dict[str, str], body: Any) -> None:
+        self._asked("update", path, body)
+        collection, _slash, name = path.rpartition("/")
+        self._answer(200, self.server.store.replace(collection, name, body))
 
     def _post(self, path: str, _query: dict[str, str], body: Any) -> None:
         store = self.server.store
@@ -261,6 +269,12 @@ class _Handler(BaseHTTPRequestHandler):
             headers.append(("Retry-After", f"{retry_after_s:.0f}"))
         self._begin(status, headers)
         self.wfile.write(data)
+
+
+def _is_collection(path: str) -> bool:
+    """/api/v1/nodes, /api/v1/namespaces/x/pods, /apis/group/version/namespaces/x/things."""
+    parts = path.strip("/").split("/")
+    return len(parts[2 if parts[0] == "api" else 3 :]) in (1, 3)
 
 
 def _status(refusal: Refusal) -> Object:

@@ -88,13 +88,22 @@ class Store:
         with self.changed:
             found = self.get(collection, name)
             patch = self.faults.stripped(patch)
-            wanted = patch.get("metadata", {}).get("resourceVersion")
-            if wanted is not None and wanted != found["metadata"]["resourceVersion"]:
-                raise Refusal(409, "the object has been modified; please apply your changes to the latest version")
+            _check_version(found, patch)
             made = merged(found, patch)
             made["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
             if made == found:
                 return found  # nothing changes, no new version
+            self.version += 1
+            self._store("MODIFIED", collection, made)
+            return copy.deepcopy(made)
+
+    def replace(self, collection: str, name: str, whole: Object) -> Object:
+        """The whole object; a resource version in it is a precondition."""
+        with self.changed:
+            found = self.get(collection, name)
+            _check_version(found, whole)
+            made = copy.deepcopy(whole)
+            made["metadata"] = {**made["metadata"], "uid": found["metadata"]["uid"]}
             self.version += 1
             self._store("MODIFIED", collection, made)
             return copy.deepcopy(made)
@@ -149,6 +158,12 @@ class Store:
         self.changed.notify_all()
         for listener in list(self.listeners):
             listener(change)
+
+
+def _check_version(found: Object, given: Mapping[str, Any]) -> None:
+    wanted = given.get("metadata", {}).get("resourceVersion")
+    if wanted is not None and wanted != found["metadata"]["resourceVersion"]:
+        raise Refusal(409, "the object has been modified; please apply your changes to the latest version")
 
 
 def within(where: str, collection: str) -> bool:

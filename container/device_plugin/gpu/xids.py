@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..refusal import BadSetting
+from kube.settings import BadSetting
 
 DISABLE, ENABLE = "DP_DISABLE_HEALTHCHECKS", "DP_ENABLE_HEALTHCHECKS"
 OF_PROGRAMS = frozenset({13, 31, 43, 45, 68, 109})

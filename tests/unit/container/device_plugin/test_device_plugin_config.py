@@ -13,9 +13,10 @@ import pytest
 import yaml
 from device_plugin import settings
 from device_plugin.keys import read
-from device_plugin.refusal import BadConfig, BadSetting
+from device_plugin.refusal import BadConfig
 from device_plugin.tee.config import parse
 from fake_kubelet.node import Node
+from kube.settings import BadSetting
 
 TDX = {"device": "tdx-guest"}
 

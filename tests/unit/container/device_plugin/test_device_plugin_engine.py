@@ -17,7 +17,6 @@ from device_plugin.engine import Engine
 from device_plugin.inotify import Watcher
 from device_plugin.kubelet import Kubelet
 from device_plugin.metrics import Metrics
-from device_plugin.pause import LONGEST_S, Pause
 from device_plugin.source import Answer, Device
 from fake_kubelet.kubelet import FakeKubelet
 from fake_kubelet.node import run
@@ -174,13 +173,3 @@ def test_a_resource_that_fails_in_a_way_nobody_thought_of_is_no_secret(folder: P
         assert list(folder.glob("cdp-*")) == []
 
     run(work())
-
-
-def test_pauses_grow_and_never_get_long() -> None:
-    pause = Pause(lambda: 1.0)
-    waits = [pause.next_s() for _time in range(12)]
-    assert waits[:3] == [0.05, 0.1, 0.2]
-    assert waits == sorted(waits)
-    assert max(waits) == LONGEST_S
-    pause.reset()
-    assert Pause(lambda: 0.0).next_s() < pause.next_s() == 0.05

@@ -13,7 +13,8 @@ from device_plugin.gpu.cdi import Specs
 from device_plugin.gpu.config import GPU, SHARED, Sharing, parse
 from device_plugin.gpu.verdicts import EVERY, Verdicts
 from device_plugin.gpu.xids import DISABLE, ENABLE, Xids
-from device_plugin.refusal import BadConfig, BadSetting
+from device_plugin.refusal import BadConfig
+from kube.settings import BadSetting
 
 ONE = {"name": GPU, "replicas": 4}
 

@@ -22,8 +22,9 @@ from device_plugin.inotify import Watcher
 from device_plugin.kubelet import PodResources
 from device_plugin.port import Server
 from device_plugin.process import Process
-from device_plugin.refusal import BadSetting
 from fake_kubelet.node import CONFIG, TDX, Node, eventually, node_with_kubelet, run
+from kube.pages import Pages
+from kube.settings import BadSetting
 from prometheus_client import CollectorRegistry
 
 
@@ -95,7 +96,7 @@ async def bare_port() -> AsyncIterator[Server]:
     async def nothing() -> None:
         return
 
-    server = Server(0, CollectorRegistry(), list, nothing)
+    server = Server(0, Pages(CollectorRegistry(), lambda: True, list), nothing)
     await server.start()
     try:
         yield server

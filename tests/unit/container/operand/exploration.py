@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kube.client import ApiError
 from operand import settings
 from operand.controller import Controller
-from operand.kube import ApiError
 from operand.messages import NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked
 from operand.metrics import Metrics
 from operand.node import Node, Patch

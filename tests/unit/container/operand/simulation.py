@@ -20,9 +20,9 @@ from typing import Any
 from fake_api.daemon_sets import DAEMON_SETS, NODES, PREFIX, DaemonSets
 from fake_api.daemon_sets import node as new_node
 from fake_api.store import Change, Refusal, Request, Store
+from kube.client import ApiError
 from operand import settings
 from operand.controller import Controller
-from operand.kube import ApiError
 from operand.messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked
 from operand.metrics import Metrics
 from operand.node import Node, Patch

@@ -1,13 +1,11 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Small parts: settings, journal, readings, log lines, the readiness file, the gate."""
+"""Small parts: settings, journal, readings, the lock, the readiness file, the gate."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import queue
 import signal
 import socket
 import stat
@@ -17,13 +15,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from api_tools import eventually
-from operand import journal, processes, reading, settings, signals
+from fake_api.waiting import eventually
+from kube.settings import BadSetting
+from operand import journal, processes, reading, settings
 from operand.alone import Alone
-from operand.log import JsonLines, TextLines, configure
 from operand.readiness import ReadinessFile
 from operand.run import ListeningGate
-from operand.settings import OPTIONS, BadSetting
+from operand.settings import OPTIONS
 
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import GateClosed
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
@@ -208,62 +206,6 @@ def test_the_lock_lies_with_the_devices(bus: str, folder: str) -> None:
     assert chosen.lock_folder == folder
 
 
-# --- log lines --------------------------------------------------------------------------------------------------------
-
-
-def test_json_lines() -> None:
-    try:
-        raise ValueError("x")
-    except ValueError as error:
-        record = logging.LogRecord("operand", logging.ERROR, "", 0, "words %s", ("more",), (ValueError, error, None))
-    entry = json.loads(JsonLines().format(record))
-    assert (entry["level"], entry["message"], entry["trace"]) == ("error", "words more", "ValueError: x")
-    assert entry["time"].endswith("Z")
-
-
-def test_log_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    configure(as_json=True, debug=False)
-    logging.getLogger("operand.x").info("seen")
-    configure(as_json=False, debug=True)
-    logging.getLogger("operand.x").debug("too")
-    first, second = capsys.readouterr().err.splitlines()
-    assert json.loads(first)["message"] == "seen"
-    assert second.endswith("DEBUG too")
-
-
-def format_text(message: str, *arguments: object) -> str:
-    return TextLines().format(logging.LogRecord("operand", logging.INFO, "", 0, message, arguments, None))
-
-
-@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\x1b[31mb", "a\x85b", "a\u2028b", "a\0b"])
-def test_what_was_said_elsewhere_makes_no_line_of_its_own(text: str) -> None:
-    line = format_text("The reason: %s", text)
-    assert len(line.splitlines()) == 1
-    assert line.isprintable()
-    record = logging.LogRecord("operand", logging.INFO, "", 0, "%s", (text,), None)
-    assert len(JsonLines().format(record).splitlines()) == 1
-
-
-JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.c2lnbmF0dXJl"
-KEY = "-----BEGIN RSA PRIVATE KEY-----\nc2VjcmV0\n-----END RSA PRIVATE KEY-----"
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["Authorization: Bearer c2VjcmV0", "b'Bearer c2VjcmV0'", f"token {JWT} expired", KEY, KEY.replace("\n", " ")],
-)
-def test_no_line_holds_a_secret(text: str) -> None:
-    try:
-        raise ValueError(text)
-    except ValueError as error:
-        information = (ValueError, error, error.__traceback__)
-    record = logging.LogRecord("operand", logging.ERROR, "", 0, "said: %s", (text,), information)
-    for formatter in (JsonLines(), TextLines()):
-        line = formatter.format(record)
-        assert "said: " in line
-        assert not any(secret in line for secret in ("c2VjcmV0", "eyJzdWIi", "c2lnbmF0dXJl"))
-
-
 # --- the readiness file -----------------------------------------------------------------------------------------------
 
 
@@ -315,29 +257,6 @@ def test_the_readiness_file_is_never_written_after_the_end(tmp_path: Path) -> No
     assert not path.exists()
     file.write()
     assert not path.exists()
-
-
-# --- signals ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_signal_that_interrupts_no_wait_is_heard_all_the_same() -> None:
-    """One that another thread gets is like one that comes right before the main thread begins to wait."""
-    said: queue.SimpleQueue[str] = queue.SimpleQueue()
-    waits = threading.Event()
-
-    def another() -> None:
-        waits.wait(10)
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-
-    before = signal.getsignal(signal.SIGUSR1)
-    with signals.heard((signal.SIGUSR1,), lambda: said.put("stop")):
-        thread = threading.Thread(target=another)
-        thread.start()
-        waits.set()
-        assert said.get(timeout=20) == "stop"  # without more, the handler runs when this time is over
-        thread.join(10)
-    assert signal.getsignal(signal.SIGUSR1) == before
-    assert signal.set_wakeup_fd(-1) == -1
 
 
 # --- the processes of a run -------------------------------------------------------------------------------------------

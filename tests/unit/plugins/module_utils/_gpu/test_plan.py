@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -136,7 +135,7 @@ def test_power_may_be_lost_after_any_write(change: tuple[Found, str]) -> None:
 def test_a_device_that_went_through_its_plan_needs_nothing_more(change: tuple[Found, str]) -> None:
     device, wanted = change
     knobs = {**device.knobs, **{write.knob: write.after for write in one_plan(device, wanted).writes}}
-    after = replace(device, mode=wanted, knobs=knobs)
+    after = device._replace(mode=wanted, knobs=knobs)
     again = one_plan(after, wanted)
     assert not again.is_change
     assert again.steps() == []

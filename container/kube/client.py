@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to the Kubernetes API: the few that the operand makes.
+"""Requests to the Kubernetes API.
 
 The generated models of the official client cost 40 MiB in a process that has none of its own; what is read here is
 metadata and pods, as plain JSON. Whatever answers: a request ends in a bounded time, with a bounded answer.
@@ -13,7 +13,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -37,12 +37,22 @@ PART_BYTES = 65536
 RETRY_AFTER_MAX_S = 60.0
 MESSAGE_MAX_CHARS = 500
 IDLE_MAX = 4
+# Who asks, for the server's log; a program gives its own name.
+AGENT = "confidential-gpu"
 # What code that takes an API object apart raises when something else answers: a proxy, a captive portal.
 NOT_AN_OBJECT = (KeyError, TypeError, AttributeError, ValueError, IndexError)
 MERGE_PATCH = "application/merge-patch+json"
 JSON = "application/json"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+Object = dict[str, Any]
+
+
+def whole(found: Object) -> Object:
+    """All of an object."""
+    return found
 
 
 class ApiError(Exception):
@@ -79,12 +89,17 @@ class ApiError(Exception):
 
 
 class Kube:
-    """An API server. Threads may share it."""
+    """An API server. Threads may share it. ``agent``: the program's name."""
 
     def __init__(
-        self, connection: Connection, timeout_s: float = REQUEST_TIMEOUT_S, silence_s: float = SILENCE_S
+        self,
+        connection: Connection,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        silence_s: float = SILENCE_S,
+        agent: str = AGENT,
     ) -> None:
         self._connection = connection
+        self._agent = agent
         self._timeout_s = timeout_s
         self.silence_s = silence_s
         self._lock = threading.Lock()
@@ -132,15 +147,25 @@ class Kube:
             raise ApiError(0, f"{what}: the answer is not JSON") from error
         return found
 
-    def items(self, path: str, query: Mapping[str, str], accept: str = JSON) -> tuple[list[dict[str, Any]], str]:
-        """A whole list, read from where it is stored, page by page; its resource version. Raises ApiError."""
+    def items(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        accept: str = JSON,
+        trim: Callable[[Object], Object] = whole,
+        limit: int = LIST_LIMIT,
+    ) -> tuple[list[Object], str]:
+        """A whole list, read from where it is stored, page by page; its resource version. Raises ApiError.
+
+        ``trim``: what of an object is kept; the rest is gone before the next page comes.
+        """
         ends = time.monotonic() + LIST_TIMEOUT_S
-        found: list[dict[str, Any]] = []
-        page = {**query, "limit": str(LIST_LIMIT)}
+        found: list[Object] = []
+        page = {**query, "limit": str(limit)}
         for _number in range(PAGES_MAX):
             answer = self.request("GET", path, page, accept=accept, timeout_s=max(0.0, ends - time.monotonic()))
             try:
-                found += answer.get("items") or []
+                found += map(trim, answer.get("items") or [])
                 metadata = answer["metadata"]
                 token, version = metadata.get("continue"), str(metadata.get("resourceVersion", ""))
             except NOT_AN_OBJECT as error:
@@ -214,7 +239,7 @@ class Kube:
         accept: str,
         content_type: str,
     ) -> http.client.HTTPResponse:
-        headers = {"Accept": accept, "User-Agent": "k8s-cc-manager"}
+        headers = {"Accept": accept, "User-Agent": self._agent}
         if body is not None:
             headers["Content-Type"] = content_type
         if self._connection.token is not None:

@@ -1,10 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP port: /metrics, /healthz (the process works), /readyz (the node tells what is known of its devices).
-
-Whoever can reach it can open connections and say nothing. A connection lives for a few seconds, and of too many the
-oldest goes: neither threads nor memory grow, and the kubelet is answered.
-"""
+"""The HTTP port of a program with threads: neither threads nor memory grow, and the kubelet is answered, always."""
 
 from __future__ import annotations
 
@@ -15,45 +11,28 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-
-from .health import Health
+from .pages import CONNECTIONS_MAX, LIFE_S, Pages
 
 # serve_forever wakes up so often to see whether it shall end; the process ends without asking it.
 WAKE_S = 3600.0
-CONNECTIONS_MAX = 16
-READ_TIMEOUT_S = 10.0
 
 
 class Server:
     """The port, on all addresses, IPv4 and IPv6 where there is IPv6. ``port`` 0 lets the kernel choose one."""
 
-    def __init__(self, port: int, health: Health, registry: CollectorRegistry) -> None:
+    def __init__(self, port: int, pages: Pages) -> None:
         class Handler(BaseHTTPRequestHandler):
-            """The three paths."""
+            """Answers each request."""
 
-            timeout = READ_TIMEOUT_S
+            timeout = LIFE_S
 
             def do_GET(self) -> None:
-                if self.path == "/metrics":
-                    self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
-                elif self.path == "/healthz":
-                    self._say(health.is_alive)
-                elif self.path == "/readyz":
-                    self._say(health.is_ready)
-                else:
-                    self._answer(404, b"not found\n", "text/plain")
-
-            def _say(self, good: bool) -> None:
-                self._answer(200 if good else 503, b"ok\n" if good else b"not ok\n", "text/plain")
-
-            def _answer(self, status: int, body: bytes, kind: str) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                page = pages.get(self.path)
+                self.send_response(page.status)
+                self.send_header("Content-Type", page.kind)
+                self.send_header("Content-Length", str(len(page.body)))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(page.body)
 
             def log_message(self, *_arguments: object) -> None:
                 """Probes are not worth a line."""
@@ -96,7 +75,7 @@ class _Bounded(ThreadingHTTPServer):
         with self._lock:
             now = time.monotonic()
             for one, since in list(self._open.items()):
-                if now - since > READ_TIMEOUT_S or len(self._open) >= CONNECTIONS_MAX:
+                if now - since > LIFE_S or len(self._open) >= CONNECTIONS_MAX:
                     self._cut(one)
             self._open[request] = now
         super().process_request(request, client_address)

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of the operand's side of the API share."""
+"""Waiting for what other threads do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOON_S = 10.0
 
 
 def eventually(condition: Callable[[], Any], timeout_s: float = SOON_S) -> None:
-    """Wait for what other threads do."""
+    """Until the condition holds. Raises AssertionError."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"

@@ -9,7 +9,9 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Sequence
 
+OURS = __name__.partition(".")[0]
 # What ends a line, or steers a terminal.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # As it stands in a header, a file or an environment; whoever repeats it does not mean to.
@@ -63,11 +65,13 @@ def _escaped(found: re.Match[str]) -> str:
     return found.group().encode("unicode_escape").decode()
 
 
-def configure(as_json: bool, debug: bool) -> None:
-    """Send the operand's lines to standard error."""
+def configure(program: str, as_json: bool, debug: bool, errors_of: Sequence[str] = ()) -> None:
+    """Send the lines of a program's package to standard error; of libraries only what they say about errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else TextLines())
-    logger = logging.getLogger(__package__)
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    level = logging.DEBUG if debug else logging.INFO
+    for name, least in [(program, level), (OURS, level), *((one, logging.ERROR) for one in errors_of)]:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(least)

@@ -11,10 +11,11 @@ import urllib.error
 import urllib.request
 
 import pytest
-from api_tools import SOON_S, eventually
-from operand.health import NODE, STALE_S, STUCK_S, Health
-from operand.metrics import Metrics
-from operand.port import CONNECTIONS_MAX, READ_TIMEOUT_S, Server
+from fake_api.waiting import SOON_S, eventually
+from kube.health import STALE_S, STUCK_S, Health
+from kube.pages import CONNECTIONS_MAX, LIFE_S, Pages
+from kube.port import Server
+from prometheus_client import CollectorRegistry
 
 
 class SomeWatch:
@@ -30,8 +31,9 @@ class Probed:
 
     def __init__(self) -> None:
         self.now = [0.0]
-        self.health = Health(lambda: self.now[0])
-        self.server = Server(0, self.health, Metrics().registry)
+        self.health = Health(["node"], lambda: self.now[0])
+        pages = Pages(CollectorRegistry(), lambda: self.health.is_alive, self.health.problems)
+        self.server = Server(0, pages)
         self.server.start()
 
     def status(self, path: str) -> int:
@@ -70,10 +72,10 @@ def test_a_dead_watch_fails_the_probes(probed: Probed) -> None:
 
 def test_an_old_wish_is_not_ready_but_alive(probed: Probed) -> None:
     probed.health.ready = True
-    probed.health.follow(NODE, SomeWatch())
+    probed.health.follow("node", SomeWatch())
     probed.now[0] += STALE_S
     assert (probed.status("/healthz"), probed.status("/readyz")) == (200, 503)
-    assert probed.health.silence_s(NODE) == STALE_S
+    assert probed.health.silence_s("node") == STALE_S
 
 
 def test_what_is_not_known_is_not_ready(probed: Probed) -> None:
@@ -90,4 +92,11 @@ def test_who_opens_connections_and_says_nothing_keeps_nobody_out(probed: Probed,
             silent.sendall(said)
         assert probed.status("/healthz") == 200
         # Sooner than silence ends a connection.
-        eventually(lambda: threading.active_count() <= before + CONNECTIONS_MAX, READ_TIMEOUT_S / 2)
+        eventually(lambda: threading.active_count() <= before + CONNECTIONS_MAX, LIFE_S / 2)
+
+
+def test_what_is_not_ready_is_said(probed: Probed) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"http://127.0.0.1:{probed.server.port}/readyz?verbose", timeout=SOON_S)
+    with caught.value as answer:
+        assert answer.read() == b"What is known is not told yet.\n"

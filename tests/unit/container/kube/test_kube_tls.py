@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_tools import eventually
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,12 +28,12 @@ from fake_api.daemon_sets import NODES
 from fake_api.daemon_sets import node as new_node
 from fake_api.server import ApiServer, serving
 from fake_api.store import Store
-from operand.cluster import Cluster
-from operand.connection import Connection
-from operand.kube import ApiError, Kube
-from operand.watch import Delay, Watch
-
-NODE = "node-1"
+from fake_api.waiting import eventually
+from kube.client import ApiError, Kube
+from kube.connection import Connection
+from kube.delay import Delay
+from kube.watch import Watch
+from kube_tools import NODE, THIS_NODE, get
 
 
 class Authority:
@@ -107,7 +106,7 @@ def server(authority: Authority, store: Store) -> Iterator[ApiServer]:
 def ask(url: str, **more: Any) -> str:
     """The node's name, through a connection of its own."""
     with contextlib.closing(Kube(Connection(url, **more))) as kube:
-        return Cluster(kube, NODE).node().name
+        return get(kube)
 
 
 def test_a_server_is_believed_by_its_authority(server: ApiServer, authority: Authority) -> None:
@@ -153,9 +152,9 @@ def test_an_authority_that_is_replaced_counts_from_the_next_connection_on(
     file.write_text("no certificate")
     with contextlib.closing(Kube(Connection(server.url, ca_file=str(file)))) as kube:
         with pytest.raises(ApiError):
-            Cluster(kube, NODE).node()
+            get(kube)
         file.write_bytes(Path(authority.file).read_bytes())
-        assert Cluster(kube, NODE).node().name == NODE
+        assert get(kube) == NODE
 
 
 @pytest.mark.parametrize("way", [faults.DRIP, faults.DRIP_HEADERS, faults.HANG])
@@ -163,7 +162,7 @@ def test_a_request_ends_in_a_bounded_time(server: ApiServer, authority: Authorit
     store.faults.send(way, "get")
     hasty = contextlib.closing(Kube(Connection(server.url, authority.file), 0.5))
     with hasty as kube, pytest.raises(ApiError, match="no answer in time"):
-        Cluster(kube, NODE).node()
+        get(kube)
     store.faults.clear()
     assert ask(server.url, ca_file=authority.file) == NODE
 
@@ -171,23 +170,21 @@ def test_a_request_ends_in_a_bounded_time(server: ApiServer, authority: Authorit
 def test_requests_share_a_connection(server: ApiServer, authority: Authority, store: Store) -> None:
     """Also one whose last answer was a refusal."""
     with contextlib.closing(Kube(Connection(server.url, authority.file))) as kube:
-        cluster = Cluster(kube, NODE)
-        cluster.node()
+        get(kube)
         store.faults.refuse("get", status=500, times=1)
         with pytest.raises(ApiError):
-            cluster.node()
-        cluster.node()
+            get(kube)
+        get(kube)
         assert server.connections == 1
         server.cut()
-        assert cluster.node().name == NODE
+        assert get(kube) == NODE
         assert server.connections == 2
 
 
 def test_a_watch_tells_and_ends(server: ApiServer, authority: Authority, store: Store) -> None:
     seen: list[list[dict[str, Any]]] = []
     with contextlib.closing(Kube(Connection(server.url, authority.file))) as kube:
-        resource = Cluster(kube, NODE).this_node()
-        watch = Watch(kube, resource, lambda found, _fresh: seen.append(found), lambda _e: None, Delay(0.01, 0.05))
+        watch = Watch(kube, THIS_NODE, lambda found, _fresh: seen.append(found), lambda _e: None, Delay(0.01, 0.05))
         watch.start()
         eventually(lambda: any(one.verb == "watch" for one in store.requests))
         store.patch(NODES, NODE, {"metadata": {"labels": {"a": "1"}}})

@@ -1,20 +1,17 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What the probes ask for: whether the process works, and whether the node tells what is known of its devices."""
+"""What the probes ask for: whether a process with a main loop and watches works, and whether it does what it is for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 # One step of the main loop is a few requests; longer than this, and it hangs.
 STUCK_S = 120.0
 # A watch that hears nothing is begun anew after a minute and a half; what it knows by then is old.
 STALE_S = 180.0
-
-
-NODE = "node"
 
 
 class Watched(Protocol):
@@ -31,9 +28,10 @@ class Watched(Protocol):
 
 
 class Health:
-    """Written by the main loop, read by the server's threads."""
+    """Written by the main loop, read by the server's threads. ``essential``: watches whose silence is not ready."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, essential: Sequence[str] = (), now: Callable[[], float] = time.monotonic) -> None:
+        self._essential = essential
         self._now = now
         self._busy_since: float | None = None
         self._watches: dict[str, Watched] = {}
@@ -59,11 +57,20 @@ class Health:
     @property
     def is_alive(self) -> bool:
         """False when the main loop hangs, or a watch: only another process helps. The API's silence is no reason."""
-        since = self._busy_since
-        works = since is None or self._now() - since < STUCK_S
-        return works and all(watch.is_alive for watch in self._watches.values())
+        return not self._stuck()
 
     @property
     def is_ready(self) -> bool:
-        """True when the node tells what is known, and the wish that is known is not old."""
-        return self.ready and self.is_alive and self.silence_s(NODE) < STALE_S
+        """True when what is known is told, and the wish that is known is not old."""
+        return not self.problems()
+
+    def problems(self) -> list[str]:
+        """Why it is not ready."""
+        silent = [one for one in self._essential if self.silence_s(one) >= STALE_S]
+        unsettled = [] if self.ready else ["What is known is not told yet."]
+        return [*unsettled, *self._stuck(), *(f"Nothing was heard of {one} for long." for one in silent)]
+
+    def _stuck(self) -> list[str]:
+        since = self._busy_since
+        loop = ["The main loop hangs."] if since is not None and self._now() - since >= STUCK_S else []
+        return loop + [f"The watch of {name} hangs." for name, one in self._watches.items() if not one.is_alive]

@@ -18,12 +18,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .kube import JSON, LIST_TIMEOUT_S, ApiError, Kube, Stream
+from .client import JSON, LIST_LIMIT, LIST_TIMEOUT_S, ApiError, Kube, Object, Stream, whole
+from .delay import Delay
 
 # The server ends a watch after this time; a random part keeps nodes apart.
 WATCH_S = (2400, 3600)
-FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 30.0
 # A right that is missing is seldom given, and may be missing for ever.
 FORBIDDEN_S = (60.0, 600.0)
 # A watch that ended earlier counts as a failure, however it ended.
@@ -34,60 +33,47 @@ SLACK_S = 60.0
 
 @dataclass(frozen=True)
 class Resource:
-    """What to watch."""
+    """What to watch. ``trim``: what of an object is kept; ``page``: so many objects are asked for at once."""
 
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     accept_list: str = JSON
     accept_one: str = JSON
-
-
-class Delay:
-    """Seconds to wait after each failure in a row: doubled each time, and half of it random."""
-
-    def __init__(self, first_s: float = FIRST_DELAY_S, longest_s: float = LONGEST_DELAY_S) -> None:
-        self._first_s = first_s
-        self._longest_s = longest_s
-        self._failures = 0
-
-    def reset(self) -> None:
-        """After a success."""
-        self._failures = 0
-
-    def next(self) -> float:
-        """After a failure."""
-        whole = min(self._longest_s, self._first_s * 2 ** min(self._failures, 30))
-        self._failures += 1
-        return float(whole * random.uniform(0.5, 1.0))
+    trim: Callable[[Object], Object] = whole
+    page: int = LIST_LIMIT
 
 
 class Watch:
     """A thread that tells what the collection holds: ``told`` gets all objects after each change.
 
-    Its second argument is True for what comes from a list. ``failed`` gets each ApiError; it is tried again until
-    ``end``, after ``delay``, or after ``forbidden`` where that is given and the right is missing.
+    Its second argument is True for what comes from a list. Where ``each`` is given, ``told`` gets lists only, and
+    ``each`` the kind (ADDED, MODIFIED, DELETED) and the object of each event: work that does not grow with the
+    collection. ``failed`` gets each ApiError; it is tried again until ``end``, after ``delay``, or after ``forbidden``
+    where that is given and the right is missing.
     """
 
     def __init__(
         self,
         kube: Kube,
         resource: Resource,
-        told: Callable[[list[dict[str, Any]], bool], None],
+        told: Callable[[list[Object], bool], None],
         failed: Callable[[ApiError], None],
         delay: Delay | None = None,
         forbidden: Delay | None = None,
         now: Callable[[], float] = time.monotonic,
+        each: Callable[[str, Object], None] | None = None,
     ) -> None:
         self._kube = kube
         self._resource = resource
         self._told = told
+        self._each = each
         self._failed = failed
         self._delay = delay or Delay()
         self._forbidden = forbidden
         self._now = now
         self._ended = threading.Event()
         self._stream: Stream | None = None
-        self._objects: dict[str, dict[str, Any]] = {}
+        self._objects: dict[str, Object] = {}  # empty where each event is told alone
         self._version = ""
         self._thread = threading.Thread(target=self._run, name=f"watch {resource.path}", daemon=True)
         self.heard_at = now()  # when the API last said something: what is known is that old
@@ -145,11 +131,12 @@ class Watch:
 
     def _list(self) -> None:
         self._is_due_in(LIST_TIMEOUT_S)
-        found, version = self._kube.items(self._resource.path, self._resource.query, self._resource.accept_list)
+        about = self._resource
+        found, version = self._kube.items(about.path, about.query, about.accept_list, about.trim, about.page)
         self._heard()
-        self._objects = {_key(one): one for one in found}
+        self._objects = {} if self._each is not None else {_key(one): one for one in found}
         self._version = version
-        self._tell(fresh=True)
+        self._tell(found, fresh=True)
 
     def _follow(self) -> None:
         query = {
@@ -188,15 +175,20 @@ class Watch:
         self._version = version
         if kind == "BOOKMARK":
             return
+        about = self._resource.trim(about)
+        if self._each is not None:
+            if not self._ended.is_set():
+                self._each(kind, about)
+            return
         if kind == "DELETED":
             self._objects.pop(_key(about), None)
         else:
             self._objects[_key(about)] = about
-        self._tell(fresh=False)
+        self._tell(list(self._objects.values()), fresh=False)
 
-    def _tell(self, fresh: bool) -> None:
+    def _tell(self, objects: list[Object], fresh: bool) -> None:
         if not self._ended.is_set():
-            self._told(list(self._objects.values()), fresh)
+            self._told(objects, fresh)
 
 
 class Kept:

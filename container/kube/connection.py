@@ -18,7 +18,7 @@ import yaml
 ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 # What a header may hold of a token (RFC 6750). Anything else would be repeated by whoever complains about it.
 NO_TOKEN = re.compile(r"[^\x21-\x7e]")
-# Of a kubeconfig: what is used here, and what means nothing to a client that only reads and patches.
+# Of a kubeconfig: what is used here, and what means nothing to a client that only sends requests.
 TOP_FIELDS = {"apiVersion", "kind", "preferences", "extensions", "clusters", "contexts", "current-context", "users"}
 CONTEXT_FIELDS = {"cluster", "user", "namespace", "extensions"}
 CLUSTER_FIELDS = {
@@ -193,7 +193,7 @@ def _file(entry: Mapping[str, Any], key: str, folder: str) -> str | None:
     if not data:
         return os.path.join(folder, entry[key]) if entry.get(key) else None
     content = base64.b64decode(data, validate=True)
-    descriptor = os.memfd_create("cc-manager")
+    descriptor = os.memfd_create("kubeconfig")
     os.fchmod(descriptor, 0o600)
     os.write(descriptor, content)
     return f"/proc/self/fd/{descriptor}"
