@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.cluster.kube import workloads  # noqa: E402
+from tests.cluster.kube import plugin, workloads  # noqa: E402
 from tests.cluster.kube.bed import FIGURES, Bed, bed  # noqa: E402
 from tests.cluster.kube.cluster import Cluster, running  # noqa: E402
 from tests.cluster.kube.programs import check_machine  # noqa: E402
@@ -39,6 +39,16 @@ def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     began = time.monotonic()
     compressed = image.build(workloads.IMAGE, path)
     FIGURES.append(f"image: {compressed / 1e6:.1f} MB compressed, built in {time.monotonic() - began:.0f} s")
+    return path
+
+
+@pytest.fixture(scope="session")
+def plugin_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The device plugin's image of this working tree."""
+    check()
+    path = tmp_path_factory.mktemp("plugin-image") / "device-plugin.tar"
+    compressed = image.build(plugin.IMAGE, path, image=image.DEVICE_PLUGIN)
+    FIGURES.append(f"device plugin's image: {compressed / 1e6:.1f} MB compressed")
     return path
 
 

@@ -91,6 +91,11 @@ NEEDED = [*KUBERNETES, ETCD]
 EVERY = {program.name: program for program in [*NEEDED, HELM, KWOK, *RUNTIME, NVIDIA_CTK]}
 
 
+def built_runtime() -> str:
+    """For PATH: the folders of containerd 2 with its shim and ctr, and of runc. Raises NotPossible."""
+    return ":".join(str(program.path().parent) for program in RUNTIME)
+
+
 def check_machine() -> None:
     """Raises NotPossible with what to do about it."""
     if os.geteuid() != 0:
