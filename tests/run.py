@@ -97,7 +97,11 @@ def suites() -> list[Suite]:
             prepare=(python, "-m", "tests.vm.bench", "build"),
         ),
         Suite("explore", [(python, "tests/cuts/explore_operand.py")], on_request=True),
-        Suite("cuts", [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")], "tests/cuts/run.py"),
+        Suite(
+            "cuts",
+            [(python, f"tests/cuts/run{name}.py") for name in ("_plugin", "_operand", "")],
+            files="tests/cuts/run.py",
+        ),
         Suite(
             "chart",
             [(*pytest, "tests/chart", "-q")],

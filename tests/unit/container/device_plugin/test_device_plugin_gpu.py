@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -239,21 +241,34 @@ def test_fifty_restarts_of_the_kubelet_with_a_sick_gpu(folder: Path, libnvidia_m
     run(work())
 
 
+@contextlib.contextmanager
+def program(node: Node) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of its own: NVML is there once in each."""
+    values = {**node.environment(), "DEVICE_PLUGIN_SOURCE": "gpu"}
+    with subprocess.Popen([sys.executable, "-m", "device_plugin"], env=values, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
 @pytest.mark.parametrize("release", [(1, 36), (1, 37)])
 def test_an_update_with_a_surge_of_gpus(folder: Path, libnvidia_ml: Path, release: tuple[int, int]) -> None:
-    """Two processes' plugins at once; the end of the older one's stream takes the newer one's connection, up to 1.36."""
+    """Up to 1.36 the end of the older one's stream takes the newer one's connection."""
 
     async def work() -> None:
-        async with gpu_node(folder, libnvidia_ml, sharing(), release) as (node, _driver):
-            async with contextlib.AsyncExitStack() as old, node.plugin(source="gpu"):
+        async with gpu_node(folder, libnvidia_ml, sharing(), release) as (node, driver):
+            with program(node) as old, program(node):
+                await node.kubelet.until(lambda: len(node.kubelet.registered) == 2, 20.0)
                 await node.allocatable(8, GPU)
                 await node.kubelet.allocate(GPU, 1, "pod")
-                await old.enter_async_context(node.plugin(source="gpu"))
-                await node.kubelet.until(lambda: len(node.kubelet.registered) == 2)
-                await node.allocatable(8, GPU)
-                await old.aclose()
+                old.terminate()
+                await asyncio.to_thread(old.wait, 20)
+                await asyncio.sleep(0.1)  # what its end does to the newer one has happened
                 assert await node.allocatable(8, GPU) < 2.0
                 assert node.kubelet.held["pod"] == {GPU: [f"{uuid(0)}::0"]}
+                driver.xid(uuid(1), 79)
+                await node.allocatable(4, GPU, within_s=1.0)
 
     run(work())
 
