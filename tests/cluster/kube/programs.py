@@ -87,7 +87,9 @@ CONTAINERD = [
 RUNC = Program("runc", "containerd", "github.com/opencontainers/runc", c=True, tags="seccomp")
 RUNTIME = [*CONTAINERD, RUNC]
 NVIDIA_CTK = Program("nvidia-ctk", "nvidia-ctk", "github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-ctk", c=True)
+# What each cluster is made of, and what the suite's tests need beside it.
 NEEDED = [*KUBERNETES, ETCD]
+OF_THE_SUITE = [*NEEDED, *RUNTIME, NVIDIA_CTK]
 EVERY = {program.name: program for program in [*NEEDED, HELM, KWOK, *RUNTIME, NVIDIA_CTK]}
 
 
