@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from tests.cluster.kube import plugin, workloads  # noqa: E402
 from tests.cluster.kube.bed import FIGURES, Bed, bed  # noqa: E402
 from tests.cluster.kube.cluster import Cluster, running  # noqa: E402
-from tests.cluster.kube.programs import check_machine  # noqa: E402
+from tests.cluster.kube.programs import built_runtime, check_machine  # noqa: E402
 from tools import image  # noqa: E402
 from tools.needs import NotPossible  # noqa: E402
 
@@ -60,6 +60,17 @@ def cluster(archive: Path) -> Iterator[Cluster]:
         FIGURES.append(f"cluster: node ready after {time.monotonic() - began:.1f} s")
         made.load(archive)
         made.apply(workloads.namespace())
+        yield made
+
+
+@pytest.fixture(scope="module")
+def containerd_2(plugin_archive: Path) -> Iterator[Cluster]:
+    """Another cluster, with containerd 2 and runc from their Go modules, that knows the device plugin's image."""
+    began = time.monotonic()
+    with running(keep=ROOT / "tests/output/cluster-containerd-2", runtime=built_runtime()) as made:
+        version = made.node()["status"]["nodeInfo"]["containerRuntimeVersion"]
+        FIGURES.append(f"cluster with {version}: node ready after {time.monotonic() - began:.1f} s")
+        made.load(plugin_archive)
         yield made
 
 
