@@ -258,7 +258,10 @@ def test_an_update_with_a_surge_of_gpus(folder: Path, libnvidia_ml: Path, releas
 
     async def work() -> None:
         async with gpu_node(folder, libnvidia_ml, sharing(), release) as (node, driver):
-            with program(node) as old, program(node):
+            with contextlib.ExitStack() as processes:
+                old = processes.enter_context(program(node))
+                await node.allocatable(8, GPU, within_s=20.0)
+                processes.enter_context(program(node))
                 await node.kubelet.until(lambda: len(node.kubelet.registered) == 2, 20.0)
                 await node.allocatable(8, GPU)
                 await node.kubelet.allocate(GPU, 1, "pod")
