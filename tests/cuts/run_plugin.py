@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -133,6 +134,7 @@ class Subject(ABC):
         assert isinstance(kubelet, Watchful)
         steps = self.folder / "steps"
         steps.unlink(missing_ok=True)
+        kubelet.held.clear()  # so that the same slot is given in each life
         environment = {**self.node.environment(), "DEVICE_PLUGIN_SOURCE": self.source, "PYTHONDONTWRITEBYTECODE": "1"}
         with (self.folder / "log").open("wb") as log:
             command = [sys.executable, "-c", PROGRAM, str(at), str(steps)]
@@ -306,6 +308,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill the device plugin at each of its steps.")
     parser.add_argument("sources", nargs="*", choices=[[], *SUBJECTS])
     chosen: Any = parser.parse_args().sources or SUBJECTS
+    logging.getLogger("grpclib").setLevel(logging.CRITICAL)  # which tells of each connection that is cut
     status = 0
     for name in chosen:
         with subject(name) as one:
