@@ -298,11 +298,14 @@ async def cut_everywhere(one: Subject) -> tuple[int, list[str]]:
     await one.node.kubelet.start()
     try:
         await one.mend()  # what is compiled or made only once
-        steps = await one.live(0)
-        await one.mend()
+        wrong = []
+        try:
+            steps = await one.live(0)
+            await one.mend()
+        except Wrong as error:
+            return 1, [f"no cut at all: {error}"]
         cuts: list[tuple[int, str, str]] = [(0, moment, f"kubelet: {moment}") for moment in MOMENTS]
         cuts += [(at, "", f"step {at}: {step}") for at, step in enumerate(steps, start=1)]
-        wrong = []
         for at, moment, what in cuts:
             try:
                 await one.live(at, moment)
