@@ -21,10 +21,10 @@ SOCKETS ?= .cache/sockets
 SUITES ?=
 KEY ?=
 
-.PHONY: help setup setup-dev python demo node test test-vm test-cluster image image-plugin execution-environment release lint format build bench bench-cluster api lock system-deps clean
+.PHONY: help setup setup-dev python setup-plugin demo demo-device-plugin node test test-vm test-cluster image image-plugin execution-environment release lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(link) python ## make .venv with what the modules and the demo need
 	@$(python) tools/venv.py $(if $(PYTHON),,--any-python) $(venv) requirements/run.txt
@@ -40,6 +40,12 @@ $(link):
 
 demo: setup ## a node of emulated GPUs and the main job on it
 	@$(bin)/python playbooks/demo.py
+
+setup-plugin: $(link) python
+	@$(python) tools/venv.py $(if $(PYTHON),,--any-python) $(venv) requirements/run.txt requirements/device-plugin.txt
+
+demo-device-plugin: setup-plugin ## the device plugin beside a kubelet without a cluster: what it offers, a GPU that fails, recovery
+	@$(bin)/python tests/demo_device_plugin.py
 
 node: setup ## emulated devices alone: make node NODE=hgx-h100 SOCKETS=folder
 	@PYTHONPATH=gpu-admin-tools $(bin)/python -m emulator $(NODE) --sockets $(SOCKETS)

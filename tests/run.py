@@ -30,6 +30,8 @@ GROUPS = {"lint": ("layers", "ruff", "mypy", "ansible-lint"), "sanity": ("sanity
 BUDGET_S = 70 * 60
 # The Pythons that an ansible-core of the lock runs on.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+# What breaks during a change, which takes long, is for `make test-cluster`.
+TESTS_IN_CLUSTER = ("drop_in", "policy", "chart_install", "device_plugin", "device_plugin_gpu", "device_cdi")
 # Debian 12 has no package of it.
 GO = "install Go 1.26 or later from go.dev/dl"
 
@@ -62,7 +64,7 @@ class Outcome:
 def suites() -> list[Suite]:
     """Every suite, in the order in which they run."""
     python, pytest = sys.executable, (sys.executable, "-m", "pytest")
-    in_cluster = [f"tests/cluster/test_{name}.py" for name in ("drop_in", "policy", "chart_install", "device_plugin")]
+    in_cluster = [f"tests/cluster/test_{name}.py" for name in TESTS_IN_CLUSTER]
     in_vm = [f"tests/vm/test_{name}.py" for name in ("smoke", "site", "container")]
     coverage = ("--cov", "--cov-report=term", "--cov-fail-under=90")
     return [
@@ -116,6 +118,7 @@ def suites() -> list[Suite]:
             files="tests/eda/test_*.py",
             tools=["java"],
             enable="make system-deps",
+            on_request=True,
             budget_s=120,
             prepare=(python, "tools/venv.py", ".cache/eda/venv", "requirements/eda.txt"),
         ),
@@ -132,8 +135,8 @@ def suites() -> list[Suite]:
         Suite("explore", [(python, "tests/cuts/explore_operand.py")], on_request=True, budget_s=660),
         Suite(
             "cuts",
-            [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")],
-            "tests/cuts/run.py",
+            [(python, f"tests/cuts/run{name}.py") for name in ("_plugin", "_operand", "")],
+            files="tests/cuts/run.py",
             budget_s=480,
         ),
         Suite(
@@ -145,7 +148,6 @@ def suites() -> list[Suite]:
             budget_s=150,
             prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
         ),
-        # What breaks during a change, which takes long, is for `make test-cluster`.
         Suite(
             "cluster",
             [(*pytest, *in_cluster, "-q", "--durations=10")],

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Make a virtual environment that holds exactly what the given lock files name.
+"""Make a virtual environment that holds what the given lock files name, and what it was asked for before.
 
     python3 tools/venv.py .venv requirements/run.txt
 
@@ -61,10 +61,12 @@ def bring_up_to_date(venv: str, locks: list[str], any_python: bool, held: int) -
 
     ``held`` is the lock. Children get it too: when a call is killed, the next waits for what it left behind.
     """
-    wanted = {os.path.basename(path): digest(path) for path in locks}
     found = read_stamp(venv, any_python)
-    if found and all(found["locks"].get(name) == hashed for name, hashed in wanted.items()):
+    asked = {os.path.basename(path): digest(path) for path in locks}
+    if found and all(found["locks"].get(name) == hashed for name, hashed in asked.items()):
         return 0
+    locks = with_others(locks, found["locks"] if found else {})
+    wanted = {os.path.basename(path): digest(path) for path in locks}
     refusal = unfit_python()
     if refusal:
         print("setup: " + refusal, file=sys.stderr)
@@ -91,6 +93,13 @@ def bring_up_to_date(venv: str, locks: list[str], any_python: bool, held: int) -
     os.replace(stamp + ".new", stamp)
     print("setup: %s holds %s (%.0f s)" % (os.path.relpath(venv), ", ".join(locks), time.monotonic() - began))
     return 0
+
+
+def with_others(locks: list[str], held: dict[str, str]) -> list[str]:
+    """The locks, and those beside them that the environment holds already: one target does not undo another's set-up."""
+    names = [os.path.basename(path) for path in locks]
+    others = [os.path.join(os.path.dirname(locks[0]), name) for name in held if name not in names]
+    return [*locks, *(path for path in others if os.path.isfile(path))]
 
 
 def settings(python: str) -> dict[str, str]:
