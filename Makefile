@@ -20,7 +20,7 @@ NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
 SUITES ?=
 
-.PHONY: help setup setup-dev python demo node test test-vm test-cluster image image-plugin lint format build bench bench-cluster api lock system-deps clean
+.PHONY: help setup setup-dev python demo node test test-vm test-cluster image image-plugin docs recording lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,12 @@ image: setup ## the operand's image, dist/cc-manager.tar
 
 image-plugin: setup ## the device plugin's image, dist/device-plugin.tar
 	@$(bin)/python -m tools.image device-plugin
+
+docs: $(link) python ## the documentation as pages, dist/docs: built and checked; without network once it was built
+	@$(python) -m tools.docs
+
+recording: setup ## record `make demo` as docs/images/demo.svg
+	@$(bin)/python -m tools.recording docs/images/demo.svg $(bin)/python playbooks/demo.py
 
 lint: setup-dev ## the fast checks
 	@$(bin)/python tests/run.py lint

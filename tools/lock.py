@@ -16,7 +16,7 @@ from pathlib import Path
 UV = "uv==0.13.8"
 ROOT = Path(__file__).resolve().parent.parent
 # In this order: all environments hold the same versions of what they share.
-GROUPS = ("run", "operand", "device-plugin", "test")
+GROUPS = ("run", "operand", "device-plugin", "test", "docs")
 HEADER = """\
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0

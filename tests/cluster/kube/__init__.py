@@ -14,6 +14,7 @@ workloads -- what the GPU Operator runs on a node: components and the manager's 
 bed       -- one node: devices, components, manager
 release   -- the chart, installed
 account   -- requests with the token of a pod
+show      -- a change as kubectl shows it
 weather   -- what makes a manager blind, or argues with it: stripped keys, lost and silent connections
 
 Each file imports only those above it.
