@@ -68,6 +68,11 @@ def suites() -> list[Suite]:
         Suite("mypy", [("mypy",)], tools=["mypy"]),
         Suite("unit", [(*pytest, "tests/unit", "-q", *coverage)], files="tests/unit/**/test_*.py"),
         Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"]),
+        Suite(
+            "docs",
+            [(*pytest, "tests/docs", "-q"), (python, "-m", "tools.docs")],
+            prepare=(python, "-m", "tools.docs", "--environment"),
+        ),
         Suite("galaxy-importer", [(python, "tests/importer.py")]),
         Suite("integration", [(*pytest, "tests/integration", "-q")], files="tests/integration/**/test_*.py"),
         *sanity(),

@@ -29,8 +29,9 @@ def commands() -> list[tuple[str, list[str]]]:
     for block in blocks("sh", "bash", "shell"):
         text = block.text.replace("\\\n", " ")
         for line in text.splitlines():
+            line = re.sub(r"(^|\s)#.*", "", line)
             for part in re.split(r"\s*(?:;|&&|\|\|?)\s*(?=[a-z./])", line):
-                words = shlex.split(part, comments=True)
+                words = shlex.split(part)
                 while words and (re.fullmatch(r"[A-Z_]+=.*", words[0]) or words[0] in ("do", "sudo", "$")):
                     words.pop(0)
                 if words and words[0] not in ("for", "done"):
@@ -147,6 +148,15 @@ def files(words: list[str]) -> None:
             assert (ROOT / word).exists() or (ROOT / "gpu-admin-tools" / word).exists(), f"no file {word}"
 
 
+def ansible(words: list[str]) -> None:
+    module = words[words.index("-m") + 1].rsplit(".", 1)[1]
+    path = ROOT / "plugins/modules" / f"{module}.py"
+    assert path.is_file(), f"no module {module}"
+    known = path.read_text() + (ROOT / "plugins/doc_fragments/devices.py").read_text()
+    for name in re.findall(r"(\w+)=", words[words.index("-a") + 1]):
+        assert re.search(rf"^ +{name}:$", known, re.MULTILINE), f"{module} has no option {name}"
+
+
 def anything(_words: list[str]) -> None:
     """A program of others, of which nothing here is named."""
 
@@ -157,6 +167,7 @@ def antsibull(words: list[str]) -> None:
 
 CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": make,
+    "ansible": ansible,
     "ansible-playbook": playbook,
     "python": python,
     "python3": python,
@@ -164,7 +175,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "kubectl": kubectl,
     "helm": helm,
     "cd": files,
-    "ls": anything,
+    **dict.fromkeys(("ls", "export", "true"), anything),
     "antsibull-changelog": antsibull,
     **dict.fromkeys(("apt", "git", "pip", "diff", "lspci", "systemctl", "ansible-doc", "ansible-galaxy"), anything),
     **dict.fromkeys(("ctr", "podman", "docker", "buildah", "nvidia-smi", "talosctl", "rm", "mkdir", "curl", "cat"), anything),

@@ -72,6 +72,6 @@ def names(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-def tests_of(path: str) -> set[str]:
+def in_file(path: str) -> set[str]:
     """Names of the tests in a file."""
     return set(re.findall(r"^def (test_\w+)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE))

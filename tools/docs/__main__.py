@@ -4,7 +4,7 @@
 
 Pages of modules, roles and plugins come from their own documentation (antsibull-docs), the guides from docs/. Every
 warning is an error: a link to nothing, a page that no other leads to, an option that is not documented. The network is
-needed only where the environment .cache/docs/venv is not made yet.
+needed only where the environment .cache/docs/venv is not made yet; --environment makes it and nothing else.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ MINE = Path(__file__).parent
 def main() -> int:
     """Build and check; 0 when nothing was found wrong."""
     began = time.monotonic()
-    made = subprocess.run([sys.executable, "tools/venv.py", VENV, "requirements/docs.txt"], cwd=ROOT, check=False)
-    if made.returncode != 0:
+    environment = [sys.executable, "tools/venv.py", "--any-python", VENV, "requirements/docs.txt"]
+    made = subprocess.run(environment, cwd=ROOT, check=False)
+    if made.returncode != 0 or "--environment" in sys.argv:
         return made.returncode
     try:
         write_guides()
