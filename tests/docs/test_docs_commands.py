@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from docs.texts import ROOT, Block, blocks, spans
 
 sys.path.insert(0, str(ROOT))
+import itertools
+
+from tests.run import GROUPS, suites
+
 # Variables of playbooks that no role has.
 PLAYBOOKS = ROOT / "playbooks"
 # What a reader puts in, and what lies outside of the repository.
@@ -29,8 +34,8 @@ def commands() -> list[tuple[str, list[str]]]:
     for block in blocks("sh", "bash", "shell"):
         text = block.text.replace("\\\n", " ")
         for line in text.splitlines():
-            line = re.sub(r"(^|\s)#.*", "", line)
-            for part in re.split(r"\s*(?:;|&&|\|\|?)\s*(?=[a-z./])", line):
+            command = re.sub(r"(^|\s)#.*", "", line)
+            for part in re.split(r"\s*(?:;|&&|\|\|?)\s*(?=[a-z./])", command):
                 words = shlex.split(part)
                 while words and (re.fullmatch(r"[A-Z_]+=.*", words[0]) or words[0] in ("do", "sudo", "$")):
                     words.pop(0)
@@ -63,8 +68,6 @@ def values_of(chart: str) -> dict[str, object]:
 
 
 def make(words: list[str]) -> None:
-    from tests.run import GROUPS, suites
-
     for word in words:
         if word.startswith("-"):
             continue
@@ -82,7 +85,7 @@ def playbook(words: list[str]) -> None:
     (book,) = [word for word in words if word.endswith(".yml") or word.startswith("confidential.gpu.")]
     path = ROOT / book if book.endswith(".yml") else PLAYBOOKS / f"{book.rsplit('.', 1)[1]}.yml"
     assert path.is_file(), f"no playbook {book}"
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in itertools.pairwise(words):
         if option == "-e":
             for name in re.findall(r"(?:^|\s)(\w+)=", value):
                 assert name in variables(), f"nothing reads {name}"
@@ -102,7 +105,9 @@ def python(words: list[str]) -> None:
             return
         path = module.replace(".", "/")
         places = [base / path for base in (ROOT, ROOT / "gpu-admin-tools", ROOT / "container")]
-        files = [file for place in places for file in (place.with_suffix(".py"), place / "__main__.py") if file.is_file()]
+        files = [
+            file for place in places for file in (place.with_suffix(".py"), place / "__main__.py") if file.is_file()
+        ]
         assert files, f"no module {module}"
         text = "".join(file.read_text() for file in files[0].parent.rglob("*.py"))
     else:
@@ -118,21 +123,25 @@ def kubectl(words: list[str]) -> None:
     known = keys()
     for key in re.findall(LABELS, " ".join(words)):
         assert key in known or key.startswith("nvidia.com/gpu."), f"nothing knows {key}"
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in itertools.pairwise(words):
         if option in ("-f", "--filename") and not value.startswith(("-", "http")):
             assert (ROOT / value).exists(), f"no file {value}"
 
 
 def keys() -> set[str]:
     """Labels, annotations and resources that code, charts and rules name."""
-    files = [*ROOT.glob("container/**/*.py"), *ROOT.glob("container/charts/**/*.yaml"), *ROOT.glob("container/charts/**/*.tpl")]
+    files = [
+        *ROOT.glob("container/**/*.py"),
+        *ROOT.glob("container/charts/**/*.yaml"),
+        *ROOT.glob("container/charts/**/*.tpl"),
+    ]
     return set(re.findall(LABELS, "\n".join(path.read_text() for path in files)))
 
 
 def helm(words: list[str]) -> None:
     charts = [word for word in words if word.startswith("container/charts/")]
     assert all((ROOT / chart / "Chart.yaml").is_file() for chart in charts), charts
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in itertools.pairwise(words):
         if option == "--set" and charts:
             for setting in re.split(r",(?=[\w.\[\]]+=)", value):
                 place: object = values_of(charts[0])
@@ -178,7 +187,9 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     **dict.fromkeys(("ls", "export", "true"), anything),
     "antsibull-changelog": antsibull,
     **dict.fromkeys(("apt", "git", "pip", "diff", "lspci", "systemctl", "ansible-doc", "ansible-galaxy"), anything),
-    **dict.fromkeys(("ctr", "podman", "docker", "buildah", "nvidia-smi", "talosctl", "rm", "mkdir", "curl", "cat"), anything),
+    **dict.fromkeys(
+        ("ctr", "podman", "docker", "buildah", "nvidia-smi", "talosctl", "rm", "mkdir", "curl", "cat"), anything
+    ),
 }
 
 
@@ -254,6 +265,10 @@ def test_an_example_is_yaml_and_names_what_is_there(block: Block) -> None:
 
 
 def test_a_broken_command_is_found(tmp_path: Path) -> None:
-    for words in (["make", "nothing"], ["ansible-playbook", "confidential.gpu.nothing"], ["python", "-m", "tests.nothing"]):
+    for words in (
+        ["make", "nothing"],
+        ["ansible-playbook", "confidential.gpu.nothing"],
+        ["python", "-m", "tests.nothing"],
+    ):
         with pytest.raises(AssertionError):
             CHECKS[words[0]](words[1:])

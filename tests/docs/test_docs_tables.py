@@ -1,21 +1,31 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Reference tables against the code: nothing is missing, nothing is named that is not there, defaults are the code's."""
+"""Reference tables against the code: nothing lacks, nothing is named that is not there, defaults are the code's."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
-from docs.texts import ROOT, names, table, in_file, texts
+from device_plugin.metrics import Metrics as PluginMetrics
+from device_plugin.settings import options as plugin_options
+from kube.settings import Option
+from operand import names as operand_names
+from operand.metrics import Metrics as OperandMetrics
+from operand.settings import OPTIONS
+from prometheus_client import CollectorRegistry
 
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from docs.texts import ROOT, in_file, names, table, texts
 
 sys.path.insert(0, str(ROOT))
+from tests.run import suites
+
 CONTRACT = "tests/unit/container/operand/test_operand_contract.py"
 WATCH = "tests/unit/container/kube/test_kube_watch.py"
 
@@ -47,16 +57,18 @@ def test_every_error_is_explained_and_no_other() -> None:
 
 
 def test_the_operands_settings_and_their_defaults() -> None:
-    from operand.settings import OPTIONS
+    assert_settings("docs/operand.md", OPTIONS)
 
-    rows = table("docs/operand.md", "variable")
+
+def assert_settings(path: str, options: Sequence[Option]) -> None:
+    """The table of variables of a page names the program's, with their defaults."""
     listed: dict[str, str] = {}
-    for row in rows:
+    for row in table(path, "variable"):
         variables = [name for name in names(row[0]) if not name.startswith("-")]
         defaults = row[1].split(", ") if len(variables) > 1 else [row[1]]
         listed |= dict(zip(variables, defaults, strict=True))
-    assert set(listed) == {option.variable for option in OPTIONS}
-    for option in OPTIONS:
+    assert set(listed) == {option.variable for option in options}
+    for option in options:
         if option.default:
             assert listed[option.variable] == f"`{option.default}`", option.variable
         else:
@@ -64,28 +76,35 @@ def test_the_operands_settings_and_their_defaults() -> None:
 
 
 def test_the_operands_labels_and_annotations() -> None:
-    from operand import names as known
-
     listed = {name for row in table("docs/operand.md", "on the node") for name in names(row[0])}
-    code = {value for key, value in vars(known).items() if key.endswith(("_LABEL", "_ANNOTATION"))}
+    code = {value for key, value in vars(operand_names).items() if key.endswith(("_LABEL", "_ANNOTATION"))}
     assert listed == code
 
 
 def test_the_operands_metrics() -> None:
-    from operand.metrics import Metrics
-
     text = (ROOT / "docs/operand.md").read_text()
     section = text[text.index("### Metrics") :].split("\n## ")[0]
     listed = {name.removeprefix("cc_manager") for name in names(section) if name.startswith(("_", "cc_manager_"))}
     # How long a watch has been silent stands under "Health".
     listed |= set(re.findall(r"`cc_manager(_[a-z_]+)`", text))
-    assert listed == exposed(Metrics().registry, "cc_manager")
+    assert listed == exposed(OperandMetrics().registry, "cc_manager")
 
 
-def exposed(registry: object, prefix: str) -> set[str]:
+def test_the_device_plugins_settings_and_their_defaults() -> None:
+    assert_settings("docs/device-plugins.md", plugin_options(("tee", "gpu")))
+
+
+def test_the_device_plugins_metrics() -> None:
+    text = (ROOT / "docs/device-plugins.md").read_text()
+    section = text[text.index("### Health and metrics") :].split("\n## ")[0]
+    listed = set(re.findall(r"`(?:device_plugin)?(_[a-z_]+)`", section))
+    assert listed == exposed(PluginMetrics().registry, "device_plugin")
+
+
+def exposed(registry: CollectorRegistry, prefix: str) -> set[str]:
     """Names as Prometheus shows them, without the prefix; of a histogram one."""
     found = set()
-    for family in registry.collect():  # type: ignore[attr-defined]
+    for family in registry.collect():
         if family.name.startswith(prefix + "_"):
             ending = {"counter": "_total", "info": "_info"}.get(family.type, "")
             found.add((family.name + ending).removeprefix(prefix))
@@ -112,8 +131,6 @@ def test_modes_in_the_readme() -> None:
 
 
 def test_suites_in_contributing() -> None:
-    from tests.run import suites
-
     listed = {name for row in table("CONTRIBUTING.md", "suite") for name in names(row[0])}
     assert listed == {re.sub(r"^sanity-.*", "sanity-3.x", suite.name) for suite in suites()}
 
@@ -148,7 +165,9 @@ def test_rows_in_the_readme_are_those_of_the_comparison() -> None:
 def test_every_test_that_a_text_names_is_there() -> None:
     wrong = []
     for path, text in texts().items():
-        wrong += [f"{path}: {name}" for name in re.findall(r"\b(tests/[\w/]+\.py::test_\w+)", text) if not is_there(name)]
+        wrong += [
+            f"{path}: {name}" for name in re.findall(r"\b(tests/[\w/]+\.py::test_\w+)", text) if not is_there(name)
+        ]
     assert wrong == []
 
 

@@ -58,7 +58,9 @@ def differences(counts: Counts, allowed: Counts) -> tuple[list[str], list[str]]:
         for path, pattern in counts
         if counts[path, pattern] > allowed.get((path, pattern), 0)
     ]
-    less = [f"{path}: {pattern}" for (path, pattern), number in allowed.items() if counts.get((path, pattern), 0) < number]
+    less = [
+        f"{path}: {pattern}" for (path, pattern), number in allowed.items() if counts.get((path, pattern), 0) < number
+    ]
     return more, less
 
 
@@ -85,7 +87,9 @@ def main() -> int:
         return 1
     head = "".join(line for line in (HERE / "words.txt").read_text().splitlines(keepends=True)[:2])
     rows = "".join(f"{path}\t{pattern}\t{number}\n" for (path, pattern), number in sorted(counts.items()))
-    LEFT.write_text(f"{head}#\n# Words that are left: file, pattern of words.txt, how often. This list only shrinks.\n{rows}")
+    LEFT.write_text(
+        f"{head}#\n# Words that are left: file, pattern of words.txt, how often. This list only shrinks.\n{rows}"
+    )
     print(f"{sum(counts.values())} words left in {len({path for path, _pattern in counts})} files")
     return 0
 

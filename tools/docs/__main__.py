@@ -48,7 +48,9 @@ def main() -> int:
     if wrong:
         return 1
     count = sum(1 for _ in OUT.rglob("*.html"))
-    print(f"docs: {count} pages in {OUT.relative_to(ROOT)}, no warning, no broken link ({time.monotonic() - began:.0f} s)")
+    print(
+        f"docs: {count} pages in {OUT.relative_to(ROOT)}, no warning, no broken link ({time.monotonic() - began:.0f} s)"
+    )
     return 0
 
 
