@@ -61,7 +61,7 @@ image-plugin: setup ## the device plugin's image, dist/device-plugin.tar
 docs: $(link) python ## the documentation as pages, dist/docs: built and checked; without network once it was built
 	@$(python) -m tools.docs
 
-recording: setup ## record `make demo` as docs/images/demo.svg
+recording: setup ## record `make demo` as docs/images/demo.svg, and its end in README.md
 	@$(bin)/python -m tools.recording docs/images/demo.svg $(bin)/python playbooks/demo.py
 
 lint: setup-dev ## the fast checks

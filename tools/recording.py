@@ -4,7 +4,8 @@
 
 The command runs behind a pseudo-terminal, so that it prints what a person sees, with its colours. Each line appears at
 the bottom at the time at which it was printed; pauses are cut to two seconds. Moves of the cursor are not supported.
-OUT.cast gets the same as an asciicast, version 2. Source of the format: docs.asciinema.org, "asciicast v2".
+The same lies in .cache as an asciicast, version 2 (the format: docs.asciinema.org, "asciicast v2"). What the command
+printed last, from the last line that begins with "step", goes into README.md between <!-- demo --> and <!-- end -->.
 """
 
 from __future__ import annotations
@@ -143,6 +144,16 @@ text{{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mo
 """
 
 
+def quoted(readme: str, lines: list[tuple[float, str]]) -> str:
+    """README.md with the end of the recording in its place."""
+    plain = [ESCAPE.sub("", line).rstrip() for _at, line in lines]
+    table = [row for row, line in enumerate(plain) if line.startswith("step ")]
+    if not table:
+        return readme
+    block = "\n".join(["<!-- demo -->", "```text", *plain[table[-1] :], "```", "<!-- end -->"])
+    return re.sub(r"<!-- demo -->.*?<!-- end -->", lambda _old: block, readme, count=1, flags=re.DOTALL)
+
+
 def main() -> int:
     """Record, and write both files when the command succeeded; its exit status."""
     if len(sys.argv) < 3:
@@ -155,7 +166,10 @@ def main() -> int:
         return status
     title = "make demo" if command[-1].endswith("demo.py") else " ".join(command)
     lines = lines_of([(0.0, f"$ {title}\r\n"), *events])
-    for path, content in ((out, svg(lines, title)), (Path(".cache", out.stem + ".cast"), cast(events))):
+    readme = Path("README.md")
+    made = {out: svg(lines, title), Path(".cache", out.stem + ".cast"): cast(events)}
+    made[readme] = quoted(readme.read_text(encoding="utf-8"), lines)
+    for path, content in made.items():
         draft = path.with_name(path.name + ".new")
         draft.write_text(content, encoding="utf-8")
         draft.replace(path)
