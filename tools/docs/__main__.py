@@ -76,7 +76,17 @@ def write_reference() -> bool:
     pages_of = [run, "collection", "--use-current", "--squash-hierarchy", "--fail-on-error"]
     pages_of += ["--dest-dir", SOURCE / "collection", COLLECTION]
     (SOURCE / "collection").mkdir()
-    return succeeds(lint) and succeeds(pages_of)
+    if not (succeeds(lint) and succeeds(pages_of)):
+        return False
+    for page in (SOURCE / "collection").glob("*.rst"):
+        page.write_text(fitted(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return True
+
+
+def fitted(text: str) -> str:
+    """A page of antsibull-docs without a table of contents, which the theme has, and with short names in menus."""
+    text = re.sub(r"^\.\. contents::\n(?: +.*\n)*", "", text, flags=re.MULTILINE)
+    return re.sub(r"^( +)(\w+)_(module|role|filter|inventory)$", r"\1\2 (\3) <\2_\3>", text, flags=re.MULTILINE)
 
 
 def build() -> bool:
