@@ -23,7 +23,7 @@ import time
 from html import escape
 from pathlib import Path
 
-COLUMNS, ROWS = 110, 26
+COLUMNS, ROWS = 120, 26
 PAUSE_S = 2.0
 END_S = 4.0  # how long the last screen stays before the recording starts again
 CHARACTER, LINE, MARGIN, BAR = 7.23, 17, 14, 30  # pixels
