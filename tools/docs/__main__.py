@@ -31,7 +31,7 @@ MINE = Path(__file__).parent
 def main() -> int:
     """Build and check; 0 when nothing was found wrong."""
     began = time.monotonic()
-    environment = [sys.executable, "tools/venv.py", "--any-python", VENV, "requirements/docs.txt"]
+    environment: list[str | Path] = [sys.executable, "tools/venv.py", "--any-python", VENV, "requirements/docs.txt"]
     made = subprocess.run(environment, cwd=ROOT, check=False)
     if made.returncode != 0 or "--environment" in sys.argv:
         return made.returncode
@@ -72,8 +72,15 @@ def write_reference() -> bool:
     """Pages of everything that ansible-doc shows."""
     # A reference to an option or a plugin that is not there is found by the first, on the sources.
     run = VENV / "bin" / "antsibull-docs"
-    lint = [run, "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", "--disallow-unknown-collection-refs", ROOT]
-    pages_of = [run, "collection", "--use-current", "--squash-hierarchy", "--fail-on-error"]
+    lint: list[str | Path] = [
+        run,
+        "lint-collection-docs",
+        "--plugin-docs",
+        "--skip-rstcheck",
+        "--disallow-unknown-collection-refs",
+        ROOT,
+    ]
+    pages_of: list[str | Path] = [run, "collection", "--use-current", "--squash-hierarchy", "--fail-on-error"]
     pages_of += ["--dest-dir", SOURCE / "collection", COLLECTION]
     (SOURCE / "collection").mkdir()
     if not (succeeds(lint) and succeeds(pages_of)):
@@ -92,7 +99,17 @@ def fitted(text: str) -> str:
 def build() -> bool:
     """HTML of all of it."""
     shutil.rmtree(OUT, ignore_errors=True)
-    command = [VENV / "bin" / "sphinx-build", "-b", "html", "-c", MINE, "-d", HERE / "doctrees", "-E", "-q"]
+    command: list[str | Path] = [
+        VENV / "bin" / "sphinx-build",
+        "-b",
+        "html",
+        "-c",
+        MINE,
+        "-d",
+        HERE / "doctrees",
+        "-E",
+        "-q",
+    ]
     return succeeds([*command, "-W", "--keep-going", SOURCE, OUT])
 
 
