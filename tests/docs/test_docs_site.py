@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from docs.texts import ROOT
 
 sys.path.insert(0, str(ROOT))
-from tools.docs.links import broken  # noqa: E402  (needs the path above)
-from tools.docs.pages import BrokenLink, pages, rewritten  # noqa: E402
+from tools.docs.links import broken
+from tools.docs.pages import BrokenLink, pages, rewritten
 
 REPOSITORY = "https://example.invalid/repository"
 
