@@ -21,7 +21,7 @@ SOCKETS ?= .cache/sockets
 SUITES ?=
 KEY ?=
 
-.PHONY: help setup setup-dev python setup-plugin demo demo-device-plugin node test test-vm test-cluster image image-plugin execution-environment release lint format build bench bench-cluster api lock system-deps clean
+.PHONY: help setup setup-dev python setup-plugin demo demo-device-plugin node test test-vm test-cluster image image-plugin docs recording execution-environment release lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ execution-environment: setup-dev ## the context of an execution environment, for
 
 release: setup-dev ## all that a release has, signed with KEY=file (GPG), into dist/release; publishes nothing
 	@$(bin)/python -m tools.release --key "$(KEY)"
+
+docs: $(link) python ## the documentation as pages, dist/docs: built and checked; without network once it was built
+	@$(python) -m tools.docs
+
+recording: setup ## record `make demo` as docs/images/demo.svg, and its end in README.md
+	@$(bin)/python -m tools.recording docs/images/demo.svg $(bin)/python playbooks/demo.py
 
 lint: setup-dev ## the fast checks
 	@$(bin)/python tests/run.py lint

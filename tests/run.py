@@ -73,6 +73,12 @@ def suites() -> list[Suite]:
         Suite("mypy", [("mypy",)], tools=["mypy"], budget_s=120),
         Suite("unit", [(*pytest, "tests/unit", "-q", *coverage)], files="tests/unit/**/test_*.py", budget_s=360),
         Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"], budget_s=150),
+        Suite(
+            "docs",
+            [(*pytest, "tests/docs", "-q"), (python, "-m", "tools.docs")],
+            budget_s=120,
+            prepare=(python, "-m", "tools.docs", "--environment"),
+        ),
         Suite("galaxy-importer", [(python, "tests/importer.py")], budget_s=120),
         Suite(
             "integration",

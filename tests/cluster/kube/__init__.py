@@ -15,6 +15,7 @@ bed       -- one node: devices, components, manager
 release   -- the chart, installed
 plugin    -- the device plugin's chart, installed, and what the kubelet has of it
 account   -- requests with the token of a pod
+show      -- a change as kubectl shows it
 weather   -- what makes a manager blind, or argues with it: stripped keys, lost and silent connections
 
 Each file imports only those above it.
