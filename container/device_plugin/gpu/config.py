@@ -22,6 +22,7 @@ UUID, INDEX = "uuid", "index"
 DISTRIBUTED, PACKED = "distributed", "packed"
 REPLICAS_MOST = 1_000_000
 NAME = re.compile(r"nvidia\.com/[A-Za-z]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+SEPARATOR = "::"
 THEIRS = "Use NVIDIA's device plugin for it"
 
 
@@ -46,6 +47,11 @@ class Config:
     fail_above_one: bool
     policy: str
     share_confidential: bool
+
+
+def share_id(uuid: str, number: int) -> str:
+    """Of one share of a GPU, as NVIDIA's plugin names it."""
+    return f"{uuid}{SEPARATOR}{number}"
 
 
 def parse(text: str, file: str) -> Config:
