@@ -24,10 +24,14 @@ class FolderGone(Exception):
 
 
 class Engine:
-    """Between a source and the kubelet. In one event loop, in one thread."""
+    """Between a source and the kubelet. In one event loop, in one thread.
 
-    def __init__(self, kubelet: Kubelet, watcher: Watcher, metrics: Metrics) -> None:
+    Without ``register`` the kubelet is told nothing, and its folder is not looked at: there are metrics only.
+    """
+
+    def __init__(self, kubelet: Kubelet, watcher: Watcher, metrics: Metrics, register: bool = True) -> None:
         self._kubelet = kubelet
+        self._register = register
         self._watcher = watcher
         self._metrics = metrics
         self._plugins: dict[str, Plugin] = {}
@@ -40,6 +44,8 @@ class Engine:
 
     def start(self) -> None:
         """Sweep away what a killed process left, and watch the kubelet's folder."""
+        if not self._register:
+            return
         for name in sweep(self._kubelet.folder):
             LOG.info("Removed %s, on which nobody listened.", name)
         self._watcher.watch(self._kubelet.folder, self._look)
@@ -61,7 +67,9 @@ class Engine:
     async def offer(self, resources: Sequence[Resource]) -> None:
         """These and no others, from now on."""
         self._too_many = {one.name: why for one in resources if (why := self._why_not(one))}
-        wanted = {one.name: one for one in resources if one.is_present and one.name not in self._too_many}
+        # What is at the kubelet already stays as it was told last.
+        fit = [one for one in resources if one.name in self._plugins or one.name not in self._too_many]
+        wanted = {one.name: one for one in fit if one.is_present}
         for name in [one for one in self._plugins if one not in wanted]:
             await self._withdraw(name)
         for name, resource in wanted.items():
@@ -79,7 +87,7 @@ class Engine:
             messages.check(resource.name, devices)
         except (messages.TooMany, messages.BadId) as error:
             if str(error) != self._too_many.get(resource.name):
-                LOG.error("%s It is not offered.", error)
+                LOG.error("%s None of this is told.", error)
             return str(error)
         self._fitting[resource.name] = devices
         return ""
@@ -93,6 +101,8 @@ class Engine:
     def _begin(self, resource: Resource) -> None:
         plugin = self._plugins[resource.name] = Plugin(resource, self._kubelet, self._metrics)
         plugin.service.hold(self._held)
+        if not self._register:
+            return
         plugin.service.allocated = self._allocated
         self._metrics.registered.labels(plugin.name).set_function(lambda: float(plugin.is_registered))
         task = self._tasks[plugin.name] = asyncio.create_task(plugin.run(), name=plugin.name)
@@ -107,10 +117,10 @@ class Engine:
 
     async def _withdraw(self, name: str) -> None:
         LOG.info("%s: offered no longer.", name)
-        task = self._tasks.pop(name)
         del self._plugins[name]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        if (task := self._tasks.pop(name, None)) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         self._metrics.forget(name)
 
     async def stop(self) -> None:
@@ -128,5 +138,5 @@ class Engine:
     @property
     def problems(self) -> list[str]:
         """Why what is offered is not at the kubelet."""
-        every = [one for one in self._plugins.values() if not one.is_registered]
-        return [*self._too_many.values(), *(f"{one.name}: {one.problem or 'the stream is broken'}" for one in every)]
+        missing = [one for one in self._plugins.values() if self._register and not one.is_registered]
+        return [*self._too_many.values(), *(f"{one.name}: {one.problem or 'the stream is broken'}" for one in missing)]

@@ -52,7 +52,7 @@ class Process:
         self.held = ""  # why nothing is given to anybody
         self._source: Source | None = None
         self.metrics = Metrics()
-        self.engine = Engine(Kubelet(chosen.plugins_folder), self._watcher, self.metrics)
+        self.engine = Engine(Kubelet(chosen.plugins_folder), self._watcher, self.metrics, chosen.register)
         self.port = 0
 
     def stop(self) -> None:
@@ -65,7 +65,8 @@ class Process:
         Where a label of the node chooses the configuration, a bad one is waited for: it is mended without a restart.
         """
         try:
-            _check_folder(self._settings.plugins_folder)
+            if self._settings.register:
+                _check_folder(self._settings.plugins_folder)
             folder = self._settings.configs or self._settings.config.parent
             self._watcher.watch(folder, self._changed.set, writes=True)
             if self._settings.configs is None:
@@ -271,8 +272,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         chosen = settings.parse(arguments, environment, tuple(SOURCES))
         log.configure(str(__package__), chosen.log_json, chosen.debug, errors_of=["grpclib"])
-        what = f"of {chosen.configs} the one that {named.LABEL} names" if chosen.configs else chosen.config
-        LOG.info("Offering devices of the source %s, as %s says.", chosen.source, what)
+        what = "Offering" if chosen.register else "Counting, and not offering,"
+        where = f"of {chosen.configs} the one that {named.LABEL} names" if chosen.configs else chosen.config
+        LOG.info("%s devices of the source %s, as %s says.", what, chosen.source, where)
         asyncio.run(work(chosen, environment))
     except (BadSetting, BadConfig, NoConnection) as error:
         print(f"{settings.PROGRAM}: {error}", file=sys.stderr)

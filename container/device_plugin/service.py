@@ -60,14 +60,11 @@ class Service(DevicePluginBase):
         if offered != self._offered:
             message = messages.devices(offered)
             if message.ByteSize() > messages.MAX_BYTES:
-                LOG.error(
-                    "%s: %d devices are more than the kubelet takes; it is told none of this.", self.name, len(offered)
-                )
-                return
+                return  # the engine has said so
             self._offered, self._message = offered, message
             self._by_id = {one.id: one for one in offered}
             self._changed = _renewed(self._changed)
-            self._metrics.show_devices(self._resource.name, len(offered), sum(one.healthy for one in offered))
+            self._metrics.show_devices(self._resource.name, offered)
 
     @property
     def is_told(self) -> bool:

@@ -15,7 +15,7 @@ from ..messages import most
 from ..refusal import BadConfig
 from ..source import Held
 from . import announced, cdi
-from .config import CDI, GPU, Config, parse, share_id
+from .config import GPU, Config, parse, share_id
 from .monitor import Monitor
 from .resource import Gpus
 from .seen import Gpu
@@ -40,7 +40,7 @@ class Shares:
         self._machine = machine
         self._monitor = monitor
         self._verdicts = verdicts
-        self._specs = cdi.Specs([machine.at(one) for one in cdi.FOLDERS]) if CDI in config.strategies else None
+        self._specs = cdi.Specs([machine.at(one) for one in cdi.FOLDERS]) if config.names_cdi else None
         names = dict.fromkeys([GPU, *(one.name for one in config.shared)])
         self._resources = {name: Gpus(name, config, machine, monitor) for name in names}
         self._watches: list[Watch] = []
