@@ -59,7 +59,10 @@ class Outcome:
 def suites() -> list[Suite]:
     """Every suite, in the order in which they run."""
     python, pytest = sys.executable, (sys.executable, "-m", "pytest")
-    in_cluster = [f"tests/cluster/test_{name}.py" for name in ("drop_in", "policy", "chart_install", "device_plugin")]
+    in_cluster = [
+        f"tests/cluster/test_{name}.py"
+        for name in ("drop_in", "policy", "chart_install", "device_plugin", "device_plugin_node")
+    ]
     in_vm = [f"tests/vm/test_{name}.py" for name in ("smoke", "site", "container")]
     coverage = ("--cov", "--cov-report=term", "--cov-fail-under=90")
     return [

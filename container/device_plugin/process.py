@@ -176,10 +176,10 @@ class Process:
                 self._take(*found)
         except BadConfig as error:
             self._refuse(found, str(error))
-        if found == self._good and self._refused:
+        if found is not None and found == self._good and self._refused:
             self._refused, self._bad = "", None
             self.metrics.config_refused.set(0)
-            LOG.info("%s is what is offered.", self._file)
+            LOG.info("%s is what is offered.", found[0])
 
     def _take(self, file: Path, text: str) -> None:
         """Raises BadConfig, and then the source before it goes on."""

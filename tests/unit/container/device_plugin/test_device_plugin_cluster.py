@@ -241,13 +241,14 @@ def test_a_label_chooses_the_configuration_and_a_bad_one_keeps_the_last(
     run(work())
 
 
-def test_a_bad_choice_at_the_start_is_mended_without_a_restart(placed: Placed) -> None:
+@pytest.mark.parametrize(("label", "words"), [("bad", "there is no such key"), ("none", "no configuration 'none'")])
+def test_a_bad_choice_at_the_start_is_mended_without_a_restart(placed: Placed, label: str, words: str) -> None:
     async def work() -> None:
         async with placed() as place:
             place.name(bad="version: v1\nversio: v1\n", two=shared(2))
-            place.say({LABEL: "bad"})
+            place.say({LABEL: label})
             async with place.plugin(configs=place.configs) as process:
-                await eventually(lambda: "there is no such key" in " ".join(process.problems()))
+                await eventually(lambda: words in " ".join(process.problems()))
                 await eventually(lambda: place.events()[-1:] != [])
                 assert place.events()[-1][2].endswith("Nothing is offered.")
                 assert place.node.kubelet.capacity(GPU) == 0
