@@ -157,6 +157,14 @@ devices:
       type: list
       elements: str
       sample: ["off", "on", devtools, ppcie]
+    driver:
+      description: The driver that the device was bound to when it was read; null if none.
+      type: str
+      sample: vfio-pci
+    iommu_group:
+      description: Number of the IOMMU group; null if there is none.
+      type: int
+      sample: 27
     mode_before:
       description: Active mode before the run; V(invalid) and V(unsupported) are possible findings.
       type: str
