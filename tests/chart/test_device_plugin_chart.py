@@ -36,6 +36,9 @@ ON_REQUEST = {
     "nodeFeatureRule.enabled": "NodeFeatureRule",
     "namespace.create": "Namespace",
 }
+GPU = ("source=gpu", "gpuConfig.sharing.timeSlicing.resources[0].name=nvidia.com/gpu")
+REPLICAS = "gpuConfig.sharing.timeSlicing.resources[0].replicas"
+FAIL = "gpuConfig.sharing.timeSlicing.failRequestsGreaterThanOne=true"
 FEATURES = ("config.cdi.enabled=true", "config.reports.enabled=true")
 
 
@@ -73,7 +76,8 @@ def configuration(manifests: dict[str, Any]) -> config.Config:
 
 
 def test_lint(helm: Any) -> None:
-    for values in ((), ("--set", ",".join([*(f"{name}=true" for name in ON_REQUEST), *FEATURES]))):
+    everything = ",".join([*(f"{name}=true" for name in ON_REQUEST), *FEATURES])
+    for values in ((), ("--set", everything), ("--set", ",".join([*GPU, f"{REPLICAS}=4", FAIL, "register=false"]))):
         done = helm("lint", "--strict", "--kube-version", "1.36.0", *values, str(CHART))
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -339,10 +343,6 @@ def test_another_name_for_everything(render: Any) -> None:
     assert 'daemonset="other"' in yaml.safe_dump(manifests["PrometheusRule"])
 
 
-GPU = ("source=gpu", "gpuConfig.sharing.timeSlicing.resources[0].name=nvidia.com/gpu")
-REPLICAS = "gpuConfig.sharing.timeSlicing.resources[0].replicas"
-
-
 def test_gpus(render: Any, helm: Any) -> None:
     manifests = render(
         *GPU,
@@ -388,7 +388,6 @@ def of_name(manifests: dict[str, Any], kind: str, name: str) -> Any:
     return found
 
 
-FAIL = "gpuConfig.sharing.timeSlicing.failRequestsGreaterThanOne=true"
 POLICY = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -362,8 +363,10 @@ def test_the_other_ways_of_nvidias_plugin_to_name_gpus(folder: Path, libnvidia_m
 def test_beside_another_plugin_there_are_metrics_only(folder: Path, libnvidia_ml: Path) -> None:
     async def work() -> None:
         port = free_port()
-        settings = {"source": "gpu", "register": False, "metrics_port": port, "plugins_folder": folder / "absent"}
+        settings = {"source": "gpu", "register": False, "metrics_port": port}
         async with gpu_node(folder, libnvidia_ml, sharing()) as (node, driver):
+            with socket.socket(socket.AF_UNIX) as left:  # by a plugin that was killed: not this one's to remove
+                left.bind(str(node.plugins / "cdp-0-0.sock"))
             node.kubelet.held["pod"] = {GPU: [f"{uuid(0)}::0", f"{uuid(0)}::3", f"{uuid(1)}::1"]}
             async with node.plugin(**settings) as process:
 
@@ -389,8 +392,10 @@ def test_beside_another_plugin_there_are_metrics_only(folder: Path, libnvidia_ml
                     for one in (await get(port, "/metrics"))[1].splitlines()
                     if one.startswith(("device_plugin_devices", "device_plugin_sharers"))
                 )
+                await node.kubelet.kill()  # of what is not known there is no number
+                assert "device_plugin_sharers{" not in (await get(port, "/metrics"))[1]
             assert node.kubelet.registered == []
-            assert not (folder / "absent").exists()
+            assert node.sockets() == ["cdp-0-0.sock"]
 
     run(work())
 
