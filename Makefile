@@ -20,10 +20,10 @@ NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
 SUITES ?=
 
-.PHONY: help setup setup-dev python demo node test test-vm test-cluster image image-plugin lint format build bench bench-cluster api lock system-deps clean
+.PHONY: help setup setup-dev python setup-plugin demo demo-device-plugin node test test-vm test-cluster image image-plugin lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(link) python ## make .venv with what the modules and the demo need
 	@$(python) tools/venv.py $(if $(PYTHON),,--any-python) $(venv) requirements/run.txt
@@ -39,6 +39,12 @@ $(link):
 
 demo: setup ## a node of emulated GPUs and the main job on it
 	@$(bin)/python playbooks/demo.py
+
+setup-plugin: $(link) python
+	@$(python) tools/venv.py $(if $(PYTHON),,--any-python) $(venv) requirements/run.txt requirements/device-plugin.txt
+
+demo-device-plugin: setup-plugin ## the device plugin beside a kubelet without a cluster: what it offers, a GPU that fails, recovery
+	@$(bin)/python tools/demo_device_plugin.py
 
 node: setup ## emulated devices alone: make node NODE=hgx-h100 SOCKETS=folder
 	@PYTHONPATH=gpu-admin-tools $(bin)/python -m emulator $(NODE) --sockets $(SOCKETS)

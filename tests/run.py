@@ -28,6 +28,16 @@ PASSED, FAILED, NOT_RUN = "passed", "FAILED", "did not run"
 GROUPS = {"lint": ("layers", "ruff", "mypy", "ansible-lint"), "sanity": ("sanity-*",)}
 # The Pythons that an ansible-core of the lock runs on.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+# What breaks during a change, which takes long, is for `make test-cluster`.
+TESTS_IN_CLUSTER = (
+    "drop_in",
+    "policy",
+    "chart_install",
+    "device_plugin",
+    "device_plugin_gpu",
+    "device_plugin_node",
+    "device_cdi",
+)
 # Debian 12 has no package of it.
 GO = "install Go 1.26 or later from go.dev/dl"
 
@@ -59,10 +69,7 @@ class Outcome:
 def suites() -> list[Suite]:
     """Every suite, in the order in which they run."""
     python, pytest = sys.executable, (sys.executable, "-m", "pytest")
-    in_cluster = [
-        f"tests/cluster/test_{name}.py"
-        for name in ("drop_in", "policy", "chart_install", "device_plugin", "device_plugin_node")
-    ]
+    in_cluster = [f"tests/cluster/test_{name}.py" for name in TESTS_IN_CLUSTER]
     in_vm = [f"tests/vm/test_{name}.py" for name in ("smoke", "site", "container")]
     coverage = ("--cov", "--cov-report=term", "--cov-fail-under=90")
     return [
@@ -100,7 +107,11 @@ def suites() -> list[Suite]:
             prepare=(python, "-m", "tests.vm.bench", "build"),
         ),
         Suite("explore", [(python, "tests/cuts/explore_operand.py")], on_request=True),
-        Suite("cuts", [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")], "tests/cuts/run.py"),
+        Suite(
+            "cuts",
+            [(python, f"tests/cuts/run{name}.py") for name in ("_plugin", "_operand", "")],
+            files="tests/cuts/run.py",
+        ),
         Suite(
             "chart",
             [(*pytest, "tests/chart", "-q")],
@@ -109,7 +120,6 @@ def suites() -> list[Suite]:
             enable=GO,
             prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
         ),
-        # What breaks during a change, which takes long, is for `make test-cluster`.
         Suite(
             "cluster",
             [(*pytest, *in_cluster, "-q", "--durations=10")],

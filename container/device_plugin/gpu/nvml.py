@@ -54,6 +54,10 @@ class Lost(Exception):
     """The library, the driver, or all of its GPUs: the text has the cause. A new session may find them again."""
 
 
+class Changed(Exception):
+    """There are more or fewer GPUs: a new session sees which."""
+
+
 class Xid(NamedTuple):
     """An error that the driver told. ``uuid``: empty where it did not tell of which GPU."""
 
@@ -62,7 +66,7 @@ class Xid(NamedTuple):
 
 
 class Session:
-    """The library while it is open. Everything raises Lost."""
+    """The library while it is open. Everything raises Lost, and ``again`` Changed."""
 
     def __init__(self, numa: Path) -> None:
         self._numa = numa
@@ -78,14 +82,14 @@ class Session:
             return Seen(tuple(gpus), *self._confidential(), self._recovery([one.uuid for one in gpus]))
 
     def again(self, seen: Seen, doubtful: Collection[str] = ()) -> Seen:
-        """The same GPUs, and what may have changed. Their number is no longer the same: Lost.
+        """The same GPUs, and what may have changed. Their number is no longer the same: Changed.
 
         ``doubtful``: of these GPUs, and of those that need something, it is asked what they need.
         """
         with _told():
             count = pynvml.nvmlDeviceGetCount()
             if count != len(self._handles):
-                raise Lost(f"the driver has {count} GPUs, where it had {len(self._handles)}")
+                raise Changed(f"the driver has {count} GPUs, where it had {len(self._handles)}")
             confidential, ready = self._confidential()
             asked = {*doubtful, *(one for one, action in seen.recovery.items() if action != NOTHING)}
             recovery = {**seen.recovery, **self._recovery(asked)} if asked else seen.recovery

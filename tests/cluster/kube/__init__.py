@@ -13,6 +13,7 @@ audit     -- who asked the API server for what
 workloads -- what the GPU Operator runs on a node: components and the manager's DaemonSet
 bed       -- one node: devices, components, manager
 release   -- the chart, installed
+plugin    -- the device plugin's chart, installed, and what the kubelet has of it
 account   -- requests with the token of a pod
 weather   -- what makes a manager blind, or argues with it: stripped keys, lost and silent connections
 

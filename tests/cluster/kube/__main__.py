@@ -13,14 +13,14 @@ import time
 from tools.needs import NotPossible
 
 from .cluster import running
-from .programs import EVERY, NEEDED, check_machine
+from .programs import EVERY, OF_THE_SUITE, check_machine
 
 
 def main() -> int:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.kube", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="build the programs into .cache/cluster: seven minutes, once")
+    build = commands.add_parser("build", help="build the programs into .cache/cluster: ten minutes, once")
     build.add_argument(
         "names", nargs="*", choices=[[], *EVERY], metavar="NAME", help="some of them: " + ", ".join(EVERY)
     )
@@ -29,7 +29,7 @@ def main() -> int:
     try:
         check_machine()
         if options.command == "build":
-            for name in options.names or [program.name for program in NEEDED]:
+            for name in options.names or [program.name for program in OF_THE_SUITE]:
                 began = time.monotonic()
                 path = EVERY[name].path()
                 print(f"{name}: {time.monotonic() - began:.1f} s, {path.stat().st_size >> 20} MiB", flush=True)
