@@ -109,15 +109,15 @@ class OwnNode:
         resource = Resource("/api/v1/nodes", selected, accept_one=METADATA, name=self.name)
         return Watch(self._kube, resource, self._told, self._failed)
 
-    def _told(self, objects: list[dict[str, Any]], _fresh: bool) -> None:
-        """The kubelet's beat changes the node, too; that is nothing new here."""
+    def _told(self, objects: list[dict[str, Any]], fresh: bool) -> None:
+        """The kubelet's beat changes the node, too; that is nothing new here. After a silence nothing new is news."""
         if not objects:
             self._last = None
             self._in_loop(self._gone)
             return
         metadata = objects[0]["metadata"]
         found = (dict(metadata.get("labels") or {}), dict(metadata.get("annotations") or {}))
-        if found != self._last:
+        if fresh or found != self._last:
             self._last = found
             self._in_loop(lambda: self._seen(found))
 

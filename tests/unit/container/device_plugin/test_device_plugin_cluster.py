@@ -181,6 +181,20 @@ def test_a_node_that_is_not_there_and_one_that_may_not_be_read(placed: Placed) -
     run(work())
 
 
+def test_a_node_that_is_heard_of_again_is_told_although_it_is_as_before(server: ApiServer, store: Store) -> None:
+    async def work() -> None:
+        told: list[bool] = []
+        own = OwnNode(Kube(Connection(server.url)), NODE)
+        own.start(lambda: told.append(own.was_seen))
+        await eventually(lambda: told == [True])
+        store.patch(NODES, NODE, {"status": {"beat": 1}})  # the kubelet's
+        server.cut()
+        await eventually(lambda: told == [True, True])
+        own.stop()
+
+    run(work())
+
+
 @pytest.mark.parametrize(
     ("labels", "annotations", "reason"),
     [

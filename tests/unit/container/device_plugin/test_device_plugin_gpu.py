@@ -189,8 +189,10 @@ def test_a_verdict_of_which_the_driver_says_nothing_stays(folder: Path, libnvidi
                 await node.allocatable(2, GPU)
                 driver.xid(uuid(0), 63)  # of which it never says that it needs a reset
                 await node.allocatable(1, GPU)
-                await asyncio.sleep(1.5)  # another look at it
-                assert node.kubelet.allocatable(GPU) == 1
+                driver.confidential(True, ready=False)
+                await node.allocatable(0, GPU)
+                driver.confidential(True)  # all is looked at anew
+                await node.allocatable(1, GPU)
 
     run(work())
 
