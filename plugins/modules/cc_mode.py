@@ -224,6 +224,7 @@ from typing import Any, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._buses import bus_named
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import fact
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import untested
@@ -254,7 +255,7 @@ def main() -> None:
     fact_file = None if module.check_mode else given["fact_file"]
     try:
         gate = Gate(given["gate"], checked_seconds("gate_timeout", given["gate_timeout"])) if given["gate"] else None
-        bus = _module.bus_named(given["bus"], given["state_folder"])
+        bus = bus_named(given["bus"], given["state_folder"])
         change = ModeChange(_request(given), bus, given["admin_tools"], gate=gate)
         if fact_file:
             fact.can_be_kept(fact_file)
