@@ -42,7 +42,7 @@ class Process:
         self._settings = chosen
         self._make = SOURCES[chosen.source]
         self._watcher = Watcher()
-        self._machine = Machine(chosen.host_root, chosen.sys, self._watcher, chosen.sees_nodes)
+        self._machine = Machine(chosen.host_root, chosen.sys, self._watcher, chosen.sees_nodes, chosen.register)
         self._node = node
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()

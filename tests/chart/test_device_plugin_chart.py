@@ -439,12 +439,12 @@ def test_no_policy_where_nothing_is_to_fail(render: Any) -> None:
 
 
 def test_metrics_beside_nvidias_plugin(render: Any, helm: Any) -> None:
-    manifests = render(*GPU, f"{REPLICAS}=4", "register=false")
+    cdi = "gpuConfig.flags.plugin.deviceListStrategy=cdi-cri"
+    manifests = render(*GPU, f"{REPLICAS}=4", "register=false", cdi)
     environment = {one["name"]: one.get("value", "") for one in container(manifests)["env"]}
     assert not settings.parse([], environment, ["tee", "gpu"]).register
     paths = {one["hostPath"]["path"] for one in pod(manifests)["volumes"] if "hostPath" in one}
-    assert "/var/lib/kubelet/device-plugins" not in paths
-    assert "/var/lib/kubelet/pod-resources" in paths
+    assert paths == {"/var/lib/kubelet/pod-resources", "/dev", "/run/device-plugin-gpu"}
     mounted = {one["name"] for one in container(manifests)["volumeMounts"]}
     assert mounted == {one["name"] for one in pod(manifests)["volumes"]}
     done = helm(*TEMPLATE, "--set", "register=false")

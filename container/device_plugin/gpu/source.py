@@ -40,7 +40,9 @@ class Shares:
         self._machine = machine
         self._monitor = monitor
         self._verdicts = verdicts
-        self._specs = cdi.Specs([machine.at(one) for one in cdi.FOLDERS]) if config.names_cdi else None
+        # NVIDIA's plugin writes specifications of its own.
+        names_matter = config.names_cdi and machine.offers
+        self._specs = cdi.Specs([machine.at(one) for one in cdi.FOLDERS]) if names_matter else None
         names = dict.fromkeys([GPU, *(one.name for one in config.shared)])
         self._resources = {name: Gpus(name, config, machine, monitor) for name in names}
         self._watches: list[Watch] = []

@@ -124,7 +124,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "device-plugin.service
 {{- if contains "cdi-" (toJson ($plugin.deviceListStrategy | default "")) }}{{ $cdi = true }}{{ end }}
 {{- $roots = append $roots ($flags.nvidiaDriverRoot | default "/") }}
 {{- end }}
-{{- if $cdi }}
+{{- if and .Values.register $cdi }}
 - {name: cdi-etc, path: /etc/cdi, type: DirectoryOrCreate, readOnly: true}
 - {name: cdi-run, path: /run/cdi, type: DirectoryOrCreate, readOnly: true}
 {{- end }}

@@ -452,7 +452,8 @@ def test_beside_another_plugin_there_are_metrics_only(folder: Path, libnvidia_ml
     async def work() -> None:
         port = free_port()
         settings = {"source": "gpu", "register": False, "metrics_port": port}
-        async with gpu_node(folder, libnvidia_ml, sharing()) as (node, driver):
+        config = {**sharing(), "flags": {"plugin": {"deviceListStrategy": "cdi-cri"}}}  # with another's specification
+        async with gpu_node(folder, libnvidia_ml, config) as (node, driver):
             with socket.socket(socket.AF_UNIX) as left:  # by a plugin that was killed: not this one's to remove
                 left.bind(str(node.plugins / "cdp-0-0.sock"))
             node.kubelet.held["pod"] = {GPU: [f"{uuid(0)}::0", f"{uuid(0)}::3", f"{uuid(1)}::1"]}
