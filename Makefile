@@ -44,7 +44,7 @@ setup-plugin: $(link) python
 	@$(python) tools/venv.py $(if $(PYTHON),,--any-python) $(venv) requirements/run.txt requirements/device-plugin.txt
 
 demo-device-plugin: setup-plugin ## the device plugin beside a kubelet without a cluster: what it offers, a GPU that fails, recovery
-	@$(bin)/python tools/demo_device_plugin.py
+	@$(bin)/python tests/demo_device_plugin.py
 
 node: setup ## emulated devices alone: make node NODE=hgx-h100 SOCKETS=folder
 	@PYTHONPATH=gpu-admin-tools $(bin)/python -m emulator $(NODE) --sockets $(SOCKETS)

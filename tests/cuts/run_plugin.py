@@ -107,8 +107,8 @@ class Subject(ABC):
         self.node.kubelet = Watchful(self.node.plugins, self.node.pod_resources)
 
     @abstractmethod
-    async def trouble(self, reached: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:
-        """What happens in a life after the first allocation."""
+    async def trouble(self, reached: Callable[[Callable[[], bool]], Awaitable[bool]]) -> bool:
+        """What happens in a life after the first allocation; whether all of it did."""
 
     @abstractmethod
     def possible(self) -> set[int]:
@@ -135,11 +135,9 @@ class Subject(ABC):
         steps = self.folder / "steps"
         steps.unlink(missing_ok=True)
         kubelet.held.clear()  # so that the same slot is given in each life
-        environment = {**self.node.environment(), "DEVICE_PLUGIN_SOURCE": self.source, "PYTHONDONTWRITEBYTECODE": "1"}
-        with (self.folder / "log").open("wb") as log:
-            command = [sys.executable, "-c", PROGRAM, str(at), str(steps)]
-            process = subprocess.Popen(command, env=environment, stderr=log)
+        process = self._started(at, steps)
         kubelet.moment, kubelet.victim = moment, process
+        whole = False
         death = asyncio.create_task(asyncio.to_thread(process.wait))
 
         async def reached(what: Callable[[], bool]) -> bool:
@@ -157,33 +155,45 @@ class Subject(ABC):
                     async with asyncio.timeout(LIFE_S):
                         await kubelet.allocate(self.resource, 1, "pod")
                 if not death.done():
-                    await self.trouble(reached)
+                    whole = await self.trouble(reached)
         finally:
             kubelet.moment = ""
             process.send_signal(signal.SIGTERM)
             await death
-        expected = -signal.SIGKILL if at or moment else 0
-        if process.returncode not in (expected, 0):
+        cut = bool(at or moment)
+        if process.returncode not in ({0, -signal.SIGKILL} if cut else {0}) or not (whole or cut):
             raise Wrong(f"it ended with status {process.returncode}: {(self.folder / 'log').read_text()[-2000:]}")
         return steps.read_text().splitlines() if steps.exists() else []
+
+    def _started(self, at: int, steps: Path) -> subprocess.Popen[bytes]:
+        environment = {**self.node.environment(), "DEVICE_PLUGIN_SOURCE": self.source, "PYTHONDONTWRITEBYTECODE": "1"}
+        with (self.folder / "log").open("wb") as log:
+            command = [sys.executable, "-c", PROGRAM, str(at), str(steps)]
+            return subprocess.Popen(command, env=environment, stderr=log)
 
     async def mend(self) -> None:
         """The next plugin's life, in which all must be well. Raises Wrong."""
         node, kubelet = self.node, self.node.kubelet
         await kubelet.until(lambda: kubelet.allocatable(self.resource) == 0)
         kubelet.held.clear()
-        async with node.plugin(source=self.source):
+        process = self._started(0, self.folder / "mended")
+        try:
             try:
-                await kubelet.until(lambda: kubelet.allocatable(self.resource) in self.possible())
-                await kubelet.until(lambda: kubelet.capacity(self.resource) == self.every)
+                await kubelet.until(lambda: kubelet.allocatable(self.resource) > 0, LIFE_S)
+                first = kubelet.allocatable(self.resource), kubelet.capacity(self.resource)
                 await kubelet.allocate(self.resource, 1, "pod")
             except Exception as error:
                 raise Wrong(f"{kubelet.allocatable(self.resource)} healthy, and then {error!r}") from error
+            if first[0] not in self.possible() or first[1] != self.every:
+                raise Wrong(f"the first that the kubelet heard was {first[0]} healthy of {first[1]}")
             if len(node.sockets()) != 1:
                 raise Wrong(f"sockets: {node.sockets()}")
             if left := [one.name for one in node.root.rglob("*.tmp")]:
                 raise Wrong(f"half-written files: {left}")
             self.must_be_whole()
+        finally:
+            process.terminate()
+            await asyncio.to_thread(process.wait)
         if node.sockets():
             raise Wrong(f"sockets after the end: {node.sockets()}")
         self.forget()
@@ -200,12 +210,12 @@ class Guest(Subject):
         (self.node.root / "tsm").mkdir()
         self.node.configure({**CONFIG, "cdi": {"enabled": True}, "reports": {"enabled": True, "path": "/tsm"}})
 
-    async def trouble(self, reached: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:
+    async def trouble(self, reached: Callable[[Callable[[], bool]], Awaitable[bool]]) -> bool:
         """The device goes and comes back."""
         self.node.remove_device()
         await reached(lambda: self.node.kubelet.allocatable(TDX) == 0)
         self.node.add_device()
-        await reached(lambda: self.node.kubelet.allocatable(TDX) == self.every)
+        return await reached(lambda: self.node.kubelet.allocatable(TDX) == self.every)
 
     def possible(self) -> set[int]:
         return {self.every}
@@ -241,11 +251,12 @@ class Gpus(Subject):
         self._driver = Driver(self.node.root, self.node.sys, build(Path(self._library.name)))
         self._failed = self._told = False
 
-    async def trouble(self, reached: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:
+    async def trouble(self, reached: Callable[[Callable[[], bool]], Awaitable[bool]]) -> bool:
         """An error of the second one."""
         self._failed = True
         self._driver.xid(uuid(1), XID)
         self._told = await reached(lambda: self.node.kubelet.allocatable(GPU) == 4)
+        return self._told
 
     def possible(self) -> set[int]:
         """Once the kubelet was told that it is sick, nobody may call it healthy. What nobody heard is not known."""
@@ -287,11 +298,14 @@ async def cut_everywhere(one: Subject) -> tuple[int, list[str]]:
     await one.node.kubelet.start()
     try:
         await one.mend()  # what is compiled or made only once
-        steps = await one.live(0)
-        await one.mend()
+        wrong = []
+        try:
+            steps = await one.live(0)
+            await one.mend()
+        except Wrong as error:
+            return 1, [f"no cut at all: {error}"]
         cuts: list[tuple[int, str, str]] = [(0, moment, f"kubelet: {moment}") for moment in MOMENTS]
         cuts += [(at, "", f"step {at}: {step}") for at, step in enumerate(steps, start=1)]
-        wrong = []
         for at, moment, what in cuts:
             try:
                 await one.live(at, moment)
@@ -308,7 +322,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill the device plugin at each of its steps.")
     parser.add_argument("sources", nargs="*", choices=[[], *SUBJECTS])
     chosen: Any = parser.parse_args().sources or SUBJECTS
-    logging.getLogger("grpclib").setLevel(logging.CRITICAL)  # which tells of each connection that is cut
+    logging.disable()  # gRPC tells of each connection that is cut, the mending plugin of each GPU
     status = 0
     for name in chosen:
         with subject(name) as one:
