@@ -11,6 +11,8 @@ missing=()
 command -v git > /dev/null || missing+=(git)
 command -v make > /dev/null || missing+=(make)
 command -v shellcheck > /dev/null || missing+=(shellcheck)
+# Signs a release.
+command -v gpg > /dev/null || missing+=(gnupg)
 # Containers for molecule. runc, because crun refuses machines with two versions of control groups at once.
 command -v podman > /dev/null || missing+=(podman)
 PATH="$PATH:/usr/sbin:/sbin" command -v runc > /dev/null || missing+=(runc)
@@ -28,6 +30,10 @@ done < <(grep -v -e '^#' -e '^$' "$(dirname "$0")/../tests/cluster/packages.txt"
 while read -r program package; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || missing+=("$package")
 done < <(grep '^[a-z]' tests/loaders/packages.txt)
+# What ansible-rulebook runs on.
+while read -r program package; do
+  command -v "$program" > /dev/null || missing+=("$package")
+done < <(grep '^[a-z]' tests/eda/packages.txt)
 # What builds the driver's fake library. A header is there, or it is not.
 while read -r program package; do
   command -v "$program" > /dev/null || [ -e "$program" ] || missing+=("$package")
