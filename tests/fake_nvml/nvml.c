@@ -25,6 +25,8 @@
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMEOUT = 10, UNKNOWN = 999 };
 enum { XID_CRITICAL = 8 };
+// Of this driver are the files that nvidia-ctk looks for.
+static const char DRIVER[] = "595.71.05";
 
 typedef struct { char uuid[96], bus[32], name[64]; unsigned minor; int error; } gpu;
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char busId[32]; } pci_info;
@@ -86,8 +88,6 @@ int nvmlInitWithFlags(unsigned flags) { (void)flags; return number("init", SUCCE
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) { return SUCCESS; }
 
-int nvmlSystemGetDriverVersion(char *version, unsigned length) { return text(version, length, "595.10"); }
-
 int nvmlDeviceGetCount_v2(unsigned *count) {
     *count = (unsigned)gpus(-1, NULL);
     return number("lost", SUCCESS);
@@ -97,6 +97,38 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
     gpu one;
     *device = (void *)((intptr_t)index + 1);
     return known(*device, &one);
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
+    gpu one;
+    int error = number("lost", SUCCESS), index = 0;
+    while (!error && gpus(index, &one) > index && strcmp(one.uuid, uuid)) index++;
+    *device = (void *)((intptr_t)index + 1);
+    return error ? error : gpus(index, &one) > index ? one.error : NOT_FOUND;
+}
+
+int nvmlDeviceGetIndex(void *device, unsigned *index) {
+    gpu one;
+    *index = (unsigned)((intptr_t)device - 1);
+    return known(device, &one);
+}
+
+int nvmlSystemGetDriverVersion(char *version, unsigned length) {
+    int error = number("lost", SUCCESS);
+    return error ? error : text(version, length, DRIVER);
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(void *device, unsigned *count) {
+    gpu one;
+    *count = 0;
+    return known(device, &one);
+}
+
+int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *pending) {
+    gpu one;
+    int error = known(device, &one);
+    *now = *pending = 0;
+    return error ? error : NOT_SUPPORTED;
 }
 
 int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) {

@@ -136,6 +136,8 @@ class Monitor:
             try:
                 with nvml.session(self._root, self._numa) as session:
                     self._follow(session, tell, stopping)
+            except nvml.Changed as changed:
+                LOG.info("GPUs: %s.", changed)
             except nvml.Lost as lost:
                 text = str(lost)
                 tell(lambda text=text: self._lost(text))  # type: ignore[misc]

@@ -45,6 +45,10 @@ class Lost(Exception):
     """The library, the driver, or all of its GPUs: the text has the cause. A new session may find them again."""
 
 
+class Changed(Exception):
+    """There are more or fewer GPUs: a new session sees which."""
+
+
 class Xid(NamedTuple):
     """An error that the driver told. ``uuid``: empty where it did not tell of which GPU."""
 
@@ -53,7 +57,7 @@ class Xid(NamedTuple):
 
 
 class Session:
-    """The library while it is open. Everything raises Lost."""
+    """The library while it is open. Everything raises Lost, and ``again`` Changed."""
 
     def __init__(self, numa: Path) -> None:
         self._numa = numa
@@ -68,11 +72,11 @@ class Session:
             return Seen(tuple(gpus), *self._confidential())
 
     def again(self, seen: Seen) -> Seen:
-        """The same GPUs, and what may have changed. Their number is no longer the same: Lost."""
+        """The same GPUs, and what may have changed. Their number is no longer the same: Changed."""
         with _told():
             count = pynvml.nvmlDeviceGetCount()
             if count != len(self._handles):
-                raise Lost(f"the driver has {count} GPUs, where it had {len(self._handles)}")
+                raise Changed(f"the driver has {count} GPUs, where it had {len(self._handles)}")
             confidential, ready = self._confidential()
             return seen._replace(confidential=confidential, ready=ready)
 
