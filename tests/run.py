@@ -31,7 +31,15 @@ BUDGET_S = 70 * 60
 # The Pythons that an ansible-core of the lock runs on.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 # What breaks during a change, which takes long, is for `make test-cluster`.
-TESTS_IN_CLUSTER = ("drop_in", "policy", "chart_install", "device_plugin", "device_plugin_gpu", "device_cdi")
+TESTS_IN_CLUSTER = (
+    "drop_in",
+    "policy",
+    "chart_install",
+    "device_plugin",
+    "device_plugin_gpu",
+    "device_plugin_node",
+    "device_cdi",
+)
 # Debian 12 has no package of it.
 GO = "install Go 1.26 or later from go.dev/dl"
 

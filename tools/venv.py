@@ -96,7 +96,7 @@ def bring_up_to_date(venv: str, locks: list[str], any_python: bool, held: int) -
 
 
 def with_others(locks: list[str], held: dict[str, str]) -> list[str]:
-    """The locks, and those beside them that the environment holds already: one target does not undo another's set-up."""
+    """The locks, and those that the environment holds already: one target does not undo the set-up of another."""
     names = [os.path.basename(path) for path in locks]
     others = [os.path.join(os.path.dirname(locks[0]), name) for name in held if name not in names]
     return [*locks, *(path for path in others if os.path.isfile(path))]

@@ -18,6 +18,8 @@ LIBRARY = "libnvidia-ml.so.1"
 DRIVER = "595.71.05"
 # NVML's numbers of errors.
 DRIVER_NOT_LOADED, GPU_IS_LOST, MISMATCH = 9, 15, 18
+# What it says has to be done with a GPU.
+NOTHING, GPU_RESET, NODE_REBOOT = 0, 1, 2
 
 
 def build(folder: Path) -> Path:
@@ -87,6 +89,10 @@ class Driver:
         """What it says of confidential computing."""
         self._write("ready", str(int(ready)))
         self._write("cc", f"{int(on)} {int(on)} 0")
+
+    def recovery(self, actions: dict[int, int]) -> None:
+        """What it says has to be done with GPUs, by their numbers; 0, nothing, with all others."""
+        self._write("recovery", "".join(f"{number} {action}\n" for number, action in actions.items()))
 
     def xid(self, gpu: str, number: int) -> None:
         """The driver tells of an error."""

@@ -21,7 +21,16 @@ from device_plugin.api import deviceplugin_pb2 as api
 from device_plugin.api.deviceplugin_grpc import DevicePluginStub
 from device_plugin.gpu.source import STATE
 from fake_kubelet.node import Node, eventually, run
-from fake_nvml.driver import DRIVER_NOT_LOADED, GPU_IS_LOST, MISMATCH, Driver, uuid
+from fake_nvml.driver import (
+    DRIVER_NOT_LOADED,
+    GPU_IS_LOST,
+    GPU_RESET,
+    MISMATCH,
+    NODE_REBOOT,
+    NOTHING,
+    Driver,
+    uuid,
+)
 from grpclib.exceptions import GRPCError
 from test_device_plugin_process import free_port, get
 
@@ -124,6 +133,84 @@ def test_an_xid_makes_all_shares_of_the_gpu_unhealthy_until_the_verdict_is_clear
                 assert node.kubelet.capacity(GPU) == 8
                 (node.root / STATE.lstrip("/") / f"{uuid(1)}.json").unlink()
                 await node.allocatable(8, GPU, within_s=1.0)
+
+    run(work())
+
+
+def test_a_gpu_that_the_driver_wants_reset_is_healthy_again_when_it_was(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, sharing()) as (node, driver):
+            verdict = node.root / STATE.lstrip("/") / f"{uuid(1)}.json"
+            driver.recovery({})
+            async with node.plugin(source="gpu"):
+                await node.allocatable(8, GPU)
+                driver.recovery({1: GPU_RESET})
+                driver.xid(uuid(1), 79)
+                await node.allocatable(4, GPU, within_s=1.0)
+                await eventually(lambda: "reset" in verdict.read_text())
+                driver.xid(uuid(1), 79)  # one more does not make that forgotten
+                driver.recovery({1: NODE_REBOOT})
+                await asyncio.sleep(1.5)  # another look at it
+                assert node.kubelet.allocatable(GPU) == 4
+            driver.recovery({1: NOTHING})  # it was reset while no plugin had it open
+            async with node.plugin(source="gpu"):
+                await node.allocatable(8, GPU)
+                assert not verdict.exists()
+                driver.recovery({1: GPU_RESET})
+                driver.xid(uuid(1), 79)
+                await node.allocatable(4, GPU)
+                await eventually(lambda: "reset" in verdict.read_text())
+                driver.recovery({})
+                await node.allocatable(8, GPU)
+                assert not verdict.exists()
+
+    run(work())
+
+
+def test_a_gpu_that_needs_something_at_the_start_waits_for_it(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, driver):
+            driver.recovery({0: NODE_REBOOT, 1: 99})  # nobody heard the error
+            async with node.plugin(source="gpu") as process:
+                await eventually(lambda: "the driver says that it needs a boot of the host" in str(process.problems()))
+                assert "needs the recovery action 99" in str(process.problems())
+                assert node.kubelet.allocatable(GPU) == 0
+                driver.recovery({0: NODE_REBOOT})
+                await node.allocatable(1, GPU)
+
+    run(work())
+
+
+def test_a_verdict_of_which_the_driver_says_nothing_stays(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, driver):
+            driver.recovery({})
+            async with node.plugin(source="gpu"):
+                await node.allocatable(2, GPU)
+                driver.xid(uuid(0), 63)  # of which it never says that it needs a reset
+                await node.allocatable(1, GPU)
+                driver.confidential(True, ready=False)
+                await node.allocatable(0, GPU)
+                driver.confidential(True)  # all is looked at anew
+                await node.allocatable(1, GPU)
+
+    run(work())
+
+
+def test_more_shares_than_a_message_holds(folder: Path, libnvidia_ml: Path) -> None:
+    many = sharing({"replicas": 40_000})  # of one GPU they would fit
+
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, many) as (node, _driver), node.plugin(source="gpu") as process:
+            await eventually(lambda: "80000 devices are" in str(process.problems()))
+            assert "At most 6" in str(process.problems())
+            assert node.kubelet.capacity(GPU) == 0
+            node.configure(sharing())
+            await node.allocatable(8, GPU)
+            await eventually(lambda: process.problems() == [])
+            node.configure(many)  # the GPUs are known now
+            await eventually(lambda: process.metrics.registry.get_sample_value("device_plugin_config_refused") == 1)
+            assert node.kubelet.allocatable(GPU) == 8
 
     run(work())
 
