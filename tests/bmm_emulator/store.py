@@ -104,11 +104,13 @@ class Store:
         self._forget(record["id"])
 
     def reboot(self, record: Record) -> None:
-        """Power cycle: Rebooting, and Ready a while later."""
+        """Power cycle: Rebooting, at once or a while later, and Ready after that."""
         if record["status"] in ("Terminating", "Terminated"):
             raise ApiRefusal(400, f"Instance is in {record['status']} state, cannot be rebooted")
-        self._enter(record, "Rebooting")
-        self._later("reboot_s", lambda: self._become(record, "Rebooting", "Ready"))
+        if self.world.timing["reboot_begins_s"]:
+            self._later("reboot_begins_s", lambda: self._begin(record))
+        else:
+            self._begin(record)
 
     def terminate(self, record: Record) -> None:
         """DELETE of an instance: Terminating, and gone a while later."""
@@ -121,6 +123,10 @@ class Store:
         if key not in self._encoded:
             self._encoded[key] = json.dumps(related(self.world, record, key[1])).encode()
         return self._encoded[key]
+
+    def _begin(self, record: Record) -> None:
+        self._enter(record, "Rebooting")
+        self._later("reboot_s", lambda: self._become(record, "Rebooting", "Ready"))
 
     def _become(self, record: Record, before: str, after: str) -> None:
         if record["status"] == before and record["id"] in self.world.instances:

@@ -38,7 +38,8 @@ INSTANCE_KEYS = (
     "fields",
 )
 MACHINE_KEYS = ("id", "site", "status", "fields")
-TIMING = {"reboot_s": 1.0, "terminate_s": 1.0}
+# A reboot begins ``reboot_begins_s`` after it was asked for and takes ``reboot_s``.
+TIMING = {"reboot_begins_s": 0.0, "reboot_s": 1.0, "terminate_s": 1.0}
 DEFAULT_SITE = {"name": "site-1", "location": {"city": "Santa Clara", "state": "CA", "country": "USA"}}
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from typing import Any, Mapping, NamedTuple, Optional
 
-from .._core.errors import ExplainedError, InvalidRequest
+from .._core.errors import InvalidRequest
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from .client import Client
+from .errors import NotReady, RebootFailed
 from .pages import Record
 from .records import READY, REPAIRING, newest
 
@@ -17,16 +18,6 @@ MOST_LABELS = 10
 POLL_S = 5.0
 # From these a reboot leads nowhere.
 LOST = (REPAIRING, "Terminating", "Terminated", "Error")
-
-
-class NotReady(ExplainedError):
-    """The instance is in a state in which it is not rebooted."""
-
-    retryable = True
-
-
-class RebootFailed(ExplainedError):
-    """The instance did not come back from its reboot."""
 
 
 class Labels(NamedTuple):

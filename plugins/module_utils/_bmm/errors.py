@@ -92,3 +92,13 @@ class TokenServerFailed(NoToken):
     """The server that gives out tokens did not answer as it should; later it may."""
 
     retryable = True
+
+
+class NotReady(ExplainedError):
+    """The instance is in a state in which it is not rebooted."""
+
+    retryable = True
+
+
+class RebootFailed(ExplainedError):
+    """The instance did not come back from its reboot."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from typing import Any
 
@@ -235,12 +236,18 @@ def test_ten_thousand_instances(controller: Controller) -> None:
     many = {**FLEET, "instances": [{"name": "n-{n:05d}", "count": 10_000, "addresses": ["10.0.0.0/16"]}]}
     with launch(many) as large:
         source = controller.cached(endpoint=large.url, deadline=300, group_by=["site", "status"])
-        seconds = []
+        runs = []
         for _ in range(2):
-            began = time.monotonic()
+            began, before = time.monotonic(), cpu_s()
             done = controller.run("ansible-inventory", "-i", source, "--graph", "site_sjc4")
-            seconds.append(time.monotonic() - began)
+            runs.append("%.1f s (%.1f s of a processor)" % (time.monotonic() - began, cpu_s() - before))
             assert done.out.count("|--n-") == 10_000
         asked = len(large.requests)
     assert asked == 101, "100 pages and the sites; nothing from the second run"
-    print(f"10,000 instances: {seconds[0]:.1f} s, from the cache {seconds[1]:.1f} s")
+    print(f"10,000 instances: {runs[0]}, from the cache {runs[1]}")
+
+
+def cpu_s() -> float:
+    """What programs that have ended took of a processor: the wall clock says more of a machine's other work."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -147,6 +147,12 @@ def test_a_reboot_is_waited_for(run: Run, emulator: Emulator) -> None:
     assert run(bmm_instance, id=its_id, reboot=True, wait=False)["status"] == "Rebooting"
 
 
+def test_an_instance_that_is_still_ready_has_not_rebooted_yet(run: Run, emulator: Emulator) -> None:
+    emulator.world.timing = {"reboot_begins_s": 0.3, "reboot_s": 0.1}
+    run(bmm_instance, id=emulator.instance("gpu-0")["id"], reboot=True)
+    assert [one["status"] for one in emulator.instance("gpu-0")["statusHistory"]] == ["Ready", "Rebooting", "Ready"]
+
+
 def test_an_instance_that_is_not_ready_is_not_rebooted(run: Run, emulator: Emulator) -> None:
     result = run(bmm_instance, id=emulator.instance("ill")["id"], reboot=True, labels={"a": "b"})
     assert result["error"]["kind"] == "NotReady"
@@ -155,7 +161,7 @@ def test_an_instance_that_is_not_ready_is_not_rebooted(run: Run, emulator: Emula
 
 
 def test_a_reboot_that_leads_nowhere(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulator.world.timing = {"reboot_s": 60.0}
+    emulator.world.timing = {"reboot_begins_s": 0.0, "reboot_s": 60.0}
     its_id = emulator.instance("gpu-0")["id"]
     late = run(bmm_instance, id=its_id, reboot=True, wait_timeout=0.1)
     assert "was not Ready again within 0.1 s" in late["msg"]
