@@ -11,6 +11,7 @@ controllers beside it, with as many nodes as the first of ``--nodes``.
 from __future__ import annotations
 
 import argparse
+import datetime
 import statistics
 import sys
 import tempfile
@@ -84,11 +85,14 @@ def waiting(server: Server, count: int, start: Any, flags: tuple[str, ...], sing
         names = [f"gpu-{number}" for number in range(count)]
         register(server, emulator, names)
         emulator.forget_requests()
-        began = time.monotonic()
+        server.forget()
+        began = time.time()
         child: Child = start(server, emulator, *flags)
         try:
-            until(untainted(server, names), timeout_s=300, words=child.words())
-            found: dict[str, Any] = {"seconds": time.monotonic() - began}
+            while not untainted(server, names)():
+                child.check()
+                time.sleep(1.0)  # each look at all nodes costs the server what it costs the program
+            found: dict[str, Any] = {"seconds": last_write(server) - began}
             found["calls"] = len([one for one in emulator.requests if str(one["path"]).startswith("instance")])
             found["mib"] = memory_mib(child)
             taken = sorted(one_at_a_time(server, emulator, count, singles))
@@ -97,6 +101,13 @@ def waiting(server: Server, count: int, start: Any, flags: tuple[str, ...], sing
             return found
         finally:
             child.end()
+
+
+def last_write(server: Server) -> float:
+    """When a node was last changed by the program, in seconds since 1970."""
+    found = [one for who in ("ccm", "oracle") for one in server.audit(who) if one["verb"] in ("patch", "update")]
+    last = max(one["stageTimestamp"] for one in found if one["objectRef"]["resource"] == "nodes")
+    return datetime.datetime.fromisoformat(last).timestamp()
 
 
 def register(server: Server, emulator: Emulator, names: list[str]) -> None:
