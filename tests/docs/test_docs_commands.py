@@ -29,10 +29,13 @@ LABELS = r"nvidia\.com/[\w.-]+"
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Commands of the shell blocks, each with its place; comments, assignments and what a pipe or a loop adds apart."""
+    """Commands of the shell blocks, each with its place; comments, assignments and what a pipe or a loop adds apart.
+
+    What stands in a here-document is no command.
+    """
     found = []
     for block in blocks("sh", "bash", "shell"):
-        text = block.text.replace("\\\n", " ")
+        text = re.sub(r"<<(\w+)\n.*?^\1$", "", block.text.replace("\\\n", " "), flags=re.DOTALL | re.MULTILINE)
         for line in whole_lines(text):
             for words in parts(line):
                 while words and (re.fullmatch(r"[A-Z_]+=.*", words[0]) or words[0] in ("do", "sudo", "$")):
