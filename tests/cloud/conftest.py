@@ -17,12 +17,11 @@ sys.path.insert(0, str(ROOT))
 from bmm_emulator.launch import launch  # noqa: E402
 from bmm_emulator.server import Emulator  # noqa: E402
 
-from tests.cloud.programs import grant  # noqa: E402
+from tests.cloud.programs import FIGURES, grant  # noqa: E402
 from tests.cloud.server import Child, Server, running  # noqa: E402
 from tools.needs import NotPossible  # noqa: E402
 
 DATA = {"instances": [{"name": "gpu-{n}", "count": 6, "type": "gpu.8xh100", "addresses": ["10.0.0.0/24", "fd00::/64"]}]}
-FIGURES: list[str] = []
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ SHUTDOWN = "node.cloudprovider.kubernetes.io/shutdown"
 CHART = ROOT / "container/charts/cloud-controller"
 LEASE = "nvidia-bmm-cloud-controller-manager"
 SOURCE = Path(__file__).resolve().parent / "go/oracle/main.go"
+# What a run measured, for its end.
+FIGURES: list[str] = []
 # Short enough for a test; the rules are those of any times.
 QUICK = ("--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms")
 OFTEN = ("--node-monitor-period=1s", "--node-status-update-frequency=2s")

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from bmm_emulator.server import Emulator
 
-from tests.cloud.conftest import FIGURES
 from tests.cloud.programs import (
+    FIGURES,
     LEASE,
     OFTEN,
     QUICK,
