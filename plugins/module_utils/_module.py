@@ -23,6 +23,12 @@ DEVICE_ARGUMENTS: dict[str, Any] = {
 
 STATE_ARGUMENTS: dict[str, Any] = {"state_folder": {"type": "path"}}
 
+CLUSTER_ARGUMENTS: dict[str, Any] = {
+    "kubectl": {"type": "str", "default": "kubectl"},
+    "kubeconfig": {"type": "str", "default": ""},
+    "context": {"type": "str", "default": ""},
+}
+
 VFIO_USER = "vfio-user:"
 
 
