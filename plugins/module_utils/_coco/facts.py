@@ -33,7 +33,9 @@ def gather(api: Api, configz_of: Sequence[str]) -> Facts:
         policies=_by_name(policies),
         gpu_clusters=_custom(api, crds, "gpuclusters.nvidia.com", "v1alpha1") or (),
         feature_rules=_by_name(_custom(api, crds, "nodefeaturerules.nfd.k8s-sigs.io", "v1alpha1")),
-        cc_runtimes=[_name(one) for one in _custom(api, crds, "ccruntimes.confidentialcontainers.org", "v1beta1") or ()],
+        cc_runtimes=[
+            _name(one) for one in _custom(api, crds, "ccruntimes.confidentialcontainers.org", "v1beta1") or ()
+        ],
         releases=_releases(api.list(SECRETS) or ()),
         configz=_configz(api, [name for name in configz_of if name in nodes]),
         server=str((api.get("/version") or {}).get("gitVersion", "")),

@@ -64,7 +64,8 @@ class Helm:
         wanted = chart.digest.rpartition(":")[2].lower()
         if wanted and digest != wanted:
             raise ChartRefused(
-                "The chart %s has the SHA-256 %s, not %s." % (chart.ref, digest or "of no file: it is a folder", wanted),
+                "The chart %s has the SHA-256 %s, not %s."
+                % (chart.ref, digest or "of no file: it is a folder", wanted),
                 "Give the archive that this digest is of, or the digest of this one if you trust it.",
                 digest=digest,
             )
@@ -85,7 +86,9 @@ class Helm:
         try:
             found = json.loads(done[done.index("{") :])
         except ValueError as error:
-            raise HelmFailed("Helm rendered something that is no JSON: %s." % error, "Use Helm 3.17 or later.") from error
+            raise HelmFailed(
+                "Helm rendered something that is no JSON: %s." % error, "Use Helm 3.17 or later."
+            ) from error
         hooks = [str(hook.get("manifest", "")) for hook in found.get("hooks") or []]
         return Release(
             self.name,
@@ -117,7 +120,9 @@ class Helm:
         except HelmFailed as error:
             # A hook whose image cannot be pulled must not keep the rest. Helm has deleted the objects before it runs
             # a post-delete hook, so this ends what it began.
-            warnings.append("%s It was uninstalled without hooks: what they clean up on nodes may be left." % error.cause)
+            warnings.append(
+                "%s It was uninstalled without hooks: what they clean up on nodes may be left." % error.cause
+            )
             self._run([*command, "--no-hooks"])
         for secret in self.history():
             self.forget(secret.revision)
@@ -184,7 +189,8 @@ def _run(command: Sequence[str], text: str) -> str:
     if done.returncode:
         words = " ".join(line for line in done.stderr.split("\n") if line.strip())[-1500:]
         raise HelmFailed(
-            "%s %s ended with status %d: %s." % (os.path.basename(command[0]), command[1], done.returncode, words.rstrip(".")),
+            "%s %s ended with status %d: %s."
+            % (os.path.basename(command[0]), command[1], done.returncode, words.rstrip(".")),
             "Look at the pods and Events of the namespace, then run this again.",
             status=done.returncode,
         )

@@ -26,7 +26,10 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
     rows = readiness.rows(findings, expect)
     return {
         "findings": [one._asdict() for one in findings],
-        **{key: sentences(findings, state) for key, state in (("refused", REFUSED), ("failed", FAILED), ("warned", WARN))},
+        **{
+            key: sentences(findings, state)
+            for key, state in (("refused", REFUSED), ("failed", FAILED), ("warned", WARN))
+        },
         "rows": [one._asdict() for one in rows],
         "table": readiness.table(rows),
         "nodes": readiness.classes(facts, expect),
@@ -57,7 +60,9 @@ def expectation(given: Mapping[str, Any]) -> Expect:
 def sentences(findings: list[Finding], state: str) -> list[str]:
     """The findings of a state for people."""
     return [
-        "%s, %s: %s. %s" % (one.about, one.step, one.seen.rstrip("."), one.remedy) for one in findings if one.state == state
+        "%s, %s: %s. %s" % (one.about, one.step, one.seen.rstrip("."), one.remedy)
+        for one in findings
+        if one.state == state
     ]
 
 

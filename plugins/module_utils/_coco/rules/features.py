@@ -41,8 +41,13 @@ def by_hand(facts: Facts, expect: Expect) -> Iterator[Finding]:
         owned = [label.strip() for label in annotations(node).get(OWNED, "").split(",")]
         for label in TEE_LABELS.values():
             if label in labels(node) and label not in owned:
-                remedy = "Remove it (kubectl label node %s %s-): NFD sets it where the kernel has it enabled." % (name, label)
-                yield Finding("by_hand", STEP, name, REFUSED, "%s=%s is not NFD's" % (label, labels(node)[label]), remedy)
+                remedy = "Remove it (kubectl label node %s %s-): NFD sets it where the kernel has it enabled." % (
+                    name,
+                    label,
+                )
+                yield Finding(
+                    "by_hand", STEP, name, REFUSED, "%s=%s is not NFD's" % (label, labels(node)[label]), remedy
+                )
 
 
 def both(facts: Facts, expect: Expect) -> Iterator[Finding]:
@@ -68,7 +73,11 @@ def rule_there(facts: Facts, expect: Expect) -> Iterator[Finding]:
     if facts.classes and not has_rule:
         remedy = "Upgrade kata-deploy again, now that NFD is there: it was installed before NFD."
         yield Finding("rule_there", "kata", CLUSTER, FAILED, "no NodeFeatureRule %s" % RULE, remedy)
-    if RULE in facts.feature_rules and OLD_RULE in facts.feature_rules and not older(kata_version(facts, expect), RULE_SINCE):
+    if (
+        RULE in facts.feature_rules
+        and OLD_RULE in facts.feature_rules
+        and not older(kata_version(facts, expect), RULE_SINCE)
+    ):
         remedy = "Delete it: kubectl delete nodefeaturerule %s." % OLD_RULE
         yield Finding("rule_there", "kata", CLUSTER, WARN, "the rule %s of an older Kata" % OLD_RULE, remedy)
 

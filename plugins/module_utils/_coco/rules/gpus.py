@@ -56,7 +56,9 @@ def workload(facts: Facts, expect: Expect) -> Iterator[Finding]:
         if value and value not in WORKLOADS:
             yield Finding("workload", "gpu_operator", name, REFUSED, "%s=%s" % (WORKLOAD, value), remedy)
         elif value == "container" and not expect.installed:
-            yield Finding("workload", "gpu_operator", name, WARN, "%s=container" % WORKLOAD, "It is set to vm-passthrough.")
+            yield Finding(
+                "workload", "gpu_operator", name, WARN, "%s=container" % WORKLOAD, "It is set to vm-passthrough."
+            )
         elif expect.installed and value != "vm-passthrough" and not _is_default(facts):
             yield Finding("workload", "gpu_operator", name, FAILED, "%s=%s" % (WORKLOAD, value or "(none)"), remedy)
 
@@ -88,7 +90,9 @@ def ppcie(facts: Facts, expect: Expect) -> Iterator[Finding]:
         count = gpu_count(node) or expect.gpus
         if count and expect.sample_gpus != count:
             seen = "%d of %d GPUs requested in ppcie" % (expect.sample_gpus, count)
-            yield Finding("ppcie", STEP, name, REFUSED, seen, "Request all GPUs of the node in one pod, or use the mode on.")
+            yield Finding(
+                "ppcie", STEP, name, REFUSED, seen, "Request all GPUs of the node in one pod, or use the mode on."
+            )
         if expect.sample_nvswitches != HOPPER_NVSWITCHES:
             seen = "%d NVSwitches requested in ppcie" % expect.sample_nvswitches
             remedy = "Request %s: %d beside the GPUs." % (NVSWITCH, HOPPER_NVSWITCHES)
@@ -125,9 +129,7 @@ def counted(facts: Facts, expect: Expect) -> Iterator[Finding]:
     for name, node in chosen(facts, expect):
         count = gpu_count(node)
         if not count or (expect.gpus and count != expect.gpus):
-            remedy = (
-                "See that the GPUs are bound to vfio-pci, that the mode is settled, and the log of the sandbox device plugin."
-            )
+            remedy = "See that the GPUs are bound to vfio-pci, that the mode is settled, and the log of the sandbox device plugin."
             seen = "%d GPUs are allocatable%s" % (count, ", not %d" % expect.gpus if expect.gpus else "")
             yield Finding("counted", STEP, name, FAILED, seen, remedy)
         else:

@@ -38,7 +38,9 @@ REMEDIES = {
     KATA_RUNTIME: "See the log of kata-deploy's pod on this node: it labels the node when containerd has the handlers.",
     "kata-deploy.katacontainers.io/default": "See the log of kata-deploy's pod on this node.",
     READY: "Set the mode (the step mode): the cc-manager labels the node when the GPUs are in it.",
-    **dict.fromkeys(TEE_LABELS.values(), "Upgrade kata-deploy again if it was installed before NFD: its rule sets the label."),
+    **dict.fromkeys(
+        TEE_LABELS.values(), "Upgrade kata-deploy again if it was installed before NFD: its rule sets the label."
+    ),
 }
 
 
@@ -87,9 +89,7 @@ def handled(facts: Facts, expect: Expect) -> Iterator[Finding]:
         if runtime_class is None or not any(handlers):
             continue
         if runtime_class["handler"] not in handlers:
-            remedy = (
-                "See that kata-deploy wrote to the folder that containerd reads: k8sDistribution, and containerd's imports."
-            )
+            remedy = "See that kata-deploy wrote to the folder that containerd reads: k8sDistribution, and containerd's imports."
             seen = "containerd has no handler %s" % runtime_class["handler"]
             yield Finding("handled", STEP, name, FAILED, seen, remedy)
         else:
@@ -103,7 +103,9 @@ def same_version(facts: Facts, expect: Expect) -> Iterator[Finding]:
         seen = annotations(node).get(KATA_VERSION, "")
         if expect.installed and seen and wanted and version(seen) != version(wanted):
             text = "Kata %s on the node, release %s" % (seen, wanted)
-            remedy = "Wait for kata-deploy's rollout; in its mode job, upgrade the release again for nodes that are new."
+            remedy = (
+                "Wait for kata-deploy's rollout; in its mode job, upgrade the release again for nodes that are new."
+            )
             yield Finding("same_version", STEP, name, FAILED, text, remedy)
 
 

@@ -42,7 +42,9 @@ def configured(facts: Facts, expect: Expect) -> Iterator[Finding]:
         lacks = missing(settings, system(node).get("kubeletVersion", ""), expect.runtime_request_timeout_s)
         if lacks:
             state = FAILED if expect.installed else WARN
-            remedy = "Run the step kubelet (role kubelet_confidential)." if expect.installed else "The step kubelet sets it."
+            remedy = (
+                "Run the step kubelet (role kubelet_confidential)." if expect.installed else "The step kubelet sets it."
+            )
             yield Finding("configured", STEP, name, state, "lacks " + ", ".join(lacks), remedy)
         else:
             yield Finding("configured", STEP, name, OK, "gates and time-out are in force")

@@ -17,7 +17,9 @@ def present(facts: Facts, expect: Expect) -> Iterator[Finding]:
     """The node is in the cluster, and ready."""
     for name in expect.nodes:
         if name not in facts.nodes:
-            yield Finding("present", STEP, name, REFUSED, "no node of this name", "Name the node as kubectl get nodes does.")
+            yield Finding(
+                "present", STEP, name, REFUSED, "no node of this name", "Name the node as kubectl get nodes does."
+            )
             continue
         conditions = facts.nodes[name].get("status", {}).get("conditions") or ()
         ready = next((one for one in conditions if one.get("type") == "Ready"), {})
@@ -33,7 +35,9 @@ def architecture(facts: Facts, expect: Expect) -> Iterator[Finding]:
     for name, node in chosen(facts, expect):
         seen = system(node).get("architecture", "")
         if seen != "amd64":
-            yield Finding("architecture", STEP, name, REFUSED, seen or "not told", "Use hosts with SEV-SNP or TDX: x86_64.")
+            yield Finding(
+                "architecture", STEP, name, REFUSED, seen or "not told", "Use hosts with SEV-SNP or TDX: x86_64."
+            )
 
 
 def runtime(facts: Facts, expect: Expect) -> Iterator[Finding]:
@@ -64,7 +68,9 @@ def nested(facts: Facts, expect: Expect) -> Iterator[Finding]:
     """A virtual machine cannot start confidential ones with GPUs."""
     for name, node in chosen(facts, expect):
         if labels(node).get(HYPERVISOR) == "true":
-            yield Finding("nested", STEP, name, REFUSED, HYPERVISOR + "=true", "Use bare metal: this node is a virtual machine.")
+            yield Finding(
+                "nested", STEP, name, REFUSED, HYPERVISOR + "=true", "Use bare metal: this node is a virtual machine."
+            )
 
 
 def distribution(facts: Facts, expect: Expect) -> Iterator[Finding]:
@@ -86,10 +92,14 @@ def distribution(facts: Facts, expect: Expect) -> Iterator[Finding]:
 def taints(facts: Facts, expect: Expect) -> Iterator[Finding]:
     """kata-deploy's pods tolerate nothing unless they are told to."""
     for name, node in chosen(facts, expect):
-        hard = [one for one in node.get("spec", {}).get("taints") or () if one.get("effect") in ("NoSchedule", "NoExecute")]
+        hard = [
+            one for one in node.get("spec", {}).get("taints") or () if one.get("effect") in ("NoSchedule", "NoExecute")
+        ]
         if hard:
             seen = ", ".join("%s:%s" % (one.get("key"), one.get("effect")) for one in hard)
-            yield Finding("taints", STEP, name, WARN, seen, "Give the charts' tolerations, and the pods', for these taints.")
+            yield Finding(
+                "taints", STEP, name, WARN, seen, "Give the charts' tolerations, and the pods', for these taints."
+            )
 
 
 def _by_version(what: str, about: str, seen: str, expect: Expect) -> Finding:

@@ -15,7 +15,9 @@ OURS = ("kata-deploy", "gpu-operator", "node-feature-discovery", "confidential-c
 def coco_operator(facts: Facts, expect: Expect) -> Iterator[Finding]:
     """The operator that was archived in February 2026 owns the same classes and the same files of containerd."""
     if facts.cc_runtimes:
-        remedy = "Delete the CcRuntime, then the operator, then the namespace confidential-containers-system, in this order."
+        remedy = (
+            "Delete the CcRuntime, then the operator, then the namespace confidential-containers-system, in this order."
+        )
         yield Finding("coco_operator", "kata", CLUSTER, REFUSED, "CcRuntime " + ", ".join(facts.cc_runtimes), remedy)
 
 
@@ -44,7 +46,9 @@ def is_nfd_worker(daemonset: Any) -> bool:
     """By its labels, or by the image of its containers."""
     name = labels(daemonset).get("app.kubernetes.io/name", "")
     containers = daemonset.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or ()
-    is_nfd = name == "node-feature-discovery" or any("node-feature-discovery" in one.get("image", "") for one in containers)
+    is_nfd = name == "node-feature-discovery" or any(
+        "node-feature-discovery" in one.get("image", "") for one in containers
+    )
     return is_nfd and "topology" not in daemonset["metadata"]["name"]
 
 
@@ -56,7 +60,9 @@ def one_operator(facts: Facts, expect: Expect) -> Iterator[Finding]:
     found = [one for one in facts.releases if one.chart == "gpu-operator"]
     if len(found) > 1:
         seen = ", ".join("%s/%s" % (one.namespace, one.name) for one in found)
-        yield Finding("one_operator", "gpu_operator", CLUSTER, REFUSED, "releases " + seen, "Uninstall all but one of them.")
+        yield Finding(
+            "one_operator", "gpu_operator", CLUSTER, REFUSED, "releases " + seen, "Uninstall all but one of them."
+        )
 
 
 def debug_classes(facts: Facts, expect: Expect) -> Iterator[Finding]:
@@ -67,7 +73,9 @@ def debug_classes(facts: Facts, expect: Expect) -> Iterator[Finding]:
         if one.get("handler", "").startswith(HANDLER) and one.get("handler", "").endswith("-debug")
     )
     if found:
-        yield Finding("debug_classes", "kata", CLUSTER, REFUSED, ", ".join(found), "Install kata-deploy with debug: false.")
+        yield Finding(
+            "debug_classes", "kata", CLUSTER, REFUSED, ", ".join(found), "Install kata-deploy with debug: false."
+        )
 
 
 def wedged_releases(facts: Facts, expect: Expect) -> Iterator[Finding]:
