@@ -23,7 +23,7 @@ options:
     elements: str
     required: true
   installed:
-    description: Whether everything is to be installed by now. Otherwise only what cannot be installed from here is refused.
+    description: Whether everything is to be installed by now. Else only what cannot be installed is refused.
     type: bool
     default: false
   steps:
@@ -140,7 +140,7 @@ findings:
       type: str
       sample: worker-1
     state:
-      description: V(ok), V(warn), V(refused) for what is not supported, V(failed) for what is not as it should be by now.
+      description: V(ok), V(warn), V(refused) for what is not supported, V(failed) for what should be else.
       type: str
       sample: failed
     seen:
@@ -182,6 +182,11 @@ nodes:
   returned: success
   type: dict
   sample: {worker-1: {technology: snp, runtime_class: kata-qemu-nvidia-gpu-snp, handler: kata-qemu-nvidia-gpu-snp}}
+kubelets:
+  description: What each kubelet's settings lack, which gates it needs, and whether its node is ready.
+  returned: success
+  type: dict
+  sample: {worker-1: {lacks: [featureGates.RuntimeClassInImageCriApi], gates: [RuntimeClassInImageCriApi], ready: true}}
 users:
   description: Pods that use a runtime class of Kata's with GPUs, or hold GPUs, on these nodes.
   returned: success

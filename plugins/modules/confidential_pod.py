@@ -33,7 +33,7 @@ options:
     choices: ["", snp, tdx]
     default: ""
   image:
-    description: The image. A confidential guest pulls it by itself, so its name must lead to a registry that the guest reaches.
+    description: The image. A confidential guest pulls it by itself, from a registry that the guest must reach.
     type: str
     required: true
   command:

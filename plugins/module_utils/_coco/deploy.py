@@ -43,8 +43,8 @@ def _present(
         raise ChartRefused(
             "The release %s/%s has %s %s; %s is older."
             % (helm.namespace, helm.name, installed.chart, installed.version, chart.version),
-            "Downgrades are not tried by the makers of these charts: ask for the installed version or a newer one, or allow it"
-            " with downgrade: true.",
+            "Nobody tries downgrades of these charts: ask for the installed version or a newer one, or allow it with "
+            "downgrade: true.",
         )
     values = merged(given["values"], hidden)
     if given["keep_values"] and newest:

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What a cluster says of itself, in a fixed number of LISTs; only the kubelets' own settings are asked for one by one."""
+"""What a cluster says of itself, in a fixed number of LISTs; only the kubelets' settings are asked for one by one."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """What the cluster is to be. ``minimum`` and ``documented`` map kernel, containerd, kubernetes, kata to versions."""
+    """What the cluster is to be. ``minimum`` and ``documented``: of kernel, containerd, kubernetes, kata."""
 
     nodes: Sequence[str]
     # Whether everything is installed by now, or is going to be.
@@ -91,6 +91,12 @@ def system(node: Any) -> Mapping[str, str]:
 def allocatable(node: Any) -> Mapping[str, str]:
     """What pods can have of a node."""
     return node.get("status", {}).get("allocatable") or {}
+
+
+def is_ready(node: Any) -> bool:
+    """Whether the node takes pods, as its kubelet says."""
+    conditions = node.get("status", {}).get("conditions") or ()
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
 
 def technology(node: Any, expect: Expect) -> str:

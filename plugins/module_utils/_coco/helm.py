@@ -24,7 +24,7 @@ SELECTOR = "labelSelector=owner%3Dhelm%2Cname%3D"
 
 
 class Chart(NamedTuple):
-    """A chart: a folder, an archive, oci://..., or a name with a repository's address; '' leaves version or digest open."""
+    """A chart: a folder, an archive, oci://..., or a name with a repository's address; '' leaves a thing open."""
 
     ref: str
     version: str = ""

@@ -9,8 +9,9 @@ from typing import Any, Mapping
 from .._core.errors import InvalidRequest
 from . import readiness
 from .facts import gather
-from .finding import CLUSTER, FAILED, HANDLER, REFUSED, WARN, Expect, Facts, Finding, is_gpu
+from .finding import CLUSTER, FAILED, HANDLER, REFUSED, WARN, Expect, Facts, Finding, is_gpu, is_ready, system
 from .kubectl import Api, Place
+from .rules.kubelet import gates, missing
 from .rules.rivals import OURS
 from .versions import quantity
 
@@ -33,6 +34,7 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
         "rows": [one._asdict() for one in rows],
         "table": readiness.table(rows),
         "nodes": readiness.classes(facts, expect),
+        "kubelets": kubelets(facts, expect),
         "users": users(facts, expect.nodes),
         "releases": [
             {key: getattr(one, key) for key in ("chart", "name", "namespace", "version", "status")}
@@ -64,6 +66,21 @@ def sentences(findings: list[Finding], state: str) -> list[str]:
         for one in findings
         if one.state == state
     ]
+
+
+def kubelets(facts: Facts, expect: Expect) -> dict[str, Any]:
+    """For each kubelet that told its settings: what they lack, the gates that it needs, and whether its node is ready."""
+    answer = {}
+    for name, settings in facts.configz.items():
+        node = facts.nodes[name]
+        version = system(node).get("kubeletVersion", "")
+        if settings is not None:
+            answer[name] = {
+                "lacks": missing(settings, version, expect.runtime_request_timeout_s),
+                "gates": gates(version),
+                "ready": is_ready(node),
+            }
+    return answer
 
 
 def users(facts: Facts, nodes: Any) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Why a confidential pod does not run: one cause with its remedy, out of the pod, its Events, its node and its class."""
+"""Why a confidential pod does not run: one cause with its remedy, from the pod, its Events, its node and its class."""
 
 from __future__ import annotations
 
@@ -22,20 +22,61 @@ class Cause(NamedTuple):
 # What the kubelet's Events, or a container's reason, say when something of the host is wrong; the first match counts.
 # Sources: the trackers of Kata, containerd, the GPU Operator and nvtrust, by the numbers given.
 WORDS: Sequence[tuple[str, str]] = (
-    (r"no runtime for \"?[\w-]+\"? is configured", "containerd does not read the folder that kata-deploy wrote to: set k8sDistribution (kata 10809)."),
-    (r"RuntimeClass .*not found|runtimeclass.* not found", "Use the name of a class that kata-deploy made: kubectl get runtimeclass."),
-    (r"PodResources API Get.* disabled|KubeletPodResourcesGet", "Switch the kubelet's gate KubeletPodResourcesGet on (role kubelet_confidential)."),
-    (r"unresolvable CDI devices", "The device plugin's names and the CDI file differ: use iommufd on the host (kata 12549)."),
-    (r"VFIO_MAP_DMA.*(no space|No space)|DMA mappings", "Use iommufd with VFIO_DEVICE_CDEV in the host's kernel, not the old VFIO groups (kata 11721)."),
-    (r"/dev/vfio/devices/", "The host's kernel has no VFIO_DEVICE_CDEV, or iommufd is not loaded."),
-    (r"Cannot set discarding of RAM broken", "Use QEMU 9.2 or later with SEV-SNP."),
-    (r"iommufd.*bind.*Invalid argument", "A guest was ended by force: reboot the host, and never delete such pods with force (kata 13179)."),
-    (r"group has no passthrough-capable devices", "Request the NVSwitches, bind them to vfio-pci, and use Kata 4.1.0 or later (kata 13430)."),
-    (r"CreateContainer.*timeout|create container timeout", "Raise create_container_timeout by shims.S.dropIn of kata-deploy; an annotation is ignored (kata 13180)."),
-    (r"DeadlineExceeded|DEADLINE_EXCEEDED|context deadline exceeded", "Raise the kubelet's runtimeRequestTimeout to 20m (role kubelet_confidential); over that also agent.image_pull_timeout."),
-    (r"object with key .*already exists|already exists.*snapshot", "The image was pulled by runc before: switch the gate RuntimeClassInImageCriApi on and remove the image from the host."),
-    (r"dial unix .*kata-monitor|shim.*(exited|died)", "Look at containerd's log on the host: journalctl -u containerd."),
-)  # fmt: skip
+    (
+        r"no runtime for \"?[\w-]+\"? is configured",
+        "containerd does not read the folder that kata-deploy wrote to: set k8sDistribution (kata 10809).",
+    ),
+    (
+        r"RuntimeClass .*not found|runtimeclass.* not found",
+        "Use the name of a class that kata-deploy made: kubectl get runtimeclass.",
+    ),
+    (
+        r"PodResources API Get.* disabled|KubeletPodResourcesGet",
+        "Switch the kubelet's gate KubeletPodResourcesGet on (role kubelet_confidential).",
+    ),
+    (
+        r"unresolvable CDI devices",
+        "The device plugin's names and the CDI file differ: use iommufd on the host (kata 12549).",
+    ),
+    (
+        r"VFIO_MAP_DMA.*(no space|No space)|DMA mappings",
+        "Use iommufd with VFIO_DEVICE_CDEV in the host's kernel, not the old VFIO groups (kata 11721).",
+    ),
+    (
+        r"/dev/vfio/devices/",
+        "The host's kernel has no VFIO_DEVICE_CDEV, or iommufd is not loaded.",
+    ),
+    (
+        r"Cannot set discarding of RAM broken",
+        "Use QEMU 9.2 or later with SEV-SNP.",
+    ),
+    (
+        r"iommufd.*bind.*Invalid argument",
+        "A guest was ended by force: reboot the host, and never delete such pods with force (kata 13179).",
+    ),
+    (
+        r"group has no passthrough-capable devices",
+        "Request the NVSwitches, bind them to vfio-pci, and use Kata 4.1.0 or later (kata 13430).",
+    ),
+    (
+        r"CreateContainer.*timeout|create container timeout",
+        "Raise create_container_timeout by shims.S.dropIn of kata-deploy; an annotation is ignored (kata 13180).",
+    ),
+    (
+        r"DeadlineExceeded|DEADLINE_EXCEEDED|context deadline exceeded",
+        "Raise the kubelet's runtimeRequestTimeout to 20m (role kubelet_confidential); over that "
+        "also agent.image_pull_timeout.",
+    ),
+    (
+        r"object with key .*already exists|already exists.*snapshot",
+        "The image was pulled by runc before: switch the gate RuntimeClassInImageCriApi on and "
+        "remove the image from the host.",
+    ),
+    (
+        r"dial unix .*kata-monitor|shim.*(exited|died)",
+        "Look at containerd's log on the host: journalctl -u containerd.",
+    ),
+)
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 
 
@@ -66,8 +107,8 @@ def _image(pod: Any) -> Optional[Cause]:
         if waiting.get("reason") in IMAGE:
             seen = "%s: %s" % (waiting["reason"], waiting.get("message", one.get("image", "")))
             remedy = (
-                "Confidential guests pull by themselves: the image's name must lead to a registry that the guest reaches, with "
-                "its CA and proxy (initdata, agent.httpsProxy)."
+                "Confidential guests pull by themselves: the image's name must lead to a registry that the guest reaches, "
+                "with its CA and proxy (initdata, agent.httpsProxy)."
             )
             return Cause(seen, remedy)
     return None

@@ -73,7 +73,7 @@ def table(lines: Iterable[Row]) -> list[str]:
 
 
 def classes(facts: Facts, expect: Expect) -> Mapping[str, Mapping[str, str]]:
-    """For each node: its technology, and the name and handler of its confidential runtime class ('' where there is none)."""
+    """For each node: its technology, name and handler of its confidential runtime class; '' where there is none."""
     answer = {}
     for name in expect.nodes:
         node = facts.nodes.get(name, {})

@@ -28,7 +28,7 @@ _IMAGE = re.compile(r'^\s*(?:-\s+)?image:\s*["\']?([^\s"\']+)["\']?\s*$', re.MUL
 
 
 class Release(NamedTuple):
-    """One revision. ``updated`` is Helm's time stamp; ``digest`` that of the chart's archive, '' where it is not known."""
+    """One revision. ``updated`` is Helm's time stamp; ``digest``: the chart's, '' where nobody knows."""
 
     name: str
     namespace: str
@@ -182,7 +182,7 @@ def _objects(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> 
 
 
 def images(release: Release) -> list[str]:
-    """Every image that the objects name: of containers, and of NVIDIA's resources with repository, image and version."""
+    """Every image that the objects name: of containers, and of NVIDIA's objects with repository, image, version."""
     text = "\n---\n".join([release.manifest, *release.hooks])
     found = {name for name in _IMAGE.findall(text) if "/" in name or ":" in name}
     triple = re.compile(

@@ -97,14 +97,14 @@ def labelled(facts: Facts, expect: Expect) -> Iterator[Finding]:
             remedy = "Upgrade kata-deploy again, now that NFD is there: its rule sets the label."
         else:
             remedy = (
-                "See on the host that /sys/module/kvm_amd/parameters/sev_snp is Y, or kvm_intel/parameters/tdx: the kernel "
-                "or the firmware has it switched off."
+                "See on the host that /sys/module/kvm_amd/parameters/sev_snp is Y, or kvm_intel/parameters/tdx: the "
+                "kernel or the firmware has it switched off."
             )
         yield Finding("labelled", STEP, name, FAILED, "neither %s" % " nor ".join(wanted), remedy)
 
 
 def keys(facts: Facts, expect: Expect) -> Iterator[Finding]:
-    """Each confidential guest takes one of the processor's keys, which the class requests where Kata's rules are active."""
+    """A confidential guest takes one of the processor's keys, which the class requests where Kata's rules are active."""
     if not expect.installed:
         return
     for name, node in chosen(facts, expect):

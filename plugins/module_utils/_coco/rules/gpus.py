@@ -129,7 +129,7 @@ def counted(facts: Facts, expect: Expect) -> Iterator[Finding]:
     for name, node in chosen(facts, expect):
         count = gpu_count(node)
         if not count or (expect.gpus and count != expect.gpus):
-            remedy = "See that the GPUs are bound to vfio-pci, that the mode is settled, and the log of the sandbox device plugin."
+            remedy = "See that the GPUs are bound to vfio-pci, the mode is settled, and the device plugin's log."
             seen = "%d GPUs are allocatable%s" % (count, ", not %d" % expect.gpus if expect.gpus else "")
             yield Finding("counted", STEP, name, FAILED, seen, remedy)
         else:

@@ -89,7 +89,7 @@ def handled(facts: Facts, expect: Expect) -> Iterator[Finding]:
         if runtime_class is None or not any(handlers):
             continue
         if runtime_class["handler"] not in handlers:
-            remedy = "See that kata-deploy wrote to the folder that containerd reads: k8sDistribution, and containerd's imports."
+            remedy = "See that kata-deploy wrote to the folder that containerd reads: k8sDistribution, imports."
             seen = "containerd has no handler %s" % runtime_class["handler"]
             yield Finding("handled", STEP, name, FAILED, seen, remedy)
         else:

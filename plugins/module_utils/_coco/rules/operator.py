@@ -44,7 +44,7 @@ def _standing_alone(facts: Facts) -> bool:
 
 
 def daemonsets(facts: Facts, expect: Expect) -> Iterator[Finding]:
-    """Each of its DaemonSets, and Kata's, is ready on every node that it is for: Helm waits for one only (helm 8660)."""
+    """Each of its DaemonSets, and Kata's, is ready on all its nodes: Helm waits for one only (helm 8660)."""
     if not expect.installed:
         return
     namespaces = {one.namespace: one.chart for one in facts.releases if one.chart in ("gpu-operator", "kata-deploy")}
