@@ -151,6 +151,10 @@ findings:
       description: What to do; empty where nothing has to be done.
       type: str
       sample: "Upgrade kata-deploy again, now that NFD is there: its rule sets the label."
+    text:
+      description: All of it as one sentence.
+      type: str
+      sample: "worker-1, nfd: neither amd.feature.node.kubernetes.io/snp. Upgrade kata-deploy again."
 refused:
   description: The findings that are refused, as sentences.
   returned: success
@@ -204,6 +208,12 @@ crds:
   returned: success
   type: list
   elements: str
+nfd:
+  description: DaemonSets of NFD's workers.
+  returned: success
+  type: list
+  elements: str
+  sample: [node-feature-discovery/nfd-worker]
 lists:
   description: How many kinds of objects were asked for.
   returned: success

@@ -12,7 +12,7 @@ from .facts import gather
 from .finding import CLUSTER, FAILED, HANDLER, REFUSED, WARN, Expect, Facts, Finding, is_gpu, is_ready, system
 from .kubectl import Api, Place
 from .rules.kubelet import gates, missing
-from .rules.rivals import OURS
+from .rules.rivals import OURS, is_nfd_worker
 from .versions import quantity
 
 
@@ -26,7 +26,7 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
     findings = readiness.judge(facts, expect) + also
     rows = readiness.rows(findings, expect)
     return {
-        "findings": [one._asdict() for one in findings],
+        "findings": [{**one._asdict(), "text": sentence(one)} for one in findings],
         **{
             key: sentences(findings, state)
             for key, state in (("refused", REFUSED), ("failed", FAILED), ("warned", WARN))
@@ -42,6 +42,7 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
             if one.chart in OURS
         ],
         "crds": sorted(facts.crds),
+        "nfd": ["%(namespace)s/%(name)s" % one["metadata"] for one in facts.daemonsets if is_nfd_worker(one)],
         "lists": lists,
     }
 
@@ -61,11 +62,12 @@ def expectation(given: Mapping[str, Any]) -> Expect:
 
 def sentences(findings: list[Finding], state: str) -> list[str]:
     """The findings of a state for people."""
-    return [
-        "%s, %s: %s. %s" % (one.about, one.step, one.seen.rstrip("."), one.remedy)
-        for one in findings
-        if one.state == state
-    ]
+    return [sentence(one) for one in findings if one.state == state]
+
+
+def sentence(one: Finding) -> str:
+    """A finding for people."""
+    return ("%s, %s: %s. %s" % (one.about, one.step, one.seen.rstrip("."), one.remedy)).strip()
 
 
 def kubelets(facts: Facts, expect: Expect) -> dict[str, Any]:
