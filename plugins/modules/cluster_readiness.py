@@ -160,8 +160,8 @@ refused:
   returned: success
   type: list
   elements: str
-failed:
-  description: The findings that are failed, as sentences.
+unmet:
+  description: The findings that are failed, as sentences. (A key C(failed) would make Ansible fail the task.)
   returned: success
   type: list
   elements: str

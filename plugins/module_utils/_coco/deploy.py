@@ -54,7 +54,7 @@ def _present(
         helm.forget(newest.revision)
     wanted = None
     if not (problem and check):
-        wanted = helm.render(chart, values, given["take_ownership"])
+        wanted = helm.render(chart, values, given["take_ownership"], installed is None)
     changes = [Change("repair", newest.status, "deployed")] if problem and newest else []
     if wanted:
         _refuse_images(wanted, given["registry"])

@@ -78,10 +78,15 @@ class Helm:
             )
         return Ready(path, name, version, digest)
 
-    def render(self, chart: Ready, values: Mapping[str, Any], take_ownership: bool) -> Release:
-        """What an upgrade would install, rendered against what the cluster knows now; nothing is written."""
+    def render(self, chart: Ready, values: Mapping[str, Any], take_ownership: bool, first: bool) -> Release:
+        """What an upgrade would install; nothing is written.
+
+        It is rendered against what the cluster knows now, but for a ``first`` install: then Helm would want the cluster
+        to know the chart's own kinds, which the install brings.
+        """
+        dry = "--dry-run=client" if first else "--dry-run=server"
         done = self._run(
-            [*self._upgrade(chart, take_ownership), "--dry-run=server", "--output", "json"], json.dumps(values)
+            [*self._upgrade(chart, take_ownership), dry, "--output", "json"], json.dumps(values)
         )
         try:
             found = json.loads(done[done.index("{") :])

@@ -20,7 +20,8 @@ from .._core.errors import InvalidRequest
 from .errors import ApiRefused, ClusterUnreachable
 
 MERGE = "application/merge-patch+json"
-METADATA = "application/json;as=PartialObjectMetadataList;v=1;g=meta.k8s.io"
+# Names are enough where the server can give them alone; some cannot for custom resource definitions.
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=1,application/json"
 PAGE = 500
 
 

@@ -29,7 +29,7 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
         "findings": [{**one._asdict(), "text": sentence(one)} for one in findings],
         **{
             key: sentences(findings, state)
-            for key, state in (("refused", REFUSED), ("failed", FAILED), ("warned", WARN))
+            for key, state in (("refused", REFUSED), ("unmet", FAILED), ("warned", WARN))
         },
         "rows": [one._asdict() for one in rows],
         "table": readiness.table(rows),

@@ -106,11 +106,11 @@ def _by_version(what: str, about: str, seen: str, expect: Expect) -> Finding:
     minimum, documented = expect.minimum.get(what, ""), expect.documented.get(what, ())
     if minimum and (not seen or older(seen, minimum)):
         remedy = "Upgrade %s to %s or later." % (what, minimum)
-        return Finding(what, STEP, about, REFUSED, seen or "not told", remedy)
+        return Finding(what, STEP, about, REFUSED, "%s %s" % (what, seen or "is not told"), remedy)
     if documented and not any(seen.lstrip("v").startswith(one) for one in documented):
         remedy = "Nothing if it works: the documents name %s." % ", ".join(documented)
-        return Finding(what, STEP, about, WARN, seen, remedy)
-    return Finding(what, STEP, about, OK, seen)
+        return Finding(what, STEP, about, WARN, "%s %s" % (what, seen), remedy)
+    return Finding(what, STEP, about, OK, "%s %s" % (what, seen))
 
 
 RULES: Any = (present, architecture, runtime, kernel, kubernetes, nested, distribution, taints)
