@@ -86,7 +86,9 @@ class Actors:
         ready = "true" if mode in ("on", "ppcie", "devtools") else "false"
         return {"nvidia.com/cc.mode.state": mode, "nvidia.com/cc.ready.state": ready}
 
-    def _write(self, node: Object, labels: dict[str, Any], annotations: dict[str, Any], capacity: dict[str, str]) -> None:
+    def _write(
+        self, node: Object, labels: dict[str, Any], annotations: dict[str, Any], capacity: dict[str, str]
+    ) -> None:
         metadata = node["metadata"]
         new = {key: value for key, value in labels.items() if metadata["labels"].get(key) != value}
         notes = {key: value for key, value in annotations.items() if metadata.get("annotations", {}).get(key) != value}
@@ -104,4 +106,6 @@ class Actors:
 
 
 def _running(daemonsets: list[Object], name: str) -> bool:
-    return any(one["metadata"]["name"].endswith(name) and one.get("status", {}).get("numberReady", 0) for one in daemonsets)
+    return any(
+        one["metadata"]["name"].endswith(name) and one.get("status", {}).get("numberReady", 0) for one in daemonsets
+    )

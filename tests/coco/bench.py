@@ -122,7 +122,9 @@ class Bench:
         command = ["env", *(f"{key}={value}" for key, value in settings.items()), program, "-i", str(inventory)]
         command += ["-e", f"@{extra}", *options, f"confidential.gpu.{playbook}"]
         began = time.monotonic()
-        text = self.cluster.space.run("sh", "-c", 'status=0; "$@" 2>&1 || status=$?; echo "status $status"', "sh", *command, timeout_s=300)
+        text = self.cluster.space.run(
+            "sh", "-c", 'status=0; "$@" 2>&1 || status=$?; echo "status $status"', "sh", *command, timeout_s=300
+        )
         status = int(text.rpartition("status ")[2])
         changed = sum(int(count) for count in re.findall(r"changed=(\d+)", text))
         return Played(text, status, changed, time.monotonic() - began)

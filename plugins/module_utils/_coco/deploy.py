@@ -13,7 +13,7 @@ from .._core.errors import InvalidRequest
 from .errors import ChartRefused
 from .helm import Chart, Helm, age_s
 from .kubectl import Api, Place
-from .release import Change, Release, differences, images, leaves, merged, outside, wedged
+from .release import Change, Release, differences, images, leaves, merged, outside, unpinned, wedged
 from .versions import older
 
 
@@ -57,7 +57,7 @@ def _present(
         wanted = helm.render(chart, values, given["take_ownership"], installed is None)
     changes = [Change("repair", newest.status, "deployed")] if problem and newest else []
     if wanted:
-        _refuse_images(wanted, given["registry"])
+        refuse_images(wanted, given["registry"])
         changes += differences(installed, wanted, [path for path, _value in leaves(hidden)])
     if changes and not check:
         helm.upgrade(chart, values, given["take_ownership"], given["timeout"])
@@ -89,13 +89,22 @@ def _answer(installed: Optional[Release], changes: list[Change]) -> dict[str, An
     }
 
 
-def _refuse_images(wanted: Release, registry: str) -> None:
-    if registry and (strange := outside(images(wanted), registry)):
+def refuse_images(wanted: Release, registry: str) -> None:
+    """With a registry, every image is below it and pinned. Raises ChartRefused."""
+    if not registry:
+        return
+    names = images(wanted)
+    about = "The chart %s %s names images " % (wanted.chart, wanted.version)
+    remedy = "Set the values of the chart that name them; nothing was changed."
+    strange = outside(names, registry)
+    if strange:
         raise ChartRefused(
-            "The chart %s %s names images that are not below %s: %s."
-            % (wanted.chart, wanted.version, registry, ", ".join(strange)),
-            "Set the values of the chart that name them; nothing was changed.",
-            images=strange,
+            about + "that are not below %s: %s." % (registry, ", ".join(strange)), remedy, images=strange
+        )
+    loose = unpinned(names)
+    if loose:
+        raise ChartRefused(
+            about + "without a tag, or with the tag latest: %s." % ", ".join(loose), remedy, images=loose
         )
 
 

@@ -85,9 +85,7 @@ class Helm:
         to know the chart's own kinds, which the install brings.
         """
         dry = "--dry-run=client" if first else "--dry-run=server"
-        done = self._run(
-            [*self._upgrade(chart, take_ownership), dry, "--output", "json"], json.dumps(values)
-        )
+        done = self._run([*self._upgrade(chart, take_ownership), dry, "--output", "json"], json.dumps(values))
         try:
             found = json.loads(done[done.index("{") :])
         except ValueError as error:
