@@ -152,15 +152,17 @@ def objects(manifests: Iterable[str]) -> dict[str, str]:
 
 
 def _name(lines: Sequence[str], number: int) -> str:
-    kind, fields, inside = "", {}, False
+    kind, fields, inside, indent = "", {}, False, 0
     for line in lines:
-        if not line.startswith((" ", "-")):
-            inside = line.startswith("metadata:")
+        depth = len(line) - len(line.lstrip())
+        if depth == 0:
+            inside, indent = line.startswith("metadata:"), 0
             if line.startswith("kind:"):
                 kind = line.partition(":")[2].strip()
         elif inside:
-            match = re.match(r'^ {2,4}(name|namespace): *["\']?([^\s"\']+)', line)
-            if match and match.group(1) not in fields:
+            indent = indent or depth
+            match = re.match(r'^ +(name|namespace): *["\']?([^\s"\']+)', line)
+            if match and depth == indent:
                 fields[match.group(1)] = match.group(2)
     name = fields.get("name", "number %d" % number)
     return "%s %s" % (kind or "object", "/".join(filter(None, [fields.get("namespace"), name])))
@@ -186,8 +188,8 @@ def images(release: Release) -> list[str]:
     text = "\n---\n".join([release.manifest, *release.hooks])
     found = {name for name in _IMAGE.findall(text) if "/" in name or ":" in name}
     triple = re.compile(
-        r'^(\s+)repository:\s*["\']?([^\s"\']+)["\']?\s*\n\1image:\s*["\']?([^\s"\']+)["\']?\s*'
-        r'(?:\n\1version:\s*["\']?([^\s"\']+)["\']?)?',
+        r'^( +)repository: *["\']?([^\s"\']+)["\']? *\n\1image: *["\']?([^\s"\']+)["\']? *$'
+        r'(?:\n\1version: *["\']?([^\s"\']+)["\']? *$)?',
         re.MULTILINE,
     )
     for _indent, repository, image, version in triple.findall(text):
