@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -17,6 +19,8 @@ from tests.cluster.kube.cluster import Cluster
 from tests.cluster.kube.programs import EVERY
 from tests.cluster.kube.settings import BUSYBOX, NODE
 from tools.cache import ROOT
+
+from .actors import Actors
 
 CHARTS = Path(__file__).resolve().parent / "charts"
 MIRROR = "localhost/mirror"
@@ -37,6 +41,10 @@ setsid {command} >> {log} 2>&1 < /dev/null &
 """
 
 
+# What a run of the suite tells at its end.
+FIGURES: list[str] = []
+
+
 class Played(NamedTuple):
     """What a playbook said, its status, how many tasks changed something, and the seconds it took."""
 
@@ -55,6 +63,12 @@ class Bench:
         self.report = folder / "report.json"
         self.kubelet_file = Path(cluster.settings.path("kubelet.json"))
         self._restart = folder / "restart-kubelet"
+        self.actors: Actors
+        self.charts = {
+            "nfd": str(CHARTS / "node-feature-discovery"),
+            "gpu_operator": str(CHARTS / "gpu-operator"),
+            "kata": str(CHARTS / "kata-deploy"),
+        }
 
     def prepare(self) -> None:
         """Tag the images, and write what restarts the kubelet."""
@@ -67,14 +81,7 @@ class Bench:
 
     def variables(self, **more: Any) -> dict[str, Any]:
         """What the playbooks are told on this cluster, whose machine is far from the documented one."""
-        charts = {
-            name: {"chart": str(CHARTS / folder), "version": "", "repository": ""}
-            for name, folder in (
-                ("nfd", "node-feature-discovery"),
-                ("gpu_operator", "gpu-operator"),
-                ("kata", "kata-deploy"),
-            )
-        }
+        charts = {key: {"chart": path, "version": "", "repository": ""} for key, path in self.charts.items()}
         return {
             "confidential_containers_hosts": "gpu_nodes",
             "confidential_containers_become": False,
@@ -128,6 +135,25 @@ class Bench:
         status = int(text.rpartition("status ")[2])
         changed = sum(int(count) for count in re.findall(r"changed=(\d+)", text))
         return Played(text, status, changed, time.monotonic() - began)
+
+    def restart_kubelet(self) -> None:
+        """As the role does."""
+        self.cluster.space.run(str(self._restart))
+
+    def interrupt(self, release: str, namespace: str) -> None:
+        """Leave a release as a Helm that was killed in an upgrade an hour ago does."""
+        secrets = f"/api/v1/namespaces/{namespace}/secrets"
+        found = self.cluster.api.get(f"{secrets}?labelSelector=owner%3Dhelm%2Cname%3D{release}")["items"]
+        newest = max(found, key=lambda one: int(one["metadata"]["labels"]["version"]))
+        content = json.loads(gzip.decompress(base64.b64decode(base64.b64decode(newest["data"]["release"]))))
+        content["version"] += 1
+        content["info"].update(status="pending-upgrade", last_deployed="2026-01-01T00:00:00Z")
+        data = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(content).encode()))).decode()
+        labels = {**newest["metadata"]["labels"], "version": str(content["version"]), "status": "pending-upgrade"}
+        name = f"sh.helm.release.v1.{release}.v{content['version']}"
+        metadata = {"name": name, "namespace": namespace, "labels": labels}
+        made = {"apiVersion": "v1", "kind": "Secret", "type": newest["type"], "metadata": metadata}
+        self.cluster.api.request("POST", secrets, {**made, "data": {"release": data}})
 
     def rows(self) -> dict[str, str]:
         """State by step in the last report."""
