@@ -67,7 +67,9 @@ options:
     type: bool
     default: false
   registry:
-    description: A prefix that the name of every image must begin with; empty allows all. A chart with other images is refused.
+    description:
+      - A prefix that the name of every image must begin with; empty allows all.
+      - A chart with other images, or with images without a fixed tag, is refused.
     type: str
     default: ""
   take_ownership:
@@ -81,7 +83,7 @@ options:
     type: bool
     default: false
   patience:
-    description: Seconds for which a pending release may belong to a Helm that is at work. Within them it is never repaired.
+    description: Seconds for which a pending release may belong to a Helm that is at work, and is not repaired.
     type: float
     default: 900
   timeout:
@@ -105,7 +107,7 @@ attributes:
         shown.
   idempotent:
     support: full
-    description: A release that is as wanted is not touched. A chart that renders something random each time always changes.
+    description: A release that is as wanted is not touched. A chart that renders random things always changes.
 requirements:
   - helm 3.17 or later and kubectl
 notes:

@@ -3,7 +3,7 @@
 
 """What the programs of the real charts write into the cluster: labels, resources and states, once their pods run.
 
-Each actor looks at the cluster as it is and writes what is missing, as its original would; none knows the code under test.
+Each looks at the cluster as it is and writes what is missing, as its original would; none knows the code under test.
 Sources of the names: NFD 0.19, GPU Operator v26.3, kata-deploy 4.1.
 """
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A cluster for confidential containers: images under the mirror's names, a kubelet that can be restarted, and playbooks."""
+"""A cluster for confidential containers: images under a mirror's names, a kubelet that restarts, and playbooks."""
 
 from __future__ import annotations
 

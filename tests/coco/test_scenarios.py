@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A cluster from bare to confidential and back, with what goes wrong on the way. The order of the tests is that of the story."""
+"""A cluster from bare to confidential and back, with what goes wrong on the way. The tests go on from one another."""
 
 from __future__ import annotations
 
@@ -91,8 +91,11 @@ def test_an_order_that_left_the_rule_out_is_detected_and_repaired(bench: Bench) 
     where = ("--namespace", "kata-system", "--reuse-values", "--values", str(values))
     bench.cluster.helm("upgrade", "kata-deploy", bench.charts["kata"], *where)
     bench.cluster.until_node(lambda node: SNP not in node["metadata"]["labels"], 20)
-    found = bench.play("confidential_containers_check", confidential_containers_check_sample=True,
-                       confidential_containers_expect={"technology": "snp", "sample_memory": "32Mi", "gpus": 2})  # fmt: skip
+    found = bench.play(
+        "confidential_containers_check",
+        confidential_containers_check_sample=True,
+        confidential_containers_expect={"technology": "snp", "sample_memory": "32Mi", "gpus": 2},
+    )
     assert found.status == 2
     assert "before NFD" in found.text
     assert f"selects {SNP}=true, the node has no such label" in found.text
@@ -117,13 +120,19 @@ def test_a_mode_that_fails_is_told_and_the_report_goes_on(bench: Bench) -> None:
 
 
 def test_a_kubelet_that_does_not_take_its_file_gets_the_old_one_back(bench: Bench) -> None:
-    """The kubelet has to want something: a time-out that is longer, in a file with a field that it refuses to start with."""
+    """A longer time-out is wanted, in a file with a field that the kubelet refuses to start with."""
     good = bench.kubelet_file.read_text()
     broken = yaml.safe_load(good) | {"evictionHard": {"memory.available": "rubbish"}}
     bench.kubelet_file.write_text(yaml.safe_dump(broken))
     try:
-        played = bench.play("confidential_containers", "--tags", "kubelet", kubelet_confidential_request_timeout=1800,
-                            kubelet_confidential_timeout=9, confidential_containers_expect={"runtime_request_timeout": 1800})  # fmt: skip
+        played = bench.play(
+            "confidential_containers",
+            "--tags",
+            "kubelet",
+            kubelet_confidential_request_timeout=1800,
+            kubelet_confidential_timeout=9,
+            confidential_containers_expect={"runtime_request_timeout": 1800},
+        )
         assert "its file is as it was" in played.text
         assert yaml.safe_load(bench.kubelet_file.read_text()) == broken
     finally:
@@ -192,8 +201,12 @@ def test_removal_leaves_nothing_also_when_a_hook_cannot_run_and_also_twice(bench
     """The cleanup's image is not there, as without a way to its registry."""
     ctr = ("ctr", "-a", bench.cluster.settings.path("containerd.sock"), "-n", "k8s.io", "images", "rm")
     bench.cluster.space.run(*ctr, "localhost/mirror/kata-containers/kubectl:1.36")
-    played = bench.play("confidential_containers_remove", confidential_containers_remove_nfd=True,
-                        confidential_containers_remove_crds=True, confidential_containers_timeout=10)  # fmt: skip
+    played = bench.play(
+        "confidential_containers_remove",
+        confidential_containers_remove_nfd=True,
+        confidential_containers_remove_crds=True,
+        confidential_containers_timeout=10,
+    )
     assert played.status == 0, played.text
     assert classes(bench) == set()
     names = bench.cluster.helm("list", "-A", "-a", "-q")

@@ -71,7 +71,7 @@ def sentence(one: Finding) -> str:
 
 
 def kubelets(facts: Facts, expect: Expect) -> dict[str, Any]:
-    """For each kubelet that told its settings: what they lack, the gates that it needs, and whether its node is ready."""
+    """For each kubelet that told its settings: what they lack, the gates it needs, whether its node is ready."""
     answer = {}
     for name, settings in facts.configz.items():
         node = facts.nodes[name]

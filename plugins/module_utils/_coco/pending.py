@@ -107,8 +107,8 @@ def _image(pod: Any) -> Optional[Cause]:
         if waiting.get("reason") in IMAGE:
             seen = "%s: %s" % (waiting["reason"], waiting.get("message", one.get("image", "")))
             remedy = (
-                "Confidential guests pull by themselves: the image's name must lead to a registry that the guest reaches, "
-                "with its CA and proxy (initdata, agent.httpsProxy)."
+                "Confidential guests pull by themselves: the image's name must lead to a registry that the guest "
+                "reaches, with its CA and proxy (initdata, agent.httpsProxy)."
             )
             return Cause(seen, remedy)
     return None

@@ -104,7 +104,7 @@ def labelled(facts: Facts, expect: Expect) -> Iterator[Finding]:
 
 
 def keys(facts: Facts, expect: Expect) -> Iterator[Finding]:
-    """A confidential guest takes one of the processor's keys, which the class requests where Kata's rules are active."""
+    """A guest takes one of the processor's keys, which the class requests where Kata's rules are active."""
     if not expect.installed:
         return
     for name, node in chosen(facts, expect):

@@ -122,13 +122,16 @@ def test_a_release_that_is_as_wanted_has_no_difference() -> None:
         ({"version": "4.2.0"}, Change("version", "4.1.0", "4.2.0")),
         ({"config": {"debug": True}}, Change("values.debug", "false", "true")),
         ({"config": {}}, Change("values.debug", "false", "")),
-        ({"manifest": MANIFEST.replace(":4.1.0", ":4.1.1")}, Change("object DaemonSet kata-system/kata-deploy", "there", "changed")),
+        (
+            {"manifest": MANIFEST.replace(":4.1.0", ":4.1.1")},
+            Change("object DaemonSet kata-system/kata-deploy", "there", "changed"),
+        ),
         ({"manifest": MANIFEST + POLICY}, Change("object ClusterPolicy cluster-policy", "", "there")),
         ({"manifest": ""}, Change("object ServiceAccount kata-system/kata-deploy-sa", "there", "")),
         ({"hooks": []}, Change("hook Job cleanup", "there", "")),
     ],
     ids=["version", "value", "value gone", "object", "new object", "object gone", "hook"],
-)  # fmt: skip
+)
 def test_each_difference_is_told(changes: dict[str, Any], told: Change) -> None:
     assert told in differences(release(), release(**changes))
 
@@ -194,7 +197,7 @@ def test_an_interrupted_helm_is_seen_and_one_at_work_is_waited_for(status: str) 
 
 
 def test_ages_of_helms_time_stamps() -> None:
-    now = datetime.datetime(2026, 11, 27, 1, 3, 3, tzinfo=datetime.timezone.utc)
+    now = datetime.datetime(2026, 11, 27, 1, 3, 3, tzinfo=datetime.UTC)
     assert age_s("2026-11-27T01:02:03.456789012Z", now) == 60
     assert age_s("2026-11-27T03:02:03+02:00", now) == 60
     assert age_s("", now) is None
