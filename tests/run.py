@@ -106,6 +106,15 @@ def suites() -> list[Suite]:
             enable=GO,
             prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
         ),
+        Suite(
+            "coco",
+            [(*pytest, "tests/coco", "-q", "--durations=10")],
+            files="tests/coco/**/test_*.py",
+            tools=["go", "buildah", "containerd", "iptables"],
+            enable=f"make system-deps; {GO}",
+            as_root=True,
+            on_request=True,
+        ),
         # What breaks during a change, which takes long, is for `make test-cluster`.
         Suite(
             "cluster",
