@@ -78,7 +78,7 @@ def labels(thing: Any) -> Mapping[str, str]:
     return thing.get("metadata", {}).get("labels") or {}
 
 
-def annotations(thing: Any) -> Mapping[str, str]:
+def notes(thing: Any) -> Mapping[str, str]:
     """Its annotations."""
     return thing.get("metadata", {}).get("annotations") or {}
 

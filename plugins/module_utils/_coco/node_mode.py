@@ -10,7 +10,7 @@ from .._core.errors import ExplainedError, InvalidRequest
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from .errors import ApiRefused
 from .facts import PODS
-from .finding import annotations, is_gpu, labels
+from .finding import is_gpu, labels, notes
 from .kubectl import Api
 from .rules.operator import MODE, REASON, STATE
 
@@ -140,7 +140,7 @@ def _settled(api: Api, node: str, mode: str, timeout_s: float, clock: Clock) -> 
             "See that the cc-manager runs on the node, and its log.",
         ) from error
     if seen[0] == "failed":
-        reason = annotations(found).get(REASON, "")
+        reason = notes(found).get(REASON, "")
         raise ModeFailed(
             "The mode %s failed on %s%s." % (mode, node, ": " + reason.rstrip(".") if reason else ""),
             "See the log of the cc-manager on the node." if not reason else "Mend it, then run this again.",

@@ -18,11 +18,11 @@ from ..finding import (
     Facts,
     Finding,
     allocatable,
-    annotations,
     chosen,
     class_for,
     kata_version,
     labels,
+    notes,
     technology,
 )
 from ..versions import older
@@ -38,7 +38,7 @@ RULE_SINCE = "4.1.0"
 def by_hand(facts: Facts, expect: Expect) -> Iterator[Finding]:
     """A label that somebody set says what somebody thought, not what the kernel says."""
     for name, node in chosen(facts, expect):
-        owned = [label.strip() for label in annotations(node).get(OWNED, "").split(",")]
+        owned = [label.strip() for label in notes(node).get(OWNED, "").split(",")]
         for label in TEE_LABELS.values():
             if label in labels(node) and label not in owned:
                 remedy = "Remove it (kubectl label node %s %s-): NFD sets it where the kernel has it enabled." % (

@@ -19,11 +19,11 @@ from ..finding import (
     Facts,
     Finding,
     allocatable,
-    annotations,
     chosen,
     class_for,
     kata_version,
     labels,
+    notes,
     technology,
 )
 from ..versions import quantity, version
@@ -100,7 +100,7 @@ def same_version(facts: Facts, expect: Expect) -> Iterator[Finding]:
     """The version that a node has is the release's, since Kata 4.1 says it."""
     wanted = kata_version(facts, expect)
     for name, node in chosen(facts, expect):
-        seen = annotations(node).get(KATA_VERSION, "")
+        seen = notes(node).get(KATA_VERSION, "")
         if expect.installed and seen and wanted and version(seen) != version(wanted):
             text = "Kata %s on the node, release %s" % (seen, wanted)
             remedy = (

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 from ..finding import CLUSTER, FAILED, OK, REFUSED, WARN, Expect, Facts, Finding, chosen, labels, system
 from ..versions import older
@@ -22,7 +22,7 @@ def present(facts: Facts, expect: Expect) -> Iterator[Finding]:
             )
             continue
         conditions = facts.nodes[name].get("status", {}).get("conditions") or ()
-        ready = next((one for one in conditions if one.get("type") == "Ready"), {})
+        ready: Mapping[str, str] = next((one for one in conditions if one.get("type") == "Ready"), {})
         if ready.get("status") == "True":
             yield Finding("present", STEP, name, OK, "ready")
         else:

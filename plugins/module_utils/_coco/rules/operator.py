@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Iterator
 
-from ..finding import CLUSTER, FAILED, OK, REFUSED, WARN, Expect, Facts, Finding, annotations, chosen, labels
+from ..finding import CLUSTER, FAILED, OK, REFUSED, WARN, Expect, Facts, Finding, chosen, labels, notes
 
 STEP = "gpu_operator"
 MODE, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
@@ -67,7 +67,7 @@ def mode(facts: Facts, expect: Expect) -> Iterator[Finding]:
         wanted = expect.mode or have.get(MODE, "") or expect.mode_of_cluster
         state = have.get(STATE, "")
         if state == "failed":
-            reason = annotations(node).get(REASON, "the log of the cc-manager's pod on this node says why")
+            reason = notes(node).get(REASON, "the log of the cc-manager's pod on this node says why")
             remedy = "Mend the reason, then set %s again." % MODE
             yield Finding("mode", "mode", name, FAILED, "failed: %s" % reason, remedy)
         elif expect.installed and (not state or (wanted and state != wanted)):
