@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 """Helm on the same folder as fake_kubectl.py: a chart is a folder with Chart.yaml and a manifest that holds VALUES."""

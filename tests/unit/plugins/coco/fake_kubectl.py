@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 """kubectl proxy in front of a folder of objects, for modules that are run for real: ``--kubeconfig`` names the folder.
 
-A path of the API is a path of the folder: an object is a JSON file, a collection a folder. A kind whose folder is missing
-is one that the cluster does not know. ``behaviour.json`` says what becomes of pods and of modes.
+A path of the API is a path of the folder: an object is a JSON file, a collection a folder. A kind without a folder
+is not known. ``behaviour.json`` says what becomes of pods and of modes.
 """
 
 from __future__ import annotations
