@@ -24,10 +24,14 @@ class FolderGone(Exception):
 
 
 class Engine:
-    """Between a source and the kubelet. In one event loop, in one thread."""
+    """Between a source and the kubelet. In one event loop, in one thread.
 
-    def __init__(self, kubelet: Kubelet, watcher: Watcher, metrics: Metrics) -> None:
+    Without ``register`` the kubelet is told nothing, and its folder is not looked at: there are metrics only.
+    """
+
+    def __init__(self, kubelet: Kubelet, watcher: Watcher, metrics: Metrics, register: bool = True) -> None:
         self._kubelet = kubelet
+        self._register = register
         self._watcher = watcher
         self._metrics = metrics
         self._plugins: dict[str, Plugin] = {}
@@ -37,6 +41,8 @@ class Engine:
 
     def start(self) -> None:
         """Sweep away what a killed process left, and watch the kubelet's folder."""
+        if not self._register:
+            return
         for name in sweep(self._kubelet.folder):
             LOG.info("Removed %s, on which nobody listened.", name)
         self._watcher.watch(self._kubelet.folder, self._look)
@@ -68,6 +74,8 @@ class Engine:
 
     def _begin(self, resource: Resource) -> None:
         plugin = self._plugins[resource.name] = Plugin(resource, self._kubelet, self._metrics)
+        if not self._register:
+            return
         plugin.service.allocated = self._allocated
         self._metrics.registered.labels(plugin.name).set_function(lambda: float(plugin.is_registered))
         task = self._tasks[plugin.name] = asyncio.create_task(plugin.run(), name=plugin.name)
@@ -82,10 +90,10 @@ class Engine:
 
     async def _withdraw(self, name: str) -> None:
         LOG.info("%s: offered no longer.", name)
-        task = self._tasks.pop(name)
         del self._plugins[name]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        if (task := self._tasks.pop(name, None)) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         self._metrics.forget(name)
 
     async def stop(self) -> None:
@@ -103,5 +111,5 @@ class Engine:
     @property
     def problems(self) -> list[str]:
         """Why what is offered is not at the kubelet."""
-        every = self._plugins.values()
+        every = self._plugins.values() if self._register else ()
         return [f"{one.name}: {one.problem or 'the stream is broken'}" for one in every if not one.is_registered]

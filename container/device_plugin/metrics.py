@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter as Tally
+from collections.abc import Sequence
 from pathlib import Path
 
 from kube.metrics import Made, version_of
 
-from .source import Held
+from .source import SEPARATOR, Device, Held
 
 PREFIX = "device_plugin_"
 # The image's builder writes it.
@@ -26,6 +28,8 @@ class Metrics:
         self._devices = gauge("devices", "devices that are offered", "resource")
         self._healthy = gauge("healthy_devices", "those of them that are healthy", "resource")
         self._allocated = gauge("allocated_devices", "those that containers have, as the kubelet says", "resource")
+        self._sharers = gauge("sharers", "shares of a shared device that containers have", "resource", "device")
+        self._shared: dict[str, frozenset[str]] = {}  # resource to its devices that have shares
         self.registered = gauge("registered", "1 while the kubelet listens", "resource")
         self.allocations = counter("allocations", "containers that got devices", "resource")
         self.allocation_errors = counter("allocation_errors", "containers that got none", "resource", "reason")
@@ -36,21 +40,34 @@ class Metrics:
         self.config_refused = gauge("config_refused", "1 while the configuration file is not what is offered")
         self.held_unknown = counter("pod_resources_errors", "times that the kubelet did not say who has what")
 
-    def show_devices(self, resource: str, devices: int, healthy: int) -> None:
+    def show_devices(self, resource: str, offered: Sequence[Device]) -> None:
         """What is offered; all other numbers of the resource begin."""
-        self._devices.labels(resource).set(devices)
-        self._healthy.labels(resource).set(healthy)
+        self._devices.labels(resource).set(len(offered))
+        self._healthy.labels(resource).set(sum(one.healthy for one in offered))
+        self._shared[resource] = frozenset(_device(one.id) for one in offered if SEPARATOR in one.id)
         for one in (self.allocations, self.registrations, self.stream_breaks):
             one.labels(resource)
 
     def show_held(self, resources: list[str], held: Held | None) -> None:
         """Who has what. Of what is not known there is no number."""
         self._allocated.clear()
+        self._sharers.clear()
         for name in resources if held is not None else ():
-            self._allocated.labels(name).set(len((held or {}).get(name, ())))
+            ids = (held or {}).get(name, frozenset())
+            self._allocated.labels(name).set(len(ids))
+            taken = Tally(map(_device, ids))
+            for device in self._shared.get(name, ()):
+                self._sharers.labels(name, device).set(taken[device])
 
     def forget(self, resource: str) -> None:
         """It is not offered any more. What was counted stays."""
         for gauge in (self._devices, self._healthy, self._allocated, self.registered):
             with contextlib.suppress(KeyError):
                 gauge.remove(resource)
+        for device in self._shared.pop(resource, ()):
+            with contextlib.suppress(KeyError):
+                self._sharers.remove(resource, device)
+
+
+def _device(share: str) -> str:
+    return share.partition(SEPARATOR)[0]

@@ -38,7 +38,7 @@ class Process:
         self._settings = chosen
         self._make = SOURCES[chosen.source]
         self._watcher = Watcher()
-        self._machine = Machine(chosen.host_root, chosen.sys, self._watcher, chosen.sees_nodes)
+        self._machine = Machine(chosen.host_root, chosen.sys, self._watcher, chosen.sees_nodes, chosen.register)
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         self._good: str | None = None  # the text that is in force
@@ -46,7 +46,7 @@ class Process:
         self._refused = ""
         self._source: Source | None = None
         self.metrics = Metrics()
-        self.engine = Engine(Kubelet(chosen.plugins_folder), self._watcher, self.metrics)
+        self.engine = Engine(Kubelet(chosen.plugins_folder), self._watcher, self.metrics, chosen.register)
         self.port = 0
 
     def stop(self) -> None:
@@ -56,7 +56,8 @@ class Process:
     async def run(self) -> None:
         """Offer what the configuration says. Raises BadConfig and BadSetting before anything is offered."""
         try:
-            _check_folder(self._settings.plugins_folder)
+            if self._settings.register:
+                _check_folder(self._settings.plugins_folder)
             self._source = self._first_source()
             await self._work(self._source)
         finally:
@@ -208,7 +209,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         chosen = settings.parse(arguments, environment, tuple(SOURCES))
         log.configure(str(__package__), chosen.log_json, chosen.debug, errors_of=["grpclib"])
-        LOG.info("Offering devices of the source %s, as %s says.", chosen.source, chosen.config)
+        what = "Offering" if chosen.register else "Counting, and not offering,"
+        LOG.info("%s devices of the source %s, as %s says.", what, chosen.source, chosen.config)
         asyncio.run(work(chosen))
     except (BadSetting, BadConfig) as error:
         print(f"{settings.PROGRAM}: {error}", file=sys.stderr)

@@ -58,7 +58,7 @@ class Service(DevicePluginBase):
             self._offered, self._message = offered, message
             self._by_id = {one.id: one for one in offered}
             self._changed = _renewed(self._changed)
-            self._metrics.show_devices(self._resource.name, len(offered), sum(one.healthy for one in offered))
+            self._metrics.show_devices(self._resource.name, offered)
 
     @property
     def is_told(self) -> bool:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from kube import settings
-from kube.settings import Option, is_json, one_of, path, port
+from kube.settings import BadSetting, Option, flag, is_json, one_of, path, port
 
 PROGRAM = "device-plugin"
 KUBELET = "/var/lib/kubelet"
@@ -35,6 +35,7 @@ class Settings:
     metrics_port: int
     log_json: bool
     debug: bool
+    register: bool = True
 
 
 def _pod(value: str) -> tuple[str, str] | None:
@@ -53,6 +54,13 @@ def options(sources: Sequence[str]) -> tuple[Option, ...]:
     option = partial(Option, prefix="DEVICE_PLUGIN_")
     return (
         option("DEVICE_PLUGIN_SOURCE", "source", "tee", one_of(*sources), "where devices come from"),
+        option(
+            "DEVICE_PLUGIN_REGISTER",
+            "register",
+            "true",
+            flag,
+            "false, or --no-register: only metrics, beside another plugin that offers the same GPUs",
+        ),
         option("DEVICE_PLUGIN_CONFIG", "config", "/etc/device-plugin/config.yaml", path, "what is offered"),
         option("DEVICE_PLUGIN_FOLDER", "plugins_folder", f"{KUBELET}/device-plugins", path, "of kubelet.sock"),
         option(
@@ -79,4 +87,10 @@ def options(sources: Sequence[str]) -> tuple[Option, ...]:
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str], sources: Sequence[str]) -> Settings:
     """The settings. Raises BadSetting; ends the process as argparse does for --help and unknown flags."""
-    return Settings(**settings.parse(PROGRAM, __doc__.splitlines()[0], options(sources), arguments, environment))
+    words = ["--register=false" if one == "--no-register" else one for one in arguments]
+    values = settings.parse(PROGRAM, __doc__.splitlines()[0], options(sources), words, environment)
+    if values["source"] == "tee" and not values["register"]:
+        raise BadSetting(
+            "DEVICE_PLUGIN_REGISTER is 'false' with the source tee, whose devices no other plugin offers. Give true."
+        )
+    return Settings(**values)

@@ -17,6 +17,10 @@ from typing import NamedTuple, Protocol
 Held = Mapping[str, frozenset[str]]
 
 
+# Between the id of a device and the number of one of its shares, as in NVIDIA's plugin.
+SEPARATOR = "::"
+
+
 class Device(NamedTuple):
     """One device, or one share of it. ``numa``: the nodes of memory that it is near to, if it is near to any."""
 

@@ -157,6 +157,14 @@ devices:
       type: list
       elements: str
       sample: ["off", "on", devtools, ppcie]
+    driver:
+      description: The driver that the device was bound to when it was read; null if none.
+      type: str
+      sample: vfio-pci
+    iommu_group:
+      description: Number of the IOMMU group; null if there is none.
+      type: int
+      sample: 27
     mode_before:
       description: Active mode before the run; V(invalid) and V(unsupported) are possible findings.
       type: str
@@ -216,6 +224,7 @@ from typing import Any, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._buses import bus_named
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import fact
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import untested
@@ -246,7 +255,7 @@ def main() -> None:
     fact_file = None if module.check_mode else given["fact_file"]
     try:
         gate = Gate(given["gate"], checked_seconds("gate_timeout", given["gate_timeout"])) if given["gate"] else None
-        bus = _module.bus_named(given["bus"], given["state_folder"])
+        bus = bus_named(given["bus"], given["state_folder"])
         change = ModeChange(_request(given), bus, given["admin_tools"], gate=gate)
         if fact_file:
             fact.can_be_kept(fact_file)

@@ -177,6 +177,7 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._buses import bus_named
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import untested
@@ -190,7 +191,7 @@ def main() -> None:
     given = module.params
     try:
         found = report.read(
-            _module.bus_named(given["bus"], given["state_folder"]),
+            bus_named(given["bus"], given["state_folder"]),
             [parse_address(address) for address in given["devices"]],
             given["admin_tools"],
             boot_timeout_s=given["boot_timeout"],

@@ -104,6 +104,7 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils._buses import bus_named
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._host import readiness
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import parse_address
@@ -121,7 +122,7 @@ def main() -> None:
     given = module.params
     try:
         found = readiness.check(
-            _module.bus_named(given["bus"]),
+            bus_named(given["bus"]),
             [parse_address(address) for address in given["devices"]],
             given["mode"],
             given["admin_tools"],

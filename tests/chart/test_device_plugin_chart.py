@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 from device_plugin import settings  # noqa: E402
 from device_plugin.gpu import config as gpu  # noqa: E402
 from device_plugin.metrics import Metrics  # noqa: E402
+from device_plugin.source import Device  # noqa: E402
 from device_plugin.tee import config  # noqa: E402
 
 CHART = ROOT / "container/charts/device-plugin"
@@ -30,22 +31,29 @@ ON_REQUEST = {
     "service.enabled": "Service",
     "podMonitor.enabled": "PodMonitor",
     "alerts.enabled": "PrometheusRule",
+    "dashboard.enabled": "ConfigMap device-plugin-dashboard",
     "nodeFeatureRule.enabled": "NodeFeatureRule",
     "namespace.create": "Namespace",
 }
+GPU = ("source=gpu", "gpuConfig.sharing.timeSlicing.resources[0].name=nvidia.com/gpu")
+REPLICAS = "gpuConfig.sharing.timeSlicing.resources[0].replicas"
+FAIL = "gpuConfig.sharing.timeSlicing.failRequestsGreaterThanOne=true"
 FEATURES = ("config.cdi.enabled=true", "config.reports.enabled=true")
 
 
 @pytest.fixture
 def render(helm: Any) -> Any:
-    """Values as for --set to manifests by kind."""
+    """Values as for --set to manifests by kind; the second of a kind by kind and name."""
 
     def run(*values: str) -> dict[str, Any]:
         done = helm(*TEMPLATE, *(word for value in values for word in ("--set", value)))
         assert done.returncode == 0, done.stderr
-        made = [one for one in yaml.safe_load_all(done.stdout) if one]
-        assert len({one["kind"] for one in made}) == len(made)
-        return {one["kind"]: one for one in made}
+        made: dict[str, Any] = {}
+        for one in filter(None, yaml.safe_load_all(done.stdout)):
+            key = f"{one['kind']} {one['metadata']['name']}" if one["kind"] in made else one["kind"]
+            assert key not in made
+            made[key] = one
+        return made
 
     return run
 
@@ -67,7 +75,8 @@ def configuration(manifests: dict[str, Any]) -> config.Config:
 
 
 def test_lint(helm: Any) -> None:
-    for values in ((), ("--set", ",".join([*(f"{name}=true" for name in ON_REQUEST), *FEATURES]))):
+    everything = ",".join([*(f"{name}=true" for name in ON_REQUEST), *FEATURES])
+    for values in ((), ("--set", everything), ("--set", ",".join([*GPU, f"{REPLICAS}=4", FAIL, "register=false"]))):
         done = helm("lint", "--strict", "--kube-version", "1.36.0", *values, str(CHART))
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -265,28 +274,71 @@ def test_selectors_select_the_pods(render: Any) -> None:
     assert manifests["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["port"] == port["name"]
 
 
-def test_the_alerts_ask_for_what_the_plugin_counts(render: Any) -> None:
-    (group,) = render("alerts.enabled=true")["PrometheusRule"]["spec"]["groups"]
+@pytest.fixture
+def expressions(render: Any) -> dict[str, str]:
+    """All of PromQL in the chart, by the name of the alert or the title of the panel."""
+    manifests = render("alerts.enabled=true", "dashboard.enabled=true")
+    (group,) = manifests["PrometheusRule"]["spec"]["groups"]
+    board = json.loads(manifests["ConfigMap device-plugin-dashboard"]["data"]["device-plugin.json"])
+    found = {rule["alert"]: rule["expr"] for rule in group["rules"]}
+    for panel in board["panels"]:
+        found |= {f"{panel['title']} {one['refId']}": one["expr"] for one in panel["targets"]}
+    # Grafana's own variable for a period stands where PromQL has one.
+    return {name: text.replace("$__rate_interval", "5m") for name, text in found.items()}
+
+
+def test_alerts_and_dashboard_ask_for_what_the_plugin_counts(expressions: dict[str, str]) -> None:
     metrics = Metrics()
     known = {f"{one.name}_total" if one.type == "counter" else one.name for one in metrics.registry.collect()}
+    known |= {f"{one.name}_info" for one in metrics.registry.collect() if one.type == "info"}
+    asked: set[str] = set()
+    for name, expression in expressions.items():
+        promql_parser.parse(expression)
+        words = set(re.findall(r"(?:device_plugin|process)_\w+", expression))
+        assert words <= known, name
+        asked |= words
+    ours = {one for one in known if one.startswith("device_plugin_") and one != "device_plugin_build"}
+    assert asked & ours == ours, "a metric that nobody looks at"
+
+
+def test_labels_that_are_asked_for_exist(expressions: dict[str, str]) -> None:
+    """Those of the plugin, and what Prometheus adds: node by the PodMonitor."""
+    metrics = Metrics()
+    metrics.show_devices("r", [Device("a::0")])
+    metrics.show_held(["r"], {"r": frozenset({"a::0"})})
+    metrics.allocation_errors.labels("r", "why")
+    known = {label for one in metrics.registry.collect() for sample in one.samples for label in sample.labels}
+    for name, expression in expressions.items():
+        for words in re.findall(r"by \(([^)]*)\)", expression):
+            assert {one.strip() for one in words.split(",")} <= known | {"node"}, name
+
+
+def test_the_dashboard_is_found_and_has_a_panel_of_each_id(render: Any) -> None:
+    board = render("dashboard.enabled=true")["ConfigMap device-plugin-dashboard"]
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    panels = json.loads(board["data"]["device-plugin.json"])["panels"]
+    assert len({one["id"] for one in panels}) == len(panels)
+    places = [one["gridPos"] for one in panels]
+    for number, one in enumerate(places):
+        for other in places[:number]:
+            beside = one["x"] >= other["x"] + other["w"] or other["x"] >= one["x"] + one["w"]
+            assert beside or one["y"] >= other["y"] + other["h"] or other["y"] >= one["y"] + one["h"]
+
+
+def test_every_alert_says_what_to_do(render: Any) -> None:
+    (group,) = render("alerts.enabled=true")["PrometheusRule"]["spec"]["groups"]
     for rule in group["rules"]:
-        promql_parser.parse(rule["expr"])
-        asked = set(re.findall(r"device_plugin_\w+", rule["expr"]))
-        assert asked <= known, rule["alert"]
-        assert rule["annotations"]["description"]
-    assert json.dumps(group)
+        assert rule["annotations"]["summary"], rule["alert"]
+        assert rule["annotations"]["description"], rule["alert"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
 
 
 def test_another_name_for_everything(render: Any) -> None:
     manifests = render("fullnameOverride=other", *(f"{name}=true" for name in ON_REQUEST))
-    assert {one["metadata"]["name"] for one in manifests.values()} == {"other", "place"}
+    assert {one["metadata"]["name"] for one in manifests.values()} == {"other", "place", "other-dashboard"}
     (volume,) = [one for one in pod(manifests)["volumes"] if one["name"] == "config"]
     assert volume["configMap"]["name"] == "other"
     assert 'daemonset="other"' in yaml.safe_dump(manifests["PrometheusRule"])
-
-
-GPU = ("source=gpu", "gpuConfig.sharing.timeSlicing.resources[0].name=nvidia.com/gpu")
-REPLICAS = "gpuConfig.sharing.timeSlicing.resources[0].replicas"
 
 
 def test_gpus(render: Any, helm: Any) -> None:
@@ -326,3 +378,94 @@ def test_gpus(render: Any, helm: Any) -> None:
         done = helm(*TEMPLATE, *(word for value in values for word in ("--set", value)))
         assert done.returncode != 0
         assert words in done.stderr
+
+
+POLICY = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ((), ["nvidia.com/gpu"]),
+        (("gpuConfig.sharing.timeSlicing.renameByDefault=true",), ["nvidia.com/gpu.shared"]),
+        (("gpuConfig.sharing.timeSlicing.resources[0].rename=quarter",), ["nvidia.com/quarter"]),
+        (("gpuConfig.sharing.timeSlicing.resources[0].name=gpu",), ["nvidia.com/gpu"]),
+    ],
+)
+def test_requests_for_more_than_one_share_are_refused_by_the_names_that_the_plugin_offers(
+    render: Any, values: tuple[str, ...], names: list[str]
+) -> None:
+    manifests = render(*GPU, f"{REPLICAS}=4", FAIL, *values)
+    policy, binding = (manifests[kind] for kind in POLICY)
+    variables = {one["name"]: one["expression"] for one in policy["spec"]["variables"]}
+    assert json.loads(variables["names"]) == names
+    read = gpu.parse(manifests["ConfigMap"]["data"]["config.yaml"], "config.yaml")
+    assert [one.name for one in read.shared] == names
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    assert binding["spec"]["validationActions"] == ["Deny"]
+    (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
+    assert (rule["resources"], rule["operations"]) == (["pods"], ["CREATE"])
+
+
+def test_the_chart_takes_what_the_plugin_takes_of_nvidias_flags(render: Any) -> None:
+    plugin = "gpuConfig.flags.plugin"
+    strategies = [f"{plugin}.deviceListStrategy[{number}]={one}" for number, one in enumerate(gpu.STRATEGIES)]
+    manifests = render("source=gpu", f"{plugin}.sharedDevicesAllocationPolicy=packed", *strategies)
+    read = gpu.parse(manifests["ConfigMap"]["data"]["config.yaml"], "config.yaml")
+    assert (read.strategies, read.policy) == (gpu.STRATEGIES, "packed")
+    paths = {one["hostPath"]["path"] for one in pod(manifests)["volumes"] if "hostPath" in one}
+    assert {"/etc/cdi", "/run/cdi"} <= paths
+    alone = render("source=gpu", f"{plugin}.deviceListStrategy=cdi-annotations")
+    assert "/run/cdi" in {one["hostPath"]["path"] for one in pod(alone)["volumes"] if "hostPath" in one}
+
+
+def test_no_policy_where_nothing_is_to_fail(render: Any) -> None:
+    for values in (
+        (*GPU, f"{REPLICAS}=4"),
+        (*GPU, f"{REPLICAS}=4", FAIL, "admissionPolicy.enabled=false"),
+        (f"{REPLICAS}=4", GPU[1], FAIL),
+        ("source=gpu",),
+    ):
+        assert not set(POLICY) & set(render(*values))
+
+
+def test_metrics_beside_nvidias_plugin(render: Any, helm: Any) -> None:
+    cdi = "gpuConfig.flags.plugin.deviceListStrategy=cdi-cri"
+    manifests = render(*GPU, f"{REPLICAS}=4", "register=false", cdi)
+    environment = {one["name"]: one.get("value", "") for one in container(manifests)["env"]}
+    assert not settings.parse([], environment, ["tee", "gpu"]).register
+    paths = {one["hostPath"]["path"] for one in pod(manifests)["volumes"] if "hostPath" in one}
+    assert paths == {"/var/lib/kubelet/pod-resources", "/dev", "/run/device-plugin-gpu"}
+    mounted = {one["name"] for one in container(manifests)["volumeMounts"]}
+    assert mounted == {one["name"] for one in pod(manifests)["volumes"]}
+    done = helm(*TEMPLATE, "--set", "register=false")
+    assert done.returncode != 0
+    assert "register: false needs source: gpu" in done.stderr
+
+
+def test_a_pod_with_gpus_has_no_more_rights(render: Any) -> None:
+    manifests = render(*GPU, f"{REPLICAS}=4", "security.seLinuxOptions.type=container_device_plugin_t")
+    assert container(manifests)["securityContext"] == {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "seLinuxOptions": {"type": "container_device_plugin_t"},
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostPID", "hostNetwork", "hostIPC", "shareProcessNamespace", "initContainers"} & set(pod(manifests))
+
+
+def test_the_feature_rule_knows_guests_by_processor_module_or_device(render: Any) -> None:
+    tdx, snp = render("nodeFeatureRule.enabled=true")["NodeFeatureRule"]["spec"]["rules"]
+
+    def asked(rule: Any) -> list[tuple[str, str]]:
+        every = [feature for one in rule["matchAny"] for feature in one["matchFeatures"]]
+        return [(one["feature"], key) for one in every for key in one["matchExpressions"]]
+
+    assert tdx["labels"] == {"intel.feature.node.kubernetes.io/tdx-guest": "enabled"}
+    assert asked(tdx) == [("cpu.security", "tdx.protected"), ("kernel.loadedmodule", "tdx_guest")]
+    assert snp["labels"] == {"amd.feature.node.kubernetes.io/snp-guest": "enabled"}
+    assert asked(snp) == [("kernel.loadedmodule", "sev_guest"), ("local.feature", "sev-guest.device")]

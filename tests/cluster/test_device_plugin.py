@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.kube.api import Object
+from tests.cluster.kube.api import ApiError, Object
 from tests.cluster.kube.bed import FIGURES, is_running
 from tests.cluster.kube.cluster import NODE_PATH, Cluster
 from tests.cluster.kube.programs import EVERY
@@ -220,3 +220,79 @@ def test_the_role_upgrades_it_once(guest: Cluster, tmp_path: Path) -> None:
     assert "changed=1" in run()
     assert plugin_pod(guest)["metadata"]["labels"]["by"] == "role"
     assert "changed=0" in run()
+
+
+SHARED = "nvidia.com/gpu.shared"
+SHARES = {
+    "source": "gpu",
+    "fullnameOverride": "shares",
+    "gpuNodeLabels": ["example.org/no-node-has-it"],
+    "gpuConfig": {
+        "version": "v1",
+        "sharing": {
+            "timeSlicing": {
+                "renameByDefault": True,
+                "failRequestsGreaterThanOne": True,
+                "resources": [{"name": "nvidia.com/gpu", "replicas": 4}],
+            }
+        },
+    },
+}
+
+
+def asking(init: Object | None = None, **limits: str) -> Object:
+    """A pod whose container, or init container, has these limits."""
+    pod = consumer("sharer")
+    (main,) = pod["spec"]["containers"]
+    main["resources"] = {"limits": limits}
+    if init is not None:
+        pod["spec"]["initContainers"] = [{**main, "name": "first", "resources": {"limits": init}}]
+        main["resources"] = {}
+    return pod
+
+
+def refusal(cluster: Cluster, pod: Object) -> str:
+    """What the API server says against a pod, which it does not keep; empty: it takes it."""
+    try:
+        cluster.api.request("POST", "/api/v1/namespaces/default/pods?dryRun=All", pod)
+    except ApiError as error:
+        return str(error)
+    return ""
+
+
+def test_more_than_one_share_is_refused_by_the_api_server(cluster: Cluster, tmp_path: Path) -> None:
+    """And so a ReplicaSet makes no pod, instead of one after the other that fails on its node."""
+    file = tmp_path / "shares.yaml"
+    file.write_text(yaml.safe_dump(SHARES))
+    options = ("--namespace", "shares", "--create-namespace", "--values", str(file))
+    cluster.helm("upgrade", "--install", "shares", str(CHART), *options)
+    try:
+        greedy = asking(**{SHARED: "2"})
+        deadline = time.monotonic() + 30
+        while not refusal(cluster, greedy):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)  # nobody tells when a policy is in force
+        said = refusal(cluster, greedy)
+        assert f"container main asks for more than one share of a GPU ({SHARED})" in said
+        assert "Ask for 1, or for whole GPUs" in said
+        assert ": 422: " in said
+        assert "container first asks" in refusal(cluster, asking(init={SHARED: "3"}))
+        for taken in (asking(**{SHARED: "1"}), asking(cpu="2"), asking(**{"nvidia.com/gpu": "2"}), asking()):
+            assert refusal(cluster, taken) == ""
+        labels = {"app": "greedy"}
+        template = {"metadata": {"labels": labels}, "spec": greedy["spec"]}
+        cluster.apply(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "ReplicaSet",
+                "metadata": {"name": "greedy", "namespace": "default"},
+                "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+            }
+        )
+        events = "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name=greedy,reason=FailedCreate"
+        event = cluster.api.until(events, lambda one: True, 30)
+        assert "more than one share" in event["message"]
+        assert cluster.pods("default", "app=greedy") == []
+    finally:
+        cluster.kubectl("delete", "replicaset", "greedy", "--ignore-not-found", check=False)
+        cluster.helm("uninstall", "shares", "--namespace", "shares")

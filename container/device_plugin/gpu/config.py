@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration of NVIDIA's device plugin, version v1, without what only that one can do.
 
-NVIDIA's takes no notice of a key that it does not know; here it is refused. Beside NVIDIA's keys there are
-``confidential``; ``policy``, which GPU a share is of: the one with the fewest taken, or the most; and ``devices`` of a
-shared resource, so that not every GPU needs the same number of replicas.
+NVIDIA's takes no notice of a key that it does not know; here it is refused. Beside NVIDIA's keys there is
+``confidential``; and ``devices`` and ``rename`` of a shared resource, which NVIDIA's reads and does not honour, work.
+
+Facts: k8s-device-plugin 0.20.0, api/config/v1 and internal/plugin/server.go.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from ..keys import Keys, read
 GPU = "nvidia.com/gpu"
 SHARED = ".shared"
 ENVIRONMENT, CDI = "envvar", "cdi-cri"
-STRATEGIES = (ENVIRONMENT, CDI)
+MOUNTS, ANNOTATIONS = "volume-mounts", "cdi-annotations"
+STRATEGIES = (ENVIRONMENT, MOUNTS, ANNOTATIONS, CDI)
+ANNOTATION_PREFIX = "cdi.k8s.io/"
 UUID, INDEX = "uuid", "index"
 DISTRIBUTED, PACKED = "distributed", "packed"
 REPLICAS_MOST = 1_000_000
+PREFIX = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/")
 NAME = re.compile(r"nvidia\.com/[A-Za-z]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 THEIRS = "Use NVIDIA's device plugin for it"
 
@@ -40,12 +44,23 @@ class Config:
 
     driver_root: str
     strategies: tuple[str, ...]
+    annotation_prefix: str
     ids: str
     pass_nodes: bool
     shared: tuple[Sharing, ...]
     fail_above_one: bool
     policy: str
     share_confidential: bool
+
+    @property
+    def names_cdi(self) -> bool:
+        """Whether containers get names that a specification has to have."""
+        return CDI in self.strategies or ANNOTATIONS in self.strategies
+
+    @property
+    def is_cdi_alone(self) -> bool:
+        """Nothing but names: the specification brings all nodes."""
+        return not {ENVIRONMENT, MOUNTS} & set(self.strategies)
 
 
 def parse(text: str, file: str) -> Config:
@@ -61,11 +76,12 @@ def parse(text: str, file: str) -> Config:
     config = Config(
         driver_root=root,
         strategies=_strategies(plugin),
+        annotation_prefix=_prefix(plugin),
         ids=plugin.one_of("deviceIDStrategy", (UUID, INDEX), UUID),
         pass_nodes=plugin.flag("passDeviceSpecs", False),
         shared=_shared(slices),
         fail_above_one=slices.flag("failRequestsGreaterThanOne", False),
-        policy=slices.one_of("policy", (DISTRIBUTED, PACKED), DISTRIBUTED),
+        policy=plugin.one_of("sharedDevicesAllocationPolicy", (DISTRIBUTED, PACKED), DISTRIBUTED),
         share_confidential=confidential.flag("allowSharing", False),
     )
     for one in (keys, flags, plugin, sharing, slices, confidential):
@@ -88,7 +104,7 @@ def _refuse_theirs(keys: Keys, flags: Keys, sharing: Keys, plugin: Keys) -> None
     flags.flag("useNodeFeatureAPI", False)
     flags.one_of("deviceDiscoveryStrategy", ("auto", "nvml"), "auto")
     flags.within("gfd")
-    for key in ("nvidiaCTKPath", "containerDriverRoot", "cdiAnnotationPrefix"):
+    for key in ("nvidiaCTKPath", "containerDriverRoot"):
         if key in plugin:
             plugin.text(key)
     for key in ("mpsRoot", "nvidiaDevRoot"):
@@ -97,13 +113,21 @@ def _refuse_theirs(keys: Keys, flags: Keys, sharing: Keys, plugin: Keys) -> None
 
 
 def _strategies(plugin: Keys) -> tuple[str, ...]:
-    remedy = f"Give {ENVIRONMENT}, {CDI}, or a list of both. {THEIRS} if it has to be another."
+    remedy = f"Give one of {', '.join(STRATEGIES)}, or a list of them."
     words = plugin.words("deviceListStrategy", [ENVIRONMENT])
     words = [word for one in words for word in one.split(",")]
     for one in words:
         if one not in STRATEGIES:
             raise plugin.wrong("deviceListStrategy", f"is {one!r}", remedy)
     return tuple(dict.fromkeys(words))
+
+
+def _prefix(plugin: Keys) -> str:
+    prefix = plugin.text("cdiAnnotationPrefix", ANNOTATION_PREFIX)
+    if not PREFIX.fullmatch(prefix):
+        remedy = f"Give a domain and a slash, as the container runtime has it: {ANNOTATION_PREFIX}."
+        raise plugin.wrong("cdiAnnotationPrefix", f"is {prefix!r}", remedy)
+    return prefix
 
 
 def _shared(slices: Keys) -> tuple[Sharing, ...]:

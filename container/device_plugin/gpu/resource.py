@@ -8,16 +8,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..machine import Machine
-from ..source import Answer, Device, Node, Refused
+from ..source import SEPARATOR, Answer, Device, Mount, Node, Refused
 from . import cdi
-from .config import CDI, ENVIRONMENT, PACKED, UUID, Config
+from .config import ANNOTATIONS, CDI, ENVIRONMENT, MOUNTS, PACKED, UUID, Config
 from .monitor import Monitor
 from .seen import Gpu
 
 VARIABLE = "NVIDIA_VISIBLE_DEVICES"
+# For volume-mounts: NVIDIA's runtime takes the names of what is mounted there, which no image can set.
+NAMES_FOLDER = "/var/run/nvidia-container-devices"
 CONTROL = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
-# Between a UUID and the number of the share.
-SEPARATOR = "::"
 
 
 class Gpus:
@@ -93,12 +93,26 @@ class Gpus:
                 raise Refused("unknown", f"there is no GPU {uuid!r}")
             gpus.append(self._gpus[uuid])
         names = [self._id(one) for one in gpus]
+        qualified = tuple(f"{cdi.KIND}={one}" for one in names)
         strategies = self._config.strategies
         return Answer(
-            environment={VARIABLE: ",".join(names)} if ENVIRONMENT in strategies else {},
-            nodes=self._nodes(gpus) if self._config.pass_nodes else (),
-            cdi=tuple(f"{cdi.KIND}={one}" for one in names) if CDI in strategies else (),
+            environment=self._variable(names),
+            mounts=[Mount(f"{NAMES_FOLDER}/{one}", "/dev/null") for one in names] if MOUNTS in strategies else (),
+            nodes=self._nodes(gpus) if self._config.pass_nodes and not self._config.is_cdi_alone else (),
+            annotations={self._annotation: ",".join(qualified)} if ANNOTATIONS in strategies else {},
+            cdi=qualified if CDI in strategies else (),
         )
+
+    def _variable(self, names: Sequence[str]) -> Mapping[str, str]:
+        """With both strategies the mounts win, as with NVIDIA's plugin."""
+        if MOUNTS in self._config.strategies:
+            return {VARIABLE: NAMES_FOLDER}
+        return {VARIABLE: ",".join(names)} if ENVIRONMENT in self._config.strategies else {}
+
+    @property
+    def _annotation(self) -> str:
+        """One for each resource: a container can have several."""
+        return f"{self._config.annotation_prefix}device-plugin_{self.name.partition('/')[2]}"
 
     def _id(self, gpu: Gpu) -> str:
         return gpu.uuid if self._config.ids == UUID else str(gpu.index)

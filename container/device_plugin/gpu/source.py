@@ -14,7 +14,7 @@ from ..machine import Machine
 from ..refusal import BadConfig
 from ..source import Held
 from . import cdi
-from .config import CDI, GPU, Config, parse
+from .config import GPU, Config, parse
 from .monitor import Monitor
 from .resource import Gpus
 from .seen import Gpu
@@ -37,7 +37,9 @@ class Shares:
         self._machine = machine
         self._monitor = monitor
         self._verdicts = verdicts
-        self._specs = cdi.Specs([machine.at(one) for one in cdi.FOLDERS]) if CDI in config.strategies else None
+        # NVIDIA's plugin writes specifications of its own.
+        names_matter = config.names_cdi and machine.offers
+        self._specs = cdi.Specs([machine.at(one) for one in cdi.FOLDERS]) if names_matter else None
         names = dict.fromkeys([GPU, *(one.name for one in config.shared)])
         self._resources = {name: Gpus(name, config, machine, monitor) for name in names}
         self._watches: list[Watch] = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any, Callable, Optional, Sequence, Union
 
 from . import refusals
-from .change import MARKER, Done, Plan, explained, unfinished
 from .cmdline import Wish, join, split
 from .entry import default
 from .errors import NOTHING_CHANGED, UnknownLoader
@@ -28,6 +27,7 @@ from .makers import (
     TRANSACTIONAL_UPDATE,
     Maker,
 )
+from .plan import MARKER, Done, Plan, unfinished
 from .refusals import Refusal
 
 AUTO = "auto"
@@ -127,6 +127,8 @@ class Configuration:
         try:
             self._run(only_plan, keep_backups)
         except OSError as error:  # writing explains its own: this is what could not be read for the plan
+            from .change import explained  # noqa: PLC0415 - of no use where all can be read
+
             raise explained(error, NOTHING_CHANGED) from error
 
     def _run(self, only_plan: bool, keep_backups: bool) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple, Sequence
 
 from . import grubenv
-from .change import Edit, Plan, Run, unfinished
 from .cmdline import Wish, normal, split
 from .entry import Entry, default
 from .errors import BootError, NothingBoots, Shadowed
 from .grub_menu import Menu, as_booted
 from .host import Host
+from .plan import Edit, Plan, Run, unfinished
 
 
 class Generator(NamedTuple):

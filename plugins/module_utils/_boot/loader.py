@@ -8,11 +8,11 @@ from abc import ABC, abstractmethod
 from typing import Optional, Sequence
 
 from .._core.errors import VerifyMismatch
-from .change import Done, Plan, carry_out, unfinished
 from .cmdline import Wish, join
 from .entry import Entry, default, lost
 from .errors import BootError
 from .host import Host
+from .plan import Done, Plan, unfinished
 
 
 class Loader(ABC):
@@ -58,6 +58,8 @@ class Loader(ABC):
 
     def write(self, plan: Plan, keep_backups: bool = True) -> Done:
         """Carry out a plan, run the loader's own check, read back; when any of it fails, put everything back."""
+        from .change import carry_out  # noqa: PLC0415 - of no use where nothing changes
+
         return carry_out(plan, self.host, lambda: self.check(plan), keep_backups)
 
     def check(self, plan: Plan) -> Sequence[str]:

@@ -8,7 +8,6 @@ Proxmox puts a script into /etc/grub.d, so that ``update-grub`` refreshes every 
 
 from __future__ import annotations
 
-from .change import Plan, Run
 from .cmdline import Wish
 from .entry import Entry, default
 from .errors import NothingBoots
@@ -16,6 +15,7 @@ from .esp import ESP_LIST, GRUB_CONFIG, read, uuids
 from .grub_menu import Menu
 from .loaders.grub_dropin import GENERATOR, GrubDropin
 from .loaders.proxmox import TOOL
+from .plan import Plan, Run
 
 
 class ProxmoxGrub(GrubDropin):

@@ -96,6 +96,7 @@ class ModeChange:
         self._root = root
         self._clock = clock
         self._found: list[Found] = []
+        self._bindings: dict[str, dict[str, Any]] = {}
         self._unproven = Unproven(bus.lock_path())
         self._lost: list[Lost] = []
         self.untested_tool = ""  # the version of gpu-admin-tools, where it is newer than the tested release
@@ -201,6 +202,7 @@ class ModeChange:
 
     def _make_plan(self, devices: list[Device]) -> Plan:
         self._found = read_all(devices, self._request.boot_timeout_s, self._clock)
+        self._bindings = {device.address: binding(device.function) for device in devices}
         wanted = assign(self._found, self._request.mode, self._request.modes)
         self._plan = make(self._found, wanted, self._request.reset, self._unproven.modes())
         return self._plan
@@ -263,6 +265,7 @@ class ModeChange:
             after = done.mode or None
         return {
             **described(found),
+            **self._bindings[found.address],
             "mode_before": found.mode,
             "mode_after": after,
             "staged": bool(plan.writes) if only_plan and plan else bool(done and done.staged),
@@ -295,6 +298,11 @@ def described(found: Found) -> dict[str, Any]:
         "chip": found.chip,
         "supported_modes": list(found.supported),
     }
+
+
+def binding(function: Function) -> dict[str, Any]:
+    """Who can give the function to a virtual machine, as plain data: its driver and its IOMMU group."""
+    return {"driver": function.driver(), "iommu_group": function.iommu_group()}
 
 
 def checked_seconds(name: str, seconds: float) -> float:

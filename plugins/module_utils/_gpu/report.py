@@ -15,7 +15,7 @@ from .._pci.bus import Bus, Function
 from .._pci.errors import DeviceBusy, NoDevices
 from .._pci.use import FREE, UNKNOWN, USED, Claims, Use
 from . import admin_tools, host
-from .change import checked_seconds, described
+from .change import binding, checked_seconds, described
 from .devices import Found, opened, read_all
 from .kind import is_nvswitch
 from .mode import GPU, NVSWITCH
@@ -99,8 +99,7 @@ def _entry(function: Function, found: Found, use: Use) -> dict[str, Any]:
         "firmware": found.firmware,
         "firmware_too_old_for_ppcie": found.firmware_too_old,
         "unknown_knobs": [knob.name for knob in found.unknown_knobs],
-        "driver": function.driver(),
-        "iommu_group": function.iommu_group(),
+        **binding(function),
         "holders": [holder._asdict() for holder in use.holders],
         "use": state,
         "in_use": state == USED,

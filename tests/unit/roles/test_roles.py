@@ -17,6 +17,7 @@ NAMES = sorted(path.name for path in ROLES.iterdir())
 COMPUTED = {
     "operand_chart",
     "device_plugin_chart",
+    "device_plugin_release",
     "kubelet_confidential_node",
     "confidential_containers_nodes",
     "confidential_containers_check_nodes",

@@ -25,7 +25,7 @@ What is wrong, and what to do about it.
         summary: The device of {{ $resource }} on {{ $node }} is gone, or is another
         description: >-
           Pods that run keep what they have; no new one gets the device. The log of the plugin's pod says what was found.
-          Is the module of the guest's device loaded?
+          Is the module of the guest's device loaded? A GPU with a verdict has to be reset (docs/device-plugins.md).
     - alert: DevicePluginAllocationsFail
       expr: sum by (node, resource, reason) (increase(device_plugin_allocation_errors_total[15m])) > 0
       labels: {severity: warning}

@@ -31,6 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- define "device-plugin.environment" -}}
 DEVICE_PLUGIN_SOURCE: {{ .Values.source }}
+DEVICE_PLUGIN_REGISTER: {{ .Values.register | quote }}
 DEVICE_PLUGIN_CONFIG: /etc/device-plugin/config.yaml
 DEVICE_PLUGIN_HOST_ROOT: /host
 # A user namespace lets no pod have the host's /dev.
@@ -53,6 +54,9 @@ NVIDIA_DRIVER_CAPABILITIES: utility
 {{- if has $name $ours }}
 {{- fail (printf "extraEnv.%s: the chart sets it. Use the value for it (README.md)." $name) }}
 {{- end }}
+{{- end }}
+{{- if and (eq .Values.source "tee") (not .Values.register) }}
+{{- fail "register: false needs source: gpu: it gives NVIDIA's device plugin metrics." }}
 {{- end }}
 {{- if and (eq .Values.source "gpu") (not .Values.security.hostUsers) }}
 {{- fail "source: gpu needs security.hostUsers: true: the driver was not tried in a user namespace." }}
@@ -81,7 +85,7 @@ NVIDIA_DRIVER_CAPABILITIES: utility
 - {name: verdicts, path: /run/device-plugin-gpu, type: DirectoryOrCreate, readOnly: false}
 {{- $flags := .Values.gpuConfig.flags | default dict }}
 {{- $plugin := $flags.plugin | default dict }}
-{{- if contains "cdi-cri" (toJson ($plugin.deviceListStrategy | default "")) }}
+{{- if and .Values.register (contains "cdi-" (toJson ($plugin.deviceListStrategy | default ""))) }}
 - {name: cdi-etc, path: /etc/cdi, type: DirectoryOrCreate, readOnly: true}
 - {name: cdi-run, path: /run/cdi, type: DirectoryOrCreate, readOnly: true}
 {{- end }}
@@ -110,4 +114,16 @@ NVIDIA_DRIVER_CAPABILITIES: utility
 {{- end }}
 {{- end }}
 {{- toYaml $config }}
+{{- end }}
+
+{{- /* What shared GPUs are called, as container/device_plugin/gpu/config.py names them; each once. */ -}}
+{{- define "device-plugin.sharedNames" -}}
+{{- $slices := .Values.gpuConfig.sharing.timeSlicing }}
+{{- $names := list }}
+{{- range $slices.resources }}
+{{- $name := contains "/" .name | ternary .name (printf "nvidia.com/%s" .name) }}
+{{- $new := .rename | default ($slices.renameByDefault | default false | ternary (printf "%s.shared" $name) $name) }}
+{{- $names = append $names (contains "/" $new | ternary $new (printf "nvidia.com/%s" $new)) }}
+{{- end }}
+{{- toYaml (uniq $names) }}
 {{- end }}

@@ -15,11 +15,11 @@ import re
 from typing import NoReturn
 
 from .. import ostree
-from ..change import Edit, Plan
 from ..cmdline import Fate, Wish, join, split
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood, NotWritable
 from ..loader import ReadsSettings
+from ..plan import Edit, Plan
 
 FOLDER = "/usr/lib/bootc/kargs.d"
 OURS = FOLDER + "/99-confidential-gpu.toml"

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 
-from ..change import Plan, Run, fixed
 from ..cmdline import Wish, split
 from ..entry import Entry
 from ..errors import NothingBoots, NotUnderstood
 from ..grub import Settings
 from ..loader import ReadsSettings
+from ..plan import Plan, Run, fixed
 
 CONSOLE = "linux_console"
 APPEND = "linux_append"

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from ..change import Plan, fixed
 from ..cmdline import Wish
 from ..entry import Entry
 from ..errors import NotUnderstood
@@ -12,6 +11,7 @@ from ..grub import DEFAULTS
 from ..grub_chain import change
 from ..grub_plan import Generator, entries, plan
 from ..loader import Loader
+from ..plan import Plan, fixed
 
 GENERATORS = (
     Generator(("grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"), "/boot/grub2/grub.cfg", "grub2-script-check"),

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Optional
 
 from .. import bls, grubenv
-from ..change import Edit, Plan, fixed
 from ..cmdline import Wish
 from ..cmdline_file import CMDLINE
 from ..cmdline_file import edited as edited_cmdline
@@ -25,6 +24,7 @@ from ..grub import COMMON, DEFAULTS
 from ..grub_chain import change
 from ..grub_plan import entries, environment_of, read
 from ..loader import Loader
+from ..plan import Edit, Plan, fixed
 
 CONFIG = "/boot/grub2/grub.cfg"
 # Before RHEL 9, and Fedora 34, on UEFI: one folder for each system.

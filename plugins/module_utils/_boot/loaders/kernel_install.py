@@ -15,7 +15,6 @@ import re
 from typing import Optional
 
 from .. import bls, images
-from ..change import Plan, Run, fixed, unfinished
 from ..cmdline import Wish, join, split
 from ..cmdline_file import CMDLINE, edited, has_comments, tokens_of
 from ..entry import Entry, default
@@ -23,6 +22,7 @@ from ..errors import NothingBoots, NotUnderstood
 from ..firmware import by_version, has_stub, is_next, loader
 from ..loader import Loader
 from ..made import holds, named, squeezed
+from ..plan import Plan, Run, fixed, unfinished
 
 VENDOR = "/usr/lib/kernel/cmdline"
 MODULES = ("/usr/lib/modules", "/lib/modules")

@@ -13,11 +13,11 @@ import json
 from typing import Any
 
 from .. import bls
-from ..change import Plan, Run, fixed, unfinished
 from ..cmdline import Wish, join, split
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood
 from ..loader import Loader
+from ..plan import Plan, Run, fixed, unfinished
 
 CONFIGURATION = "/etc/kernelstub/configuration"
 # The program has this folder in its text, whatever its setting esp_path says.

@@ -10,7 +10,6 @@ whose first line has no ``root=`` ends it with an error (its script zz-proxmox-b
 from __future__ import annotations
 
 from .. import bls
-from ..change import Plan, Run, fixed, unfinished
 from ..cmdline import Wish
 from ..cmdline_file import CMDLINE, edited, tokens_of
 from ..entry import Entry, default
@@ -19,6 +18,7 @@ from ..esp import ESP_LIST, GRUB_PROGRAM, read, uuids
 from ..firmware import by_version, is_efi, loader
 from ..loader import Loader
 from ..made import named
+from ..plan import Plan, Run, fixed, unfinished
 
 TOOL = "proxmox-boot-tool"
 

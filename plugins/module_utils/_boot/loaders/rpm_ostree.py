@@ -17,11 +17,11 @@ from __future__ import annotations
 from typing import Sequence
 
 from .. import ostree
-from ..change import Plan, Run
 from ..cmdline import END, Fate, Wish, join, split
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood, Shadowed
 from ..loader import Loader
+from ..plan import Plan, Run
 
 OPENSHIFT = "/etc/machine-config-daemon/currentconfig"
 STAYS = (

@@ -13,7 +13,6 @@ import re
 from typing import Sequence
 
 from .. import bls
-from ..change import Plan, Run, fixed, unfinished
 from ..cmdline import Fate, Wish, join, split
 from ..cmdline_file import CMDLINE, applied, tokens_of
 from ..entry import Entry, default
@@ -21,6 +20,7 @@ from ..errors import NothingBoots, NotUnderstood, Shadowed
 from ..firmware import by_version, is_next, loader
 from ..loader import Loader
 from ..made import named, squeezed
+from ..plan import Plan, Run, fixed, unfinished
 
 SETTINGS = "/etc/sysconfig/bootloader"
 TYPES = ("grub2-bls", "systemd-boot")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 
-from ..change import Plan, Run, fixed
 from ..cmdline import Wish
 from ..entry import Entry
 from ..errors import NothingBoots, NotUnderstood
@@ -20,6 +19,7 @@ from ..grub import DEFAULTS
 from ..grub_chain import change
 from ..grub_plan import Generator, entries, plan
 from ..loader import Loader
+from ..plan import Plan, Run, fixed
 
 COMMAND = ("transactional-update", "--non-interactive", "grub.cfg")
 ASK = ("btrfs", "subvolume", "get-default", "/")

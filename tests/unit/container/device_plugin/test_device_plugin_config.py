@@ -194,3 +194,14 @@ def test_other_reasons_to_refuse(folder: Path, change: Any, environment: dict[st
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) <= 2
+
+
+def test_not_to_register_is_for_gpus_alone() -> None:
+    sources = ["tee", "gpu"]
+    assert settings.parse([], {}, sources).register
+    assert not settings.parse(["--no-register", "--source=gpu"], {}, sources).register
+    assert not settings.parse(["--source=gpu"], {"DEVICE_PLUGIN_REGISTER": "false"}, sources).register
+    with pytest.raises(BadSetting, match="with the source tee"):
+        settings.parse(["--no-register"], {}, sources)
+    with pytest.raises(BadSetting, match="Give true or false"):
+        settings.parse([], {"DEVICE_PLUGIN_REGISTER": "some"}, sources)

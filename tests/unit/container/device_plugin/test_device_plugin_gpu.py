@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from device_plugin.gpu.source import STATE
 from fake_kubelet.node import Node, eventually, run
 from fake_nvml.driver import DRIVER_NOT_LOADED, GPU_IS_LOST, MISMATCH, Driver, uuid
 from grpclib.exceptions import GRPCError
+from test_device_plugin_process import free_port, get
 
 GPU, SHARED = "nvidia.com/gpu", "nvidia.com/gpu.shared"
 WHOLE: dict[str, Any] = {"version": "v1"}
@@ -241,6 +244,78 @@ def test_names_of_the_container_runtimes_specification(folder: Path, libnvidia_m
     run(work())
 
 
+def test_the_other_ways_of_nvidias_plugin_to_name_gpus(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        plugin: dict[str, Any] = {"deviceListStrategy": ["envvar", "volume-mounts"]}
+        config = {**WHOLE, "flags": {"plugin": plugin}}
+        async with gpu_node(folder, libnvidia_ml, config) as (node, _driver), node.plugin(source="gpu"):
+            await node.allocatable(2, GPU)
+            got = await node.kubelet.allocate(GPU, 1, "mounts")
+            where = "/var/run/nvidia-container-devices"
+            (mount,) = got.mounts
+            assert mount.host_path == "/dev/null"
+            assert mount.container_path in {f"{where}/{uuid(0)}", f"{where}/{uuid(1)}"}
+            assert dict(got.envs) == {"NVIDIA_VISIBLE_DEVICES": where}
+            spec = node.root / "etc/cdi/nvidia.yaml"
+            spec.parent.mkdir(parents=True)
+            names = ", ".join(f"{{name: {uuid(one)}}}" for one in range(2))
+            spec.write_text(f"cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{names}]\n")
+            plugin |= {"deviceListStrategy": "cdi-annotations", "cdiAnnotationPrefix": "example.org/"}
+            plugin["passDeviceSpecs"] = True  # of no effect: the specification brings the nodes
+            node.configure({**config, "sharing": sharing(renameByDefault=True)["sharing"]})
+            await node.allocatable(8, SHARED)
+            got = await node.kubelet.allocate(SHARED, 1, "annotated")
+            ((key, value),) = got.annotations.items()
+            assert key == "example.org/device-plugin_gpu.shared"
+            assert value in {f"nvidia.com/gpu={uuid(0)}", f"nvidia.com/gpu={uuid(1)}"}
+            assert not got.envs
+            assert not got.devices
+            assert not got.cdi_devices
+
+    run(work())
+
+
+def test_beside_another_plugin_there_are_metrics_only(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        port = free_port()
+        settings = {"source": "gpu", "register": False, "metrics_port": port}
+        config = {**sharing(), "flags": {"plugin": {"deviceListStrategy": "cdi-cri"}}}  # with another's specification
+        async with gpu_node(folder, libnvidia_ml, config) as (node, driver):
+            with socket.socket(socket.AF_UNIX) as left:  # by a plugin that was killed: not this one's to remove
+                left.bind(str(node.plugins / "cdp-0-0.sock"))
+            node.kubelet.held["pod"] = {GPU: [f"{uuid(0)}::0", f"{uuid(0)}::3", f"{uuid(1)}::1"]}
+            async with node.plugin(**settings) as process:
+
+                async def tells(line: str) -> bool:
+                    return line in (await get(port, "/metrics"))[1].splitlines()
+
+                await eventually(lambda: process.engine.names == [GPU])
+                assert process.problems() == []
+                assert await tells(f'device_plugin_devices{{resource="{GPU}"}} 8.0')
+                assert await tells(f'device_plugin_allocated_devices{{resource="{GPU}"}} 3.0')
+                assert await tells(f'device_plugin_sharers{{device="{uuid(0)}",resource="{GPU}"}} 2.0')
+                assert await tells(f'device_plugin_sharers{{device="{uuid(1)}",resource="{GPU}"}} 1.0')
+                driver.xid(uuid(1), 79)
+                async with asyncio.timeout(2.0):
+                    while not await tells(f'device_plugin_healthy_devices{{resource="{GPU}"}} 4.0'):
+                        await asyncio.sleep(0.01)
+                node.configure(sharing(renameByDefault=True))  # what is not there any more is not counted
+                async with asyncio.timeout(2.0):
+                    while not await tells(f'device_plugin_sharers{{device="{uuid(0)}",resource="{SHARED}"}} 0.0'):
+                        await asyncio.sleep(0.01)
+                assert f'resource="{GPU}"}} ' not in "".join(
+                    one
+                    for one in (await get(port, "/metrics"))[1].splitlines()
+                    if one.startswith(("device_plugin_devices", "device_plugin_sharers"))
+                )
+                await node.kubelet.kill()  # of what is not known there is no number
+                assert "device_plugin_sharers{" not in (await get(port, "/metrics"))[1]
+            assert node.kubelet.registered == []
+            assert node.sockets() == ["cdp-0-0.sock"]
+
+    run(work())
+
+
 def test_nodes_of_devices_as_configured(folder: Path, libnvidia_ml: Path) -> None:
     async def work() -> None:
         config = {**WHOLE, "flags": {"plugin": {"passDeviceSpecs": True}}}
@@ -295,7 +370,9 @@ def test_which_share_is_preferred(folder: Path, libnvidia_ml: Path, policy: str,
     """Two shares of the first GPU are taken, none of the second."""
 
     async def work() -> None:
-        async with gpu_node(folder, libnvidia_ml, sharing(policy=policy)) as (node, _driver), node.plugin(source="gpu"):
+        flags = {"plugin": {"sharedDevicesAllocationPolicy": policy}}
+        config = {**sharing(), "flags": flags}
+        async with gpu_node(folder, libnvidia_ml, config) as (node, _driver), node.plugin(source="gpu"):
             await node.allocatable(8, GPU)
             request = api.PreferredAllocationRequest()
             free = [f"{uuid(0)}::{one}" for one in (2, 3)] + [f"{uuid(1)}::{one}" for one in range(4)]

@@ -52,7 +52,11 @@ def slices(*resources: Any, **given: Any) -> dict[str, Any]:
         (flags(nvidiaDriverRoot="/a/../b"), ["flags.nvidiaDriverRoot"]),
         (flags(plugin={"passDeviceSpec": True}), ["flags.plugin.passDeviceSpec", "Did you mean passDeviceSpecs?"]),
         (flags(plugin={"passDeviceSpecs": "yes"}), ["flags.plugin.passDeviceSpecs: is 'yes'", "true or false"]),
-        (flags(plugin={"deviceListStrategy": "volume-mounts"}), ["deviceListStrategy: is 'volume-mounts'", "cdi-cri"]),
+        (
+            flags(plugin={"deviceListStrategy": "cdi"}),
+            ["deviceListStrategy: is 'cdi'", "volume-mounts, cdi-annotations"],
+        ),
+        (flags(plugin={"cdiAnnotationPrefix": "cdi"}), ["cdiAnnotationPrefix: is 'cdi'", "cdi.k8s.io/"]),
         (flags(plugin={"deviceListStrategy": []}), ["deviceListStrategy: is an empty list"]),
         (flags(plugin={"deviceListStrategy": [True]}), ["deviceListStrategy[0]: is True"]),
         (flags(plugin={"deviceListStrategy": {}}), ["deviceListStrategy: is a dict"]),
@@ -73,7 +77,8 @@ def slices(*resources: Any, **given: Any) -> dict[str, Any]:
         (slices({**ONE, "devices": [0, 1]}, {**ONE, "devices": ["1"]}), ["resources[1].devices: has '1', as before"]),
         (slices({**ONE, "devices": [0, 0]}), ["resources[0].devices[1]: is '0', as before"]),
         (slices({**ONE, "devices": ["0:1"]}), ["resources[0].devices[0]: is '0:1'", "UUID"]),
-        (slices(ONE, policy="spread"), ["timeSlicing.policy: is 'spread'"]),
+        (slices(ONE, policy="packed"), ["timeSlicing.policy: there is no such key"]),
+        (flags(plugin={"sharedDevicesAllocationPolicy": "spread"}), ["sharedDevicesAllocationPolicy: is 'spread'"]),
         ({"version": "v1", "confidential": {"allow": True}}, ["confidential.allow", "allowSharing"]),
     ],
 )

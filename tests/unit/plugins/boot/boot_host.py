@@ -14,8 +14,8 @@ from pathlib import Path
 
 from boot_programs import OtherPrograms, cmdline_of, image, is_reading
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import MARKER
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Commands, Disk, Host, Result
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.plan import MARKER
 
 HOSTS = Path(__file__).parent / "hosts"
 SOURCED = ". {root}/etc/default/grub; for f in {root}/etc/default/grub.d/*.cfg; do [ -e $f ] && . $f; done; "

@@ -17,7 +17,7 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.confidential.gpu.plugins.doc_fragments import devices
-from ansible_collections.confidential.gpu.plugins.module_utils import _module
+from ansible_collections.confidential.gpu.plugins.module_utils import _buses, _module
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
@@ -238,12 +238,12 @@ def test_a_tool_that_is_newer_than_tested_is_told(
 
 
 def test_buses_by_name(tmp_path: Path) -> None:
-    assert isinstance(_module.bus_named("sysfs"), SysfsBus)
-    bus = _module.bus_named("vfio-user:%s" % tmp_path)
+    assert isinstance(_buses.bus_named("sysfs"), SysfsBus)
+    bus = _buses.bus_named("vfio-user:%s" % tmp_path)
     assert isinstance(bus, VfioUserBus)
     assert bus.folder == str(tmp_path)
     with pytest.raises(InvalidRequest, match="vfio-user: followed by a folder"):
-        _module.bus_named("pci")
+        _buses.bus_named("pci")
 
 
 @pytest.mark.parametrize(
