@@ -25,6 +25,7 @@ CLUSTER_ARGUMENTS: dict[str, Any] = {
     "context": {"type": "str", "default": ""},
 }
 
+
 def mode_text(value: Any) -> str:
     """A mode as text: YAML turns a bare on and off into booleans."""
     if isinstance(value, bool) or value in ("True", "False"):
