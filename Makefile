@@ -19,11 +19,12 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/$(collections)
 NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
 SUITES ?=
+KEY ?=
 
-.PHONY: help setup setup-dev python demo node test test-vm test-cluster image image-plugin lint format build bench bench-cluster api lock system-deps clean
+.PHONY: help setup setup-dev python setup-plugin demo demo-device-plugin node test test-vm test-cluster image image-plugin docs recording execution-environment release lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(link) python ## make .venv with what the modules and the demo need
 	@$(python) tools/venv.py $(if $(PYTHON),,--any-python) $(venv) requirements/run.txt
@@ -40,6 +41,12 @@ $(link):
 demo: setup ## a node of emulated GPUs and the main job on it
 	@$(bin)/python playbooks/demo.py
 
+setup-plugin: $(link) python
+	@$(python) tools/venv.py $(if $(PYTHON),,--any-python) $(venv) requirements/run.txt requirements/device-plugin.txt
+
+demo-device-plugin: setup-plugin ## the device plugin beside a kubelet without a cluster: what it offers, a GPU that fails, recovery
+	@$(bin)/python tests/demo_device_plugin.py
+
 node: setup ## emulated devices alone: make node NODE=hgx-h100 SOCKETS=folder
 	@PYTHONPATH=gpu-admin-tools $(bin)/python -m emulator $(NODE) --sockets $(SOCKETS)
 
@@ -52,11 +59,25 @@ test-vm: setup-dev ## everything on a real kernel in a virtual machine, power cu
 test-cluster: setup-dev ## a real Kubernetes with the operand on it (ten minutes more at the first time; see tests/cluster/README.md)
 	@$(bin)/python -m pytest tests/chart tests/cluster -q
 
-image: setup ## the operand's image, dist/cc-manager.tar
+image: setup-dev ## the operand's image, dist/cc-manager.tar
 	@$(bin)/python -m tools.image
 
-image-plugin: setup ## the device plugin's image, dist/device-plugin.tar
+image-plugin: setup-dev ## the device plugin's image, dist/device-plugin.tar
 	@$(bin)/python -m tools.image device-plugin
+
+execution-environment: setup-dev ## the context of an execution environment, for buildah, docker or podman to build
+	@rm -rf dist/collection dist/execution-environment
+	@$(bin)/python -m tools.artifact copy dist/collection
+	@$(bin)/ansible-builder create --file execution-environment.yml --context dist/execution-environment > /dev/null
+
+release: setup-dev ## all that a release has, signed with KEY=file (GPG), into dist/release; publishes nothing
+	@$(bin)/python -m tools.release --key "$(KEY)"
+
+docs: $(link) python ## the documentation as pages, dist/docs: built and checked; without network once it was built
+	@$(python) -m tools.docs
+
+recording: setup ## record `make demo` as docs/images/demo.svg, and its end in README.md
+	@$(bin)/python -m tools.recording docs/images/demo.svg $(bin)/python playbooks/demo.py
 
 lint: setup-dev ## the fast checks
 	@$(bin)/python tests/run.py lint
@@ -66,7 +87,7 @@ format: setup-dev ## format the Python code
 	@$(bin)/ruff check --fix .
 
 build: setup ## build the collection into dist/
-	@$(bin)/python tools/artifact.py build dist
+	@$(bin)/python -m tools.artifact build dist
 
 bench: setup-dev ## measure: the module, many hosts at once, a run on a host that is ready, the device plugin (half an hour)
 	@status=0; for one in run fleet ready_host device_plugin; do $(bin)/python -m tests.bench.$$one || status=1; done; exit $$status

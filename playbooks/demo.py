@@ -142,12 +142,14 @@ def ansible_environment(folder: Path) -> dict[str, str]:
     """The environment of ansible-playbook: this collection, nothing of the user's own settings."""
     settings = folder / "ansible.cfg"
     settings.touch()
+    # Ansible writes into a pipe here, and a person reads it.
+    colour = "ANSIBLE_FORCE_COLOR" if sys.stdout.isatty() else "ANSIBLE_NOCOLOR"
     return {
         **os.environ,
         "ANSIBLE_COLLECTIONS_PATH": str(collections_path(folder)),
         "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
         "ANSIBLE_REMOTE_TEMP": str(folder / "tmp"),
-        "ANSIBLE_NOCOLOR": "1",
+        colour: "1",
         "ANSIBLE_CONFIG": str(settings),
         "ANSIBLE_LOCALHOST_WARNING": "0",
     }

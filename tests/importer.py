@@ -27,7 +27,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="confidential-gpu-importer-") as name:
         folder = Path(name)
         (folder / "importer.cfg").write_text(CONFIG)
-        subprocess.run([sys.executable, ROOT / "tools" / "artifact.py", "build", folder], check=True)
+        subprocess.run([sys.executable, "-m", "tools.artifact", "build", folder], cwd=ROOT, check=True)
         (artifact,) = folder.glob("*.tar.gz")
         kib = artifact.stat().st_size / 1024
         print(f"{artifact.name}: {kib:.0f} KiB, {LARGEST_KIB} allowed")

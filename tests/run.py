@@ -26,8 +26,20 @@ BIN = Path(sys.prefix) / "bin"
 PASSED, FAILED, NOT_RUN = "passed", "FAILED", "did not run"
 # Names that stand for several suites.
 GROUPS = {"lint": ("layers", "ruff", "mypy", "ansible-lint"), "sanity": ("sanity-*",)}
+# Seconds of a whole run on two cores with nothing built, 20 minutes before the time-out of the workflow.
+BUDGET_S = 70 * 60
 # The Pythons that an ansible-core of the lock runs on.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+# What breaks during a change, which takes long, is for `make test-cluster`.
+TESTS_IN_CLUSTER = (
+    "drop_in",
+    "policy",
+    "chart_install",
+    "device_plugin",
+    "device_plugin_gpu",
+    "device_plugin_node",
+    "device_cdi",
+)
 # Debian 12 has no package of it.
 GO = "install Go 1.26 or later from go.dev/dl"
 
@@ -43,6 +55,7 @@ class Suite:
     enable: str = ""
     as_root: bool = False
     on_request: bool = False  # takes long: runs only when it is named
+    budget_s: float = 60.0  # on two cores, with nothing built; taking longer is a warning
     prepare: Sequence[str] = ()  # builds beforehand what the suite would build itself, into .cache
 
 
@@ -59,17 +72,28 @@ class Outcome:
 def suites() -> list[Suite]:
     """Every suite, in the order in which they run."""
     python, pytest = sys.executable, (sys.executable, "-m", "pytest")
-    in_cluster = [f"tests/cluster/test_{name}.py" for name in ("drop_in", "policy", "chart_install", "device_plugin")]
+    in_cluster = [f"tests/cluster/test_{name}.py" for name in TESTS_IN_CLUSTER]
     in_vm = [f"tests/vm/test_{name}.py" for name in ("smoke", "site", "container")]
     coverage = ("--cov", "--cov-report=term", "--cov-fail-under=90")
     return [
-        Suite("layers", [(python, "tools/layers.py")]),
-        Suite("ruff", [("ruff", "check", "."), ("ruff", "format", "--check", ".")], tools=["ruff"]),
-        Suite("mypy", [("mypy",)], tools=["mypy"]),
-        Suite("unit", [(*pytest, "tests/unit", "-q", *coverage)], files="tests/unit/**/test_*.py"),
-        Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"]),
-        Suite("galaxy-importer", [(python, "tests/importer.py")]),
-        Suite("integration", [(*pytest, "tests/integration", "-q")], files="tests/integration/**/test_*.py"),
+        Suite("layers", [(python, "tools/layers.py")], budget_s=10),
+        Suite("ruff", [("ruff", "check", "."), ("ruff", "format", "--check", ".")], tools=["ruff"], budget_s=20),
+        Suite("mypy", [("mypy",)], tools=["mypy"], budget_s=120),
+        Suite("unit", [(*pytest, "tests/unit", "-q", *coverage)], files="tests/unit/**/test_*.py", budget_s=360),
+        Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"], budget_s=150),
+        Suite(
+            "docs",
+            [(*pytest, "tests/docs", "-q"), (python, "-m", "tools.docs")],
+            budget_s=120,
+            prepare=(python, "-m", "tools.docs", "--environment"),
+        ),
+        Suite("galaxy-importer", [(python, "tests/importer.py")], budget_s=120),
+        Suite(
+            "integration",
+            [(*pytest, "tests/integration", "-q")],
+            files="tests/integration/**/test_*.py",
+            budget_s=420,
+        ),
         *sanity(),
         Suite(
             "molecule",
@@ -78,6 +102,8 @@ def suites() -> list[Suite]:
             tools=["podman", "runc", "mmdebstrap"],
             enable="make system-deps",
             as_root=True,  # containers of an ordinary user need more of a machine than every one has
+            budget_s=480,
+            prepare=(python, "-m", "tests.molecule.images"),
         ),
         Suite(
             "loaders",
@@ -85,8 +111,11 @@ def suites() -> list[Suite]:
             files="tests/loaders/test_*.py",
             tools=["grub-mkconfig", "update-grub", "kernel-install", "objcopy", "ostree", "unshare"],
             enable="make system-deps",
+            budget_s=120,
         ),
-        Suite("conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py"),
+        Suite(
+            "conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py", budget_s=60
+        ),
         # Power cuts and check mode, which take long, are for `make test-vm`.
         Suite(
             "vm",
@@ -94,16 +123,43 @@ def suites() -> list[Suite]:
             files="tests/vm/test_*.py",
             tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot", "buildah"],
             enable="make system-deps",
+            budget_s=720,
             prepare=(python, "-m", "tests.vm.bench", "build"),
         ),
-        Suite("explore", [(python, "tests/cuts/explore_operand.py")], on_request=True),
-        Suite("cuts", [(python, "tests/cuts/run_operand.py"), (python, "tests/cuts/run.py")], "tests/cuts/run.py"),
+        Suite(
+            "eda",
+            [(*pytest, "tests/eda", "-q")],
+            files="tests/eda/test_*.py",
+            tools=["java"],
+            enable="make system-deps",
+            on_request=True,
+            budget_s=120,
+            prepare=(python, "tools/venv.py", ".cache/eda/venv", "requirements/eda.txt"),
+        ),
+        Suite(
+            "images",
+            [(*pytest, "tests/images", "-q")],
+            files="tests/images/test_*.py",
+            tools=["buildah", "mmdebstrap"],
+            enable="make system-deps",
+            as_root=True,
+            on_request=True,
+            budget_s=600,
+        ),
+        Suite("explore", [(python, "tests/cuts/explore_operand.py")], on_request=True, budget_s=660),
+        Suite(
+            "cuts",
+            [(python, f"tests/cuts/run{name}.py") for name in ("_plugin", "_operand", "")],
+            files="tests/cuts/run.py",
+            budget_s=480,
+        ),
         Suite(
             "chart",
             [(*pytest, "tests/chart", "-q")],
             files="tests/chart/**/test_*.py",
             tools=["go"],
             enable=GO,
+            budget_s=150,
             prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
         ),
         Suite(
@@ -114,8 +170,8 @@ def suites() -> list[Suite]:
             enable=f"make system-deps; {GO}",
             as_root=True,
             on_request=True,
+            budget_s=600,
         ),
-        # What breaks during a change, which takes long, is for `make test-cluster`.
         Suite(
             "cluster",
             [(*pytest, *in_cluster, "-q", "--durations=10")],
@@ -123,6 +179,7 @@ def suites() -> list[Suite]:
             tools=["go", "buildah", "busybox", "containerd", "iptables", "mmdebstrap", "runc"],
             enable=f"make system-deps; {GO}",
             as_root=True,
+            budget_s=720,
             prepare=(python, "-m", "tests.cluster.kube", "build"),
         ),
     ]
@@ -136,6 +193,7 @@ def sanity() -> Iterator[Suite]:
             [(sys.executable, "tests/sanity/run.py", python)],
             tools=["shellcheck"],
             enable="make system-deps",
+            budget_s=120,
         )
 
 
@@ -234,19 +292,31 @@ def run(suite: Suite, root: Path = ROOT) -> Outcome:
 
 
 def table(outcomes: Sequence[Outcome], require_all: bool) -> tuple[str, int]:
-    """The table with its closing line, and the exit status."""
-    lines = []
+    """The table, warnings of suites that took too long, the closing line; and the exit status."""
+    lines = [f"{'suite':16} {'status':12} seconds  budget"]
     failed = 0
     for outcome in outcomes:
         fails = outcome.status == FAILED or (outcome.status == NOT_RUN and require_all)
         failed += fails
         seconds = f"{outcome.seconds:7.1f}" if outcome.status != NOT_RUN else "       "
+        budget = f"{outcome.suite.budget_s:6.0f}"
         mark = " (REQUIRE_ALL)" if fails and outcome.status == NOT_RUN else ""
-        lines.append(f"{outcome.suite.name:16} {outcome.status:12} {seconds}  {outcome.why}{mark}".rstrip())
+        lines.append(f"{outcome.suite.name:16} {outcome.status:12} {seconds}  {budget}  {outcome.why}{mark}".rstrip())
+    lines += [f"{'all':29} {sum(one.seconds for one in outcomes):7.1f}  {BUDGET_S:6}", *slow(outcomes)]
     passed = sum(outcome.status == PASSED for outcome in outcomes)
     lines += ["", f"{passed} passed, {failed} failed"]
     # A run of nothing has shown nothing.
     return "\n".join(lines), 1 if failed or not passed else 0
+
+
+def slow(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """A warning for each suite that took longer than its budget, and for all together."""
+    for one in outcomes:
+        if one.seconds > one.suite.budget_s:
+            yield f"warning: {one.suite.name} took {one.seconds:.0f} s, its budget is {one.suite.budget_s:.0f} s"
+    total = sum(one.seconds for one in outcomes)
+    if total > BUDGET_S:
+        yield f"warning: the suites took {total / 60:.0f} minutes, the budget is {BUDGET_S / 60:.0f}"
 
 
 def main() -> int:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The collection as it is shipped, without what lies about in a working tree.
 
-    python tools/artifact.py copy FOLDER     the files, and the lists of what ansible-test shall ignore
-    python tools/artifact.py build FOLDER    the artifact for ansible-galaxy collection install
+    python -m tools.artifact copy FOLDER     the files, and the lists of what ansible-test shall ignore
+    python -m tools.artifact build FOLDER    the artifact for ansible-galaxy collection install; the same bytes twice
 
 Shipped is what git knows or would take, less ``build_ignore`` of galaxy.yml.
 """
@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+
+from tools.reproducible import repack, source_date_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
 FOR_SANITY = "tests/sanity/ignore-*.txt"
@@ -46,13 +48,20 @@ def copy(root: Path, place: Path) -> None:
             shutil.copy(root / name, place / name)
 
 
-def build(root: Path, out: Path) -> int:
-    """Build the artifact into a folder; the exit status."""
-    with tempfile.TemporaryDirectory(prefix="confidential-gpu-build-") as folder:
-        copy(root, Path(folder))
-        galaxy = Path(sys.prefix) / "bin" / "ansible-galaxy"
-        command: list[str | Path] = [galaxy, "collection", "build", "--force", "--output-path", out.absolute(), folder]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+def build(root: Path, out: Path) -> Path:
+    """Build the artifact into a folder; the artifact. Raises CalledProcessError."""
+    galaxy = yaml.safe_load((root / "galaxy.yml").read_text())
+    name = "{namespace}-{name}-{version}.tar.gz".format_map(galaxy)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=out) as folder:
+        sources, made = Path(folder, "sources"), Path(folder, "made")
+        copy(root, sources)
+        program = Path(sys.prefix) / "bin" / "ansible-galaxy"
+        command: list[str | Path] = [program, "collection", "build", "--output-path", made.absolute(), sources]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        repack(made / name, source_date_epoch(root))
+        (made / name).replace(out / name)
+    return out / name
 
 
 def main() -> int:
@@ -62,7 +71,8 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     if arguments.what == "build":
-        return build(ROOT, arguments.folder)
+        print(build(ROOT, arguments.folder))
+        return 0
     copy(ROOT, arguments.folder)
     return 0
 

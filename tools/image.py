@@ -32,7 +32,8 @@ from tools import cache, debian
 from tools.artifact import shipped
 from tools.buildah import docker_archive
 from tools.needs import NotPossible
-from tools.sbom import document
+from tools.reproducible import source_date_epoch
+from tools.sbom import of_image
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "image"
@@ -136,7 +137,7 @@ def build(tag: str, out: Path, fresh: bool = False, image: Image = OPERAND) -> i
 
 def assemble(tag: str, out: Path, fresh: bool, image: Image) -> None:
     """The context, and the image made of it."""
-    epoch = source_date_epoch()
+    epoch = source_date_epoch(ROOT)
     base = root_file_system(epoch, fresh, image)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         context = Path(name) / "context"
@@ -144,20 +145,13 @@ def assemble(tag: str, out: Path, fresh: bool, image: Image) -> None:
         os.link(base / "rootfs.tar", context / "rootfs.tar")
         shutil.copy(CONTAINER / "Containerfile", context)
         fill(context / "root", image)
-        sbom = document(image.name, json.loads((base / "packages.json").read_text()), context / "root" / SITE, epoch)
-        write(context / "root" / SBOM / f"{image.name}.spdx.json", sbom)
+        packages = json.loads((base / "packages.json").read_text())
+        sbom = of_image(image.name, version(), packages, context / "root" / SITE, epoch)
+        write(context / "root" / SBOM / f"{image.name}.cdx.json", sbom)
         settle(context / "root", epoch)
         out.parent.mkdir(parents=True, exist_ok=True)
-        write(out.with_suffix(".spdx.json"), sbom)
+        write(out.with_suffix(".cdx.json"), sbom)
         docker_archive(context, Path(name), tag, out, ["--timestamp", str(epoch), "--target", image.name])
-
-
-def source_date_epoch() -> int:
-    """Seconds: the environment's, or the last commit's."""
-    if given := os.environ.get("SOURCE_DATE_EPOCH"):
-        return int(given)
-    command = ["git", "log", "-1", "--format=%ct"]
-    return int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def root_file_system(epoch: int, fresh: bool, image: Image) -> Path:
@@ -191,11 +185,14 @@ def fill(root: Path, image: Image) -> None:
             if name.startswith(COLLECTION_PARTS):
                 write(root / COLLECTION / name, (ROOT / name).read_text())
     else:
-        write(
-            root / SITE / image.package / "VERSION", yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"] + "\n"
-        )
+        write(root / SITE / image.package / "VERSION", version() + "\n")
     for name, text in image.programs.items():
         write(root / "usr/local/bin" / name, f"#!/usr/bin/python3\nimport os\nimport sys\n\n{text}", 0o755)
+
+
+def version() -> str:
+    """The collection's, which is the images' too."""
+    return str(yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"])
 
 
 def install(site: Path, requirements: Path) -> None:
@@ -279,10 +276,10 @@ def rows(path: Path) -> Iterator[str]:
     return (line for line in path.read_text().splitlines() if line and not line.startswith("#"))
 
 
-def write(path: Path, content: str | Mapping[str, object], mode: int = 0o644) -> None:
-    """Text, or an object as JSON."""
+def write(path: Path, content: str, mode: int = 0o644) -> None:
+    """Text, in a folder that is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n")
+    path.write_text(content)
     path.chmod(mode)
 
 

@@ -9,14 +9,14 @@ Needs the network. Versions that are locked already stay, unless pyproject.toml 
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-UV = "uv==0.13.8"
 ROOT = Path(__file__).resolve().parent.parent
 # In this order: all environments hold the same versions of what they share.
-GROUPS = ("run", "operand", "device-plugin", "test")
+GROUPS = ("uv", "run", "operand", "device-plugin", "test", "eda", "docs")
 HEADER = """\
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
@@ -28,10 +28,11 @@ HEADER = """\
 
 def main() -> int:
     """Write a file for each group into requirements/."""
-    tools = ROOT / ".cache" / "lock"
+    (pin,) = re.findall(r'"(uv==[0-9.]+)"', (ROOT / "pyproject.toml").read_text())
+    tools = ROOT / ".cache" / "lock" / pin
     if not (tools / "bin" / "uv").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", tools], check=True)
-        subprocess.run([tools / "bin" / "python", "-m", "pip", "install", "--quiet", UV], check=True)
+        subprocess.run([tools / "bin" / "python", "-m", "pip", "install", "--quiet", pin], check=True)
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv else [f"--upgrade-package={name}" for name in sys.argv[1:]]
     for group in GROUPS:
         out = f"requirements/{group}.txt"

@@ -19,9 +19,13 @@ class NotPossible(RuntimeError):
 
 
 def missing_packages(listed: Path) -> list[str]:
-    """The packages of a file with lines "program package" whose program is not there."""
+    """The packages of a file with lines "program package" whose program, or file by its path, is not there."""
     rows = (line.split() for line in listed.read_text().splitlines() if line and not line.startswith("#"))
-    return sorted({package for program, package in rows if shutil.which(program, path=_path()) is None})
+    return sorted({package for program, package in rows if not _is_there(program)})
+
+
+def _is_there(program: str) -> bool:
+    return shutil.which(program, path=_path()) is not None or (program.startswith("/") and Path(program).exists())
 
 
 def check_programs(listed: Path) -> None:

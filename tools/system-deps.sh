@@ -11,6 +11,8 @@ missing=()
 command -v git > /dev/null || missing+=(git)
 command -v make > /dev/null || missing+=(make)
 command -v shellcheck > /dev/null || missing+=(shellcheck)
+# Signs a release.
+command -v gpg > /dev/null || missing+=(gnupg)
 # Containers for molecule. runc, because crun refuses machines with two versions of control groups at once.
 command -v podman > /dev/null || missing+=(podman)
 PATH="$PATH:/usr/sbin:/sbin" command -v runc > /dev/null || missing+=(runc)
@@ -22,12 +24,16 @@ done < <(grep '^[a-z]' tests/vm/packages.txt)
 python3 -c 'import venv, ensurepip' 2> /dev/null || missing+=(python3 python3-venv)
 # What the cluster of tests/cluster is made of: a program, and the package that it is in.
 while read -r program package; do
-    PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || missing+=("$package")
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || [ -f "$program" ] || missing+=("$package")
 done < <(grep -v -e '^#' -e '^$' "$(dirname "$0")/../tests/cluster/packages.txt")
 # Programs of boot loaders that tests/loaders runs.
 while read -r program package; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || missing+=("$package")
 done < <(grep '^[a-z]' tests/loaders/packages.txt)
+# What ansible-rulebook runs on.
+while read -r program package; do
+  command -v "$program" > /dev/null || missing+=("$package")
+done < <(grep '^[a-z]' tests/eda/packages.txt)
 # What builds the driver's fake library. A header is there, or it is not.
 while read -r program package; do
   command -v "$program" > /dev/null || [ -e "$program" ] || missing+=("$package")

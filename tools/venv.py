@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Make a virtual environment that holds exactly what the given lock files name.
+"""Make a virtual environment that holds what the given lock files name, and what it was asked for before.
 
     python3 tools/venv.py .venv requirements/run.txt
 
-A stamp is written when all is done, and taken away before anything changes. So a second call has nothing to do, and
-what a killed call left is thrown away and made anew. The same happens when a lock file changes. Runs on old Pythons
-too, far enough to say that they are too old.
+pip installs uv, uv the rest. A stamp is written when all is done. So a second call has nothing to do, and what a killed
+call left is thrown away. The same happens when a lock file changes. An index, a folder of wheels or a certificate that
+pip is set to holds for uv as well. Runs on old Pythons too, far enough to say that they are too old.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import fcntl
 import hashlib
 import importlib.util
@@ -25,6 +26,17 @@ import time
 from typing import Any
 
 OLDEST = (3, 11)
+INSTALLER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "requirements", "uv.txt")
+# pip's settings, and the variables of uv that mean the same.
+SETTINGS = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "no-index": "UV_NO_INDEX",
+    "cert": "SSL_CERT_FILE",
+}
+SEPARATORS = {"UV_FIND_LINKS": ","}
 STAMP = "complete.json"
 
 
@@ -45,60 +57,62 @@ def main() -> int:
 
 
 def bring_up_to_date(venv: str, locks: list[str], any_python: bool, held: int) -> int:
-    """Do nothing, install on top, or start over.
+    """Do nothing, or start over.
 
-    ``held`` is the lock. Children get it too: when a call is killed, the next waits for the pip that it left behind.
+    ``held`` is the lock. Children get it too: when a call is killed, the next waits for what it left behind.
     """
-    wanted = {os.path.basename(path): digest(path) for path in locks}
     found = read_stamp(venv, any_python)
-    installed = found["locks"] if found else {}
-    if all(installed.get(name) == hashed for name, hashed in wanted.items()):
+    asked = {os.path.basename(path): digest(path) for path in locks}
+    if found and all(found["locks"].get(name) == hashed for name, hashed in asked.items()):
         return 0
-    # A lock that is new here goes on top; one that changed, or anything half made, means to start over.
-    start_over = not found or any(installed.get(name, hashed) != hashed for name, hashed in wanted.items())
-    if start_over:
-        refusal = unfit_python()
-        if refusal:
-            print("setup: " + refusal, file=sys.stderr)
-            return 1
+    locks = with_others(locks, found["locks"] if found else {})
+    wanted = {os.path.basename(path): digest(path) for path in locks}
+    refusal = unfit_python()
+    if refusal:
+        print("setup: " + refusal, file=sys.stderr)
+        return 1
     began = time.monotonic()
-    shown = os.path.relpath(venv)
+    shutil.rmtree(venv, ignore_errors=True)
+    if subprocess.run([sys.executable, "-m", "venv", venv], check=False, pass_fds=[held]).returncode != 0:
+        print("setup: python -m venv failed; its message is above.", file=sys.stderr)
+        return 1
+    python = os.path.join(venv, "bin", "python")
+    # The locks are complete, so nothing is resolved; only wheels, so no code of a package runs.
+    pip = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
+    pip += ["--no-input", "--disable-pip-version-check", "--no-warn-script-location", "-r", INSTALLER]
+    uv = [os.path.join(venv, "bin", "uv"), "pip", "sync", "--quiet", "--require-hashes", "--no-build"]
+    uv += ["--python", python, *locks]
+    for command, environment in ((pip, None), (uv, settings(python))):
+        if subprocess.run(command, env=environment, check=False, pass_fds=[held]).returncode != 0:
+            names = INSTALLER if command is pip else " and ".join(locks)
+            print("setup: %s could not be installed; the message is above." % names, file=sys.stderr)
+            return 1
     stamp = os.path.join(venv, STAMP)
-    if start_over:
-        shutil.rmtree(venv, ignore_errors=True)
-        installed = {}
-        if subprocess.run([sys.executable, "-m", "venv", venv], check=False, pass_fds=[held]).returncode != 0:
-            print("setup: python -m venv failed (its words are above).", file=sys.stderr)
-            return 1
-    else:
-        os.unlink(stamp)
-    for path in locks:
-        name = os.path.basename(path)
-        if installed.get(name) == wanted[name]:
-            continue
-        # The locks are complete, so pip need not resolve; only wheels, so no code of a package runs.
-        command = [
-            os.path.join(venv, "bin", "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--require-hashes",
-            "--no-deps",
-        ]
-        command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"]
-        if subprocess.run([*command, "-r", path], check=False, pass_fds=[held]).returncode != 0:
-            print("setup: pip could not install %s (its words are above)." % path, file=sys.stderr)
-            return 1
     with open(stamp + ".new", "w") as file:
-        locks_now = dict(installed, **wanted)
-        json.dump(
-            {"python": this_python() if start_over or not found else found["python"], "venv": venv, "locks": locks_now},
-            file,
-        )
+        json.dump({"python": this_python(), "venv": venv, "locks": wanted}, file)
     os.replace(stamp + ".new", stamp)
-    print("setup: %s holds %s (%.0f s)" % (shown, ", ".join(locks), time.monotonic() - began))
+    print("setup: %s holds %s (%.0f s)" % (os.path.relpath(venv), ", ".join(locks), time.monotonic() - began))
     return 0
+
+
+def with_others(locks: list[str], held: dict[str, str]) -> list[str]:
+    """The locks, and those that the environment holds already: one target does not undo the set-up of another."""
+    names = [os.path.basename(path) for path in locks]
+    others = [os.path.join(os.path.dirname(locks[0]), name) for name in held if name not in names]
+    return [*locks, *(path for path in others if os.path.isfile(path))]
+
+
+def settings(python: str) -> dict[str, str]:
+    """The environment for uv: what is set there, and for the rest what pip is set to."""
+    # pip reads its files and variables; later lines win.
+    listed = subprocess.run([python, "-m", "pip", "config", "list"], stdout=subprocess.PIPE, text=True, check=False)
+    found: dict[str, str] = {}
+    for line in listed.stdout.splitlines():
+        name, _, value = line.partition("=")
+        variable = SETTINGS.get(name.rpartition(".")[2])
+        if variable:
+            found[variable] = SEPARATORS.get(variable, " ").join(ast.literal_eval(value).split())
+    return {"UV_PYTHON_DOWNLOADS": "never", **found, **os.environ}
 
 
 def read_stamp(venv: str, any_python: bool) -> dict[str, Any] | None:

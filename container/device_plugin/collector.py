@@ -21,7 +21,7 @@ class Collector:
         self,
         pod_resources: PodResources,
         metrics: Metrics,
-        source: Callable[[], Source],
+        source: Callable[[], Source | None],
         names: Callable[[], list[str]],
         every_s: float = EVERY_S,
     ) -> None:
@@ -41,15 +41,16 @@ class Collector:
         held = await self._pod_resources.held()
         if held is None:
             self._metrics.held_unknown.inc()
-        else:
-            self._source().collect(held)
+        elif (source := self._source()) is not None:
+            source.collect(held)
         self._metrics.show_held(self._names(), held)
 
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
             self._wake.clear()
-            if not self._source().collects:
+            source = self._source()
+            if source is None or not source.collects:
                 await self._wake.wait()
                 continue
             await self.refresh()

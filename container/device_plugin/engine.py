@@ -14,7 +14,7 @@ from .kubelet import Kubelet
 from .metrics import Metrics
 from .plugin import Plugin
 from .sockets import sweep
-from .source import Resource
+from .source import Device, Resource
 
 LOG = logging.getLogger(__name__)
 
@@ -36,6 +36,9 @@ class Engine:
         self._metrics = metrics
         self._plugins: dict[str, Plugin] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._held = ""
+        self._fitting: dict[str, Sequence[Device]] = {}  # the devices that were found to fit into a message
+        self._too_many: dict[str, str] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.allocated: Callable[[], None] = lambda: None
 
@@ -63,7 +66,10 @@ class Engine:
 
     async def offer(self, resources: Sequence[Resource]) -> None:
         """These and no others, from now on."""
-        wanted = {one.name: one for one in resources if one.is_present}
+        self._too_many = {one.name: why for one in resources if (why := self._why_not(one))}
+        # What is at the kubelet already stays as it was told last.
+        fit = [one for one in resources if one.name in self._plugins or one.name not in self._too_many]
+        wanted = {one.name: one for one in fit if one.is_present}
         for name in [one for one in self._plugins if one not in wanted]:
             await self._withdraw(name)
         for name, resource in wanted.items():
@@ -72,8 +78,29 @@ class Engine:
             else:
                 self._begin(resource)
 
+    def _why_not(self, resource: Resource) -> str:
+        """Why a kubelet would not show it; empty: it fits."""
+        devices = resource.devices()
+        if self._fitting.get(resource.name) is devices:
+            return ""
+        try:
+            messages.check(resource.name, devices)
+        except (messages.TooMany, messages.BadId) as error:
+            if str(error) != self._too_many.get(resource.name):
+                LOG.error("%s None of this is told.", error)
+            return str(error)
+        self._fitting[resource.name] = devices
+        return ""
+
+    def hold(self, reason: str) -> None:
+        """Give no device to anybody, because of this; empty: as each one's own health says."""
+        self._held = reason
+        for plugin in self._plugins.values():
+            plugin.service.hold(reason)
+
     def _begin(self, resource: Resource) -> None:
         plugin = self._plugins[resource.name] = Plugin(resource, self._kubelet, self._metrics)
+        plugin.service.hold(self._held)
         if not self._register:
             return
         plugin.service.allocated = self._allocated
@@ -111,5 +138,5 @@ class Engine:
     @property
     def problems(self) -> list[str]:
         """Why what is offered is not at the kubelet."""
-        every = self._plugins.values() if self._register else ()
-        return [f"{one.name}: {one.problem or 'the stream is broken'}" for one in every if not one.is_registered]
+        missing = [one for one in self._plugins.values() if self._register and not one.is_registered]
+        return [*self._too_many.values(), *(f"{one.name}: {one.problem or 'the stream is broken'}" for one in missing)]

@@ -34,6 +34,17 @@ def devices(offered: Sequence[Device]) -> api.ListAndWatchResponse:
     return response
 
 
+def most(prefix: str, numa: tuple[int, ...] = ()) -> int:
+    """How many devices with ids of this prefix and a number from 0 on fit into one message."""
+    left, count, digits = MAX_BYTES, 0, 1
+    while True:
+        size = devices([Device(prefix + "9" * digits, False, numa)]).ByteSize()
+        of_length = 10**digits - count
+        if of_length * size > left:
+            return count + left // size
+        left, count, digits = left - of_length * size, count + of_length, digits + 1
+
+
 def check(name: str, offered: Sequence[Device]) -> None:
     """Raises TooMany or BadId. Each device counts as unhealthy, which is the longer word: it may become so."""
     ids = {one.id for one in offered}

@@ -38,6 +38,11 @@ class Metrics:
         self.stream_breaks = counter("stream_breaks", "streams that the kubelet ended", "resource")
         self.config_errors = counter("config_errors", "configurations that were refused; the last good one stays")
         self.config_refused = gauge("config_refused", "1 while the configuration file is not what is offered")
+        self.withheld = gauge(
+            "withheld", "1 while no device is given to anybody, because of what the node says or does not"
+        )
+        self.node_errors = counter("node_errors", "requests about the node that failed, by HTTP status", "status")
+        self.events_lost = counter("events_lost", "Events that the API refused")
         self.held_unknown = counter("pod_resources_errors", "times that the kubelet did not say who has what")
 
     def show_devices(self, resource: str, offered: Sequence[Device]) -> None:

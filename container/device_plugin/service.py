@@ -32,6 +32,7 @@ class Service(DevicePluginBase):
         self._offered: tuple[Device, ...] | None = None
         self._message = api.ListAndWatchResponse()
         self._by_id: dict[str, Device] = {}
+        self._held = ""
         self.opened = 0  # streams, ever
         self._newest = 0  # which of them is the one that counts; 0: none is open
         self.allocated: Callable[[], None] = lambda: None
@@ -45,16 +46,21 @@ class Service(DevicePluginBase):
         self.name = resource.name
         self.look()
 
+    def hold(self, reason: str) -> None:
+        """Give no device to anybody, because of this; empty: as their own health says."""
+        if reason != self._held:
+            self._held = reason
+            self.look()
+
     def look(self) -> None:
         """Tell the kubelet, if any device is another than it was told."""
         offered = tuple(self._resource.devices())
+        if self._held:
+            offered = tuple(one._replace(healthy=False) for one in offered)
         if offered != self._offered:
             message = messages.devices(offered)
             if message.ByteSize() > messages.MAX_BYTES:
-                LOG.error(
-                    "%s: %d devices are more than the kubelet takes; it is told none of this.", self.name, len(offered)
-                )
-                return
+                return  # the engine has said so
             self._offered, self._message = offered, message
             self._by_id = {one.id: one for one in offered}
             self._changed = _renewed(self._changed)
@@ -117,6 +123,8 @@ class Service(DevicePluginBase):
             for one in ids:
                 if one not in self._by_id:
                     raise Refused("unknown", f"there is no device {one!r}")
+                if self._held:
+                    raise Refused("withheld", self._held)
                 if not self._by_id[one].healthy:
                     raise Refused("unhealthy", f"the device {one!r} is not healthy")
             answer = self._resource.allocate(ids)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from kube import settings
-from kube.settings import BadSetting, Option, flag, is_json, one_of, path, port
+from kube.settings import BadSetting, Option, flag, is_json, one_of, path, port, text
 
 PROGRAM = "device-plugin"
 KUBELET = "/var/lib/kubelet"
@@ -36,6 +36,10 @@ class Settings:
     log_json: bool
     debug: bool
     register: bool = True
+    node: str = ""
+    kubeconfig: str = ""
+    configs: Path | None = None
+    default_config: str = ""
 
 
 def _pod(value: str) -> tuple[str, str] | None:
@@ -43,6 +47,10 @@ def _pod(value: str) -> tuple[str, str] | None:
     if value and not (namespace and slash and name):
         raise ValueError("namespace/name of the pod, or nothing")
     return (namespace, name) if value else None
+
+
+def _folder(value: str) -> Path | None:
+    return path(value) if value else None
 
 
 def _sees_nodes(value: str) -> bool:
@@ -80,6 +88,16 @@ def options(sources: Sequence[str]) -> tuple[Option, ...]:
             _sees_nodes,
             "whether devices are there: by the host's /dev, or where that cannot be mounted, by the kernel's list",
         ),
+        option("DEVICE_PLUGIN_NODE", "node", "", text, "gpu: this node, whose labels count; empty: no API is asked"),
+        option("DEVICE_PLUGIN_KUBECONFIG", "kubeconfig", "", text, "default: the pod's service account"),
+        option(
+            "DEVICE_PLUGIN_CONFIGS",
+            "configs",
+            "",
+            _folder,
+            "gpu: a folder of configurations, of which a label of the node names one; goes before DEVICE_PLUGIN_CONFIG",
+        ),
+        option("DEVICE_PLUGIN_DEFAULT_CONFIG", "default_config", "", text, "which of them holds without the label"),
         option("DEVICE_PLUGIN_METRICS_PORT", "metrics_port", "2112", port, "of /metrics, /healthz, /readyz; 0: none"),
         option("DEVICE_PLUGIN_LOG_FORMAT", "log_json", "text", is_json, "text or json lines"),
     )
@@ -89,8 +107,28 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], sources: Seq
     """The settings. Raises BadSetting; ends the process as argparse does for --help and unknown flags."""
     words = ["--register=false" if one == "--no-register" else one for one in arguments]
     values = settings.parse(PROGRAM, __doc__.splitlines()[0], options(sources), words, environment)
-    if values["source"] == "tee" and not values["register"]:
+    return _checked(Settings(**values))
+
+
+def _checked(found: Settings) -> Settings:
+    """Raises BadSetting for what does not go together."""
+    if found.source == "tee" and not found.register:
         raise BadSetting(
             "DEVICE_PLUGIN_REGISTER is 'false' with the source tee, whose devices no other plugin offers. Give true."
         )
-    return Settings(**values)
+    if found.node and found.source != "gpu":
+        raise BadSetting(
+            f"DEVICE_PLUGIN_NODE is {found.node!r}, and the source {found.source} asks nothing of the API server. "
+            "Remove it, or set DEVICE_PLUGIN_SOURCE to gpu."
+        )
+    if found.configs is not None and not found.node:
+        raise BadSetting(
+            f"DEVICE_PLUGIN_CONFIGS is '{found.configs}', and no node is known whose label could choose one of them. "
+            "Set DEVICE_PLUGIN_NODE to the node's name (fieldRef: spec.nodeName)."
+        )
+    if found.default_config and found.configs is None:
+        raise BadSetting(
+            f"DEVICE_PLUGIN_DEFAULT_CONFIG is {found.default_config!r}, and there is no folder of configurations. "
+            "Set DEVICE_PLUGIN_CONFIGS."
+        )
+    return found

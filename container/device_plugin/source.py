@@ -129,3 +129,7 @@ class Source(Protocol):
     def collect(self, held: Held) -> None:
         """What containers have, as the kubelet just said."""
         ...
+
+    def withheld(self, labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
+        """Why the node, by what it says, is to give no device to anybody now; empty: it may."""
+        ...

@@ -37,9 +37,13 @@ class Subject:
 
 
 class Events:
-    """Those of one program. ``component``: its name; ``instance``: the node or pod that it is on."""
+    """Those of one program. ``component``: its name; ``instance``: the node or pod that it is on.
 
-    def __init__(self, kube: Kube, component: str, instance: str) -> None:
+    ``counts``: False where there is no right to patch: what is said again is then not counted.
+    """
+
+    def __init__(self, kube: Kube, component: str, instance: str, counts: bool = True) -> None:
+        self._counts = counts
         self._kube = kube
         self._component = component
         self._instance = instance
@@ -54,7 +58,8 @@ class Events:
         except ApiError as error:
             if not error.is_conflict:
                 raise
-            self._again(f"{path}/{made['metadata']['name']}")
+            if self._counts:
+                self._again(f"{path}/{made['metadata']['name']}")
 
     def _again(self, path: str) -> None:
         try:

@@ -33,7 +33,10 @@ SLACK_S = 60.0
 
 @dataclass(frozen=True)
 class Resource:
-    """What to watch. ``trim``: what of an object is kept; ``page``: so many objects are asked for at once."""
+    """What to watch. ``trim``: what of an object is kept; ``page``: so many objects are asked for at once.
+
+    ``name``: the one object that ``query`` selects. It is read by its name, which needs no right to list.
+    """
 
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +44,7 @@ class Resource:
     accept_one: str = JSON
     trim: Callable[[Object], Object] = whole
     page: int = LIST_LIMIT
+    name: str = ""
 
 
 class Watch:
@@ -131,21 +135,38 @@ class Watch:
 
     def _list(self) -> None:
         self._is_due_in(LIST_TIMEOUT_S)
-        about = self._resource
-        found, version = self._kube.items(about.path, about.query, about.accept_list, about.trim, about.page)
+        found, version = self._one() if self._resource.name else self._all()
         self._heard()
         self._objects = {} if self._each is not None else {_key(one): one for one in found}
         self._version = version
         self._tell(found, fresh=True)
+
+    def _all(self) -> tuple[list[Object], str]:
+        about = self._resource
+        return self._kube.items(about.path, about.query, about.accept_list, about.trim, about.page)
+
+    def _one(self) -> tuple[list[Object], str]:
+        """Without a version to watch from: that of an object may be too old. Without one, a watch begins with the
+        object as it is.
+        """
+        about = self._resource
+        try:
+            found = self._kube.request("GET", f"{about.path}/{about.name}", accept=about.accept_one)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return [], ""
+        return [about.trim(found)], ""
 
     def _follow(self) -> None:
         query = {
             **self._resource.query,
             "watch": "1",
             "allowWatchBookmarks": "true",
-            "resourceVersion": self._version,
             "timeoutSeconds": str(random.randint(*WATCH_S)),
         }
+        if self._version:
+            query["resourceVersion"] = self._version
         self._is_due_in(LIST_TIMEOUT_S)
         stream = self._kube.stream(self._resource.path, query, self._resource.accept_one)
         self._stream = stream

@@ -44,7 +44,7 @@ def noticed(seen: Seen) -> Seen:
 
 def rested(seen: Seen) -> Seen:
     """Nothing is being changed: nobody's pods matter, and what is as wanted counts as done."""
-    found = replace(seen, everywhere=None, pods=None, paused_at=None, drained=None)
+    found = replace(seen, everywhere=None, pods=None, marked_at=None, paused_at=None, drained=None)
     wish = found.possible_wish()
     if wish is None or not found.is_satisfied or found.done_of(wish):
         return found
@@ -58,7 +58,7 @@ def failed(seen: Seen, wish: Wish | None, kind: str, reason: str, jitter: float,
     waits_s = seen.policy.busy_timeout_s if waits and run is not None and not run.waits_s else 0.0
     failure = Failure(wish, seen.asked, kind, reason, 0, None, waits, waits_s)
     failure = retry.failed(seen.failure, failure, seen.policy.retry, seen.now, jitter, touched=opened)
-    cleared = replace(seen, evict_first=False, everywhere=None, pods=None, paused_at=None, drained=None)
+    cleared = replace(seen, evict_first=False, everywhere=None, pods=None, marked_at=None, paused_at=None, drained=None)
     return replace(cleared, failure=failure)
 
 
@@ -115,7 +115,8 @@ def _change_ended(seen: Seen, run: Run, result: Mapping[str, Any], has_failed: b
     if not has_failed and run.wish is not None:
         done = retry.done(seen.done_of(run.wish), run.wish, seen.asked, seen.now)
         due_at = _next_reading_at(after)
-        return replace(after, failure=None, done=done, evict_first=False, paused_at=None, reading_due_at=due_at)
+        cleared = replace(after, evict_first=False, marked_at=None, paused_at=None)
+        return replace(cleared, failure=None, done=done, reading_due_at=due_at)
     if run.abandoned_at is not None or seen.stopping_since is not None:  # why it was called off is known already
         return after
     if kind == "DeviceBusy" and not run.opened and not seen.evict_first and not run.look_first:
@@ -161,6 +162,8 @@ def kind_of(result: Mapping[str, Any]) -> str:
 def wrote(seen: Seen, step: Patching, node: Node) -> Seen:
     """A patch was made, and this is the node's answer."""
     after = replace(seen, node=node, written=seen.writes.after(step.patch, seen.now), looked=False)
+    if isinstance(step, Mark):
+        return replace(after, marked_at=seen.now)
     if isinstance(step, Pause) and after.paused_at is None:
         return replace(after, paused_at=seen.now)
     if isinstance(step, Restore) and after.restore_refused is not None and seen.now >= after.restore_refused.until:

@@ -56,6 +56,9 @@ ABANDONED_S = 15.0
 KILLED_S = 15.0
 # An API that gives no list of pods for so long does not get a change to wait for it with components paused.
 LISTED_S = 60.0
+# From the mark of a change to the last look at who uses the devices: who offers them to pods (docs/device-plugins.md)
+# has heard of it by then, and taken them away. Whoever got one before that is among the pods that are looked at.
+NOTICED_S = 1.0
 # An eviction that a disruption budget refuses is asked for again.
 DRAIN_AGAIN_S = 5.0
 # From a stop to the moment at which a change that is still at work is ended, to that at which its end is waited for no
@@ -349,6 +352,8 @@ def _before_the_gate(seen: Seen, run: Run, node: Node) -> Step:
         return step
     if not run.planned:
         return Wait()
+    if seen.marked_at is not None and seen.now < seen.marked_at + NOTICED_S:
+        return Wait(seen.marked_at + NOTICED_S)
     return OpenGate() if seen.looked else Look()
 
 

@@ -94,6 +94,7 @@ class Seen:
     read_when_asked: str = ""  # the retry annotation at the last reading
     run: Run | None = None
     pods: Pods | None = None  # of the components' namespace
+    marked_at: float | None = None  # the node says since then that a change is under way
     paused_at: float | None = None
     everywhere: Pods | None = None  # of all namespaces: who uses GPUs
     drained: Drained | None = None

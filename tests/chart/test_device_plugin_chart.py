@@ -23,6 +23,7 @@ from device_plugin.gpu import config as gpu  # noqa: E402
 from device_plugin.metrics import Metrics  # noqa: E402
 from device_plugin.source import Device  # noqa: E402
 from device_plugin.tee import config  # noqa: E402
+from kube import events  # noqa: E402
 
 CHART = ROOT / "container/charts/device-plugin"
 TEMPLATE = ("template", "device-plugin", str(CHART), "--namespace", "place", "--kube-version", "1.36.0")
@@ -307,6 +308,7 @@ def test_labels_that_are_asked_for_exist(expressions: dict[str, str]) -> None:
     metrics.show_devices("r", [Device("a::0")])
     metrics.show_held(["r"], {"r": frozenset({"a::0"})})
     metrics.allocation_errors.labels("r", "why")
+    metrics.node_errors.labels("403")
     known = {label for one in metrics.registry.collect() for sample in one.samples for label in sample.labels}
     for name, expression in expressions.items():
         for words in re.findall(r"by \(([^)]*)\)", expression):
@@ -363,7 +365,7 @@ def test_gpus(render: Any, helm: Any) -> None:
     }
     writable = [one["mountPath"] for one in container(manifests)["volumeMounts"] if not one.get("readOnly")]
     assert writable == ["/var/lib/kubelet/device-plugins", "/host/run/device-plugin-gpu"]
-    environment = {one["name"]: one.get("value") for one in container(manifests)["env"]}
+    environment = {one["name"]: one.get("value", "of the pod") for one in container(manifests)["env"]}
     assert environment["DEVICE_PLUGIN_SOURCE"] == "gpu"
     assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
     assert settings.parse([], environment, ["tee", "gpu"]).source == "gpu"
@@ -378,6 +380,12 @@ def test_gpus(render: Any, helm: Any) -> None:
         done = helm(*TEMPLATE, *(word for value in values for word in ("--set", value)))
         assert done.returncode != 0
         assert words in done.stderr
+
+
+def of_name(manifests: dict[str, Any], kind: str, name: str) -> Any:
+    """One of several of a kind."""
+    (found,) = [one for one in manifests.values() if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    return found
 
 
 POLICY = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
@@ -396,7 +404,7 @@ def test_requests_for_more_than_one_share_are_refused_by_the_names_that_the_plug
     render: Any, values: tuple[str, ...], names: list[str]
 ) -> None:
     manifests = render(*GPU, f"{REPLICAS}=4", FAIL, *values)
-    policy, binding = (manifests[kind] for kind in POLICY)
+    policy, binding = (of_name(manifests, kind, "device-plugin-one-share") for kind in POLICY)
     variables = {one["name"]: one["expression"] for one in policy["spec"]["variables"]}
     assert json.loads(variables["names"]) == names
     read = gpu.parse(manifests["ConfigMap"]["data"]["config.yaml"], "config.yaml")
@@ -426,7 +434,8 @@ def test_no_policy_where_nothing_is_to_fail(render: Any) -> None:
         (f"{REPLICAS}=4", GPU[1], FAIL),
         ("source=gpu",),
     ):
-        assert not set(POLICY) & set(render(*values))
+        names = {one["metadata"]["name"] for one in render(*values).values()}
+        assert "device-plugin-one-share" not in names
 
 
 def test_metrics_beside_nvidias_plugin(render: Any, helm: Any) -> None:
@@ -469,3 +478,74 @@ def test_the_feature_rule_knows_guests_by_processor_module_or_device(render: Any
     assert asked(tdx) == [("cpu.security", "tdx.protected"), ("kernel.loadedmodule", "tdx_guest")]
     assert snp["labels"] == {"amd.feature.node.kubernetes.io/snp-guest": "enabled"}
     assert asked(snp) == [("kernel.loadedmodule", "sev_guest"), ("local.feature", "sev-guest.device")]
+
+
+FOUR = tuple(
+    f"gpuNode.configs.four.{one}"
+    for one in (
+        "version=v1",
+        "sharing.timeSlicing.resources[0].name=gpu",
+        "sharing.timeSlicing.resources[0].replicas=4",
+    )
+)
+
+
+def test_the_source_gpu_reads_its_node_and_makes_events_and_has_no_other_right(render: Any) -> None:
+    manifests = render("source=gpu")
+    rights = {
+        kind: [(rule["apiGroups"], rule["resources"], rule["verbs"]) for rule in manifests[kind]["rules"]]
+        for kind in ("ClusterRole", "Role")
+    }
+    assert rights == {"ClusterRole": [([""], ["nodes"], ["get", "watch"])], "Role": [([""], ["events"], ["create"])]}
+    assert manifests["Role"]["metadata"]["namespace"] == manifests["RoleBinding"]["metadata"]["namespace"]
+    assert manifests["Role"]["metadata"]["namespace"] == events.NAMESPACE
+    for kind in ("ClusterRoleBinding", "RoleBinding"):
+        assert manifests[kind]["subjects"] == [
+            {"kind": "ServiceAccount", "name": "device-plugin", "namespace": "place"}
+        ]
+    assert pod(manifests)["automountServiceAccountToken"] is True
+    variables = {one["name"]: one for one in container(manifests)["env"]}
+    assert variables["DEVICE_PLUGIN_NODE"]["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    ports = [port["port"] for rule in manifests["NetworkPolicy"]["spec"]["egress"] for port in rule["ports"]]
+    assert ports == [443, 6443]
+    (condition,) = manifests["ValidatingAdmissionPolicy"]["spec"]["matchConditions"]
+    assert '"system:serviceaccount:place:device-plugin"' in condition["expression"]
+
+
+@pytest.mark.parametrize("values", [("source=tee",), ("source=gpu", "gpuNode.enabled=false")])
+def test_without_that_there_is_no_right_and_no_token(render: Any, values: tuple[str, ...]) -> None:
+    manifests = render(*values)
+    assert set(manifests) == PLAIN
+    assert pod(manifests)["automountServiceAccountToken"] is False
+    assert manifests["NetworkPolicy"]["spec"]["egress"] == []
+    assert "DEVICE_PLUGIN_NODE" not in {one["name"] for one in container(manifests)["env"]}
+
+
+def test_rights_that_somebody_else_gives(render: Any) -> None:
+    manifests = render("source=gpu", "rbac.create=false", "admissionPolicy.enabled=false")
+    assert set(manifests) == PLAIN
+    assert pod(manifests)["automountServiceAccountToken"] is True
+
+
+def test_configurations_by_name(render: Any, helm: Any) -> None:
+    manifests = render("source=gpu", *FOUR, "gpuNode.defaultConfig=four", "gpuConfig.flags.nvidiaDriverRoot=/run/a")
+    environment = {one["name"]: one.get("value", "node") for one in container(manifests)["env"]}
+    chosen = settings.parse([], environment, ["tee", "gpu"])
+    assert chosen.default_config == "four"
+    mounts = {one["mountPath"]: one["name"] for one in container(manifests)["volumeMounts"]}
+    (volume,) = [one for one in pod(manifests)["volumes"] if one["name"] == mounts[str(chosen.configs)]]
+    files = of_name(manifests, "ConfigMap", volume["configMap"]["name"])["data"]
+    read = {name: gpu.parse(text, name) for name, text in files.items()}
+    assert [one.replicas for one in read["four"].shared] == [4]
+    assert read["default"].driver_root == "/run/a"
+    assert "/host/run/a" in mounts
+    for values, words in (
+        ((*FOUR,), "needs source: gpu"),
+        (("source=gpu", "gpuNode.enabled=false", *FOUR), "gpuNode.enabled: true"),
+        (("source=gpu", *FOUR, "gpuNode.defaultConfig=five"), 'is "five"'),
+        (("source=gpu", "gpuNode.configs.four.versio=v1"), "versio"),
+        (("source=gpu", "gpuNode.configs.-four.version=v1"), "-four"),
+    ):
+        done = helm(*TEMPLATE, *(word for value in values for word in ("--set", value)))
+        assert done.returncode != 0
+        assert words in done.stderr

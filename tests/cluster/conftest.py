@@ -16,10 +16,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.cluster.kube import workloads  # noqa: E402
+from tests.cluster.kube import plugin, workloads  # noqa: E402
 from tests.cluster.kube.bed import FIGURES, Bed, bed  # noqa: E402
 from tests.cluster.kube.cluster import Cluster, running  # noqa: E402
-from tests.cluster.kube.programs import check_machine  # noqa: E402
+from tests.cluster.kube.programs import built_runtime, check_machine  # noqa: E402
 from tools import image  # noqa: E402
 from tools.needs import NotPossible  # noqa: E402
 
@@ -43,6 +43,16 @@ def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
+def plugin_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The device plugin's image of this working tree."""
+    check()
+    path = tmp_path_factory.mktemp("plugin-image") / "device-plugin.tar"
+    compressed = image.build(plugin.IMAGE, path, image=image.DEVICE_PLUGIN)
+    FIGURES.append(f"device plugin's image: {compressed / 1e6:.1f} MB compressed")
+    return path
+
+
+@pytest.fixture(scope="session")
 def cluster(archive: Path) -> Iterator[Cluster]:
     """A running cluster that knows the image."""
     began = time.monotonic()
@@ -50,6 +60,17 @@ def cluster(archive: Path) -> Iterator[Cluster]:
         FIGURES.append(f"cluster: node ready after {time.monotonic() - began:.1f} s")
         made.load(archive)
         made.apply(workloads.namespace())
+        yield made
+
+
+@pytest.fixture(scope="module")
+def containerd_2(plugin_archive: Path) -> Iterator[Cluster]:
+    """Another cluster, with containerd 2 and runc from their Go modules, that knows the device plugin's image."""
+    began = time.monotonic()
+    with running(keep=ROOT / "tests/output/cluster-containerd-2", runtime=built_runtime()) as made:
+        version = made.node()["status"]["nodeInfo"]["containerRuntimeVersion"]
+        FIGURES.append(f"cluster with {version}: node ready after {time.monotonic() - began:.1f} s")
+        made.load(plugin_archive)
         yield made
 
 

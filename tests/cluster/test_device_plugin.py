@@ -25,7 +25,6 @@ from tests.cluster.kube.bed import FIGURES, is_running
 from tests.cluster.kube.cluster import NODE_PATH, Cluster
 from tests.cluster.kube.programs import EVERY
 from tests.cluster.kube.settings import BUSYBOX
-from tools import image
 from tools.cache import ROOT
 
 CHART = ROOT / "container/charts/device-plugin"
@@ -41,12 +40,10 @@ BEAT_S = 10.0
 
 
 @pytest.fixture(scope="module")
-def guest(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def guest(cluster: Cluster, plugin_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The node as a TDX guest with the plugin installed."""
     folder = tmp_path_factory.mktemp("plugin")
-    compressed = image.build(f"localhost/{NAME}:dev", folder / "image.tar", image=image.DEVICE_PLUGIN)
-    FIGURES.append(f"device plugin's image: {compressed / 1e6:.1f} MB compressed")
-    cluster.load(folder / "image.tar")
+    cluster.load(plugin_archive)
     cluster.space.run("mount", "-t", "tmpfs", "tmpfs", "/dev/net")
     cluster.space.run("mkdir", "-p", f"{SYS}/dev/char/1:3")
     cluster.space.run("sh", "-c", f"echo DEVNAME=tdx_guest > {SYS}/dev/char/1:3/uevent")

@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         field = selection(query.get("fieldSelector", ""))
         if query.get("watch"):
             self._asked("watch", path)
-            self._watch(path, field, int(query["resourceVersion"]), float(query["timeoutSeconds"]))
+            self._watch(path, field, query.get("resourceVersion"), float(query["timeoutSeconds"]))
         elif _is_collection(path):
             self._asked("list", path)
             found, version = store.list(path, field)
@@ -186,13 +186,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _shaped(self, found: Object) -> Object:
         return metadata_only(found) if "PartialObjectMetadata" in self.headers.get("Accept", "") else found
 
-    def _watch(self, path: str, field: dict[str, str], version: int, timeout_s: float) -> None:
+    def _watch(self, path: str, field: dict[str, str], given: str | None, timeout_s: float) -> None:
+        """Without a version it begins with what there is."""
         store = self.server.store
+        there, version = store.list(path, field) if given is None else ([], int(given))
         store.since(path, version)  # an expired version is refused before the first event
         self._begin(200, () if self._way == PLAIN else (("Transfer-Encoding", "chunked"),))
         if self._way in (SILENT, BYTES, HUGE):
             self._say_nothing()
             return
+        for one in there:
+            self._event("ADDED", self._shaped(one))
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             with store.changed:

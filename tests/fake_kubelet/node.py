@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from device_plugin.own_node import OwnNode
 from device_plugin.process import Process
 from device_plugin.settings import Settings
 
@@ -106,9 +107,9 @@ class Node:
         return sorted(one.name for one in self.plugins.glob("cdp-*"))
 
     @contextlib.asynccontextmanager
-    async def plugin(self, **changes: Any) -> AsyncIterator[Process]:
+    async def plugin(self, own_node: OwnNode | None = None, **changes: Any) -> AsyncIterator[Process]:
         """A process of the plugin, in this event loop, which is stopped at the end."""
-        process = Process(self.settings(**changes))
+        process = Process(self.settings(**changes), own_node)
         task = asyncio.create_task(process.run())
         try:
             yield process

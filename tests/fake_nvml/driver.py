@@ -4,16 +4,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("nvml.c")
 LIBRARY = "libnvidia-ml.so.1"
+# As the library says.
+DRIVER = "595.71.05"
 # NVML's numbers of errors.
 DRIVER_NOT_LOADED, GPU_IS_LOST, MISMATCH = 9, 15, 18
+# What it says has to be done with a GPU.
+NOTHING, GPU_RESET, NODE_REBOOT = 0, 1, 2
 
 
 def build(folder: Path) -> Path:
@@ -34,6 +40,7 @@ class Driver:
 
     def __init__(self, root: Path, sys: Path, library: Path, gpus: int = 2) -> None:
         self._library = library
+        self._root = root
         self._place = root / "usr/lib64"
         self._state = self._place / "nvml"
         self._sys = sys
@@ -47,6 +54,16 @@ class Driver:
         new = self._place / "new"
         shutil.copy(self._library, new)
         new.replace(self._place / LIBRARY)
+
+    def add_files(self, number: tuple[str, str]) -> None:
+        """What nvidia-ctk looks for below the root: a library of this version, and nodes. As root.
+
+        ``number``: major and minor of the device that all nodes are.
+        """
+        (self._place / f"libcuda.so.{DRIVER}").touch()
+        (self._root / "dev").mkdir()
+        for name in ("nvidiactl", "nvidia0", "nvidia1"):
+            os.mknod(self._root / "dev" / name, stat.S_IFCHR | 0o600, os.makedev(*map(int, number)))
 
     def remove(self) -> None:
         """The library goes."""
@@ -73,6 +90,10 @@ class Driver:
         self._write("ready", str(int(ready)))
         self._write("cc", f"{int(on)} {int(on)} 0")
 
+    def recovery(self, actions: dict[int, int]) -> None:
+        """What it says has to be done with GPUs, by their numbers; 0, nothing, with all others."""
+        self._write("recovery", "".join(f"{number} {action}\n" for number, action in actions.items()))
+
     def xid(self, gpu: str, number: int) -> None:
         """The driver tells of an error."""
         pipe = os.open(self._state / "xids", os.O_RDWR | os.O_NONBLOCK)
@@ -81,6 +102,12 @@ class Driver:
             self._pipe = pipe  # what nobody has read yet is gone with the last that has it open
         else:
             os.close(pipe)
+
+    def flush(self) -> None:
+        """Forget the errors that nobody has heard of."""
+        with contextlib.suppress(BlockingIOError):
+            if hasattr(self, "_pipe"):
+                os.read(self._pipe, 1 << 16)
 
     def close(self) -> None:
         """At the end of a test."""

@@ -9,6 +9,7 @@
 //   gpus    a line each: UUID, bus id, minor number, own error, name
 //   cc      environment, ccFeature, devToolsMode; no file: not supported
 //   ready   GpusReadyState
+//   recovery  the recovery action of the GPU with the minor number of the first column, in the second; no file: not supported
 //   xids    a FIFO: each line, UUID and number, is one event; an unknown UUID is an event of no GPU
 
 #define _GNU_SOURCE
@@ -24,11 +25,14 @@
 #include <unistd.h>
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMEOUT = 10, UNKNOWN = 999 };
-enum { XID_CRITICAL = 8 };
+enum { XID_CRITICAL = 8, RECOVERY_ACTION = 230, UNSIGNED_INT = 1 };
+// Of this driver are the files that nvidia-ctk looks for.
+static const char DRIVER[] = "595.71.05";
 
 typedef struct { char uuid[96], bus[32], name[64]; unsigned minor; int error; } gpu;
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char busId[32]; } pci_info;
 typedef struct { void *device; unsigned long long type, data; unsigned gi, ci; } event_data;
+typedef struct { unsigned id, scope; long long time, latency; int type, error; unsigned long long value; } field_value;
 typedef struct { unsigned environment, feature, tools; } cc_state;
 
 static FILE *state(const char *name) {
@@ -86,8 +90,6 @@ int nvmlInitWithFlags(unsigned flags) { (void)flags; return number("init", SUCCE
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) { return SUCCESS; }
 
-int nvmlSystemGetDriverVersion(char *version, unsigned length) { return text(version, length, "595.10"); }
-
 int nvmlDeviceGetCount_v2(unsigned *count) {
     *count = (unsigned)gpus(-1, NULL);
     return number("lost", SUCCESS);
@@ -97,6 +99,38 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
     gpu one;
     *device = (void *)((intptr_t)index + 1);
     return known(*device, &one);
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
+    gpu one;
+    int error = number("lost", SUCCESS), index = 0;
+    while (!error && gpus(index, &one) > index && strcmp(one.uuid, uuid)) index++;
+    *device = (void *)((intptr_t)index + 1);
+    return error ? error : gpus(index, &one) > index ? one.error : NOT_FOUND;
+}
+
+int nvmlDeviceGetIndex(void *device, unsigned *index) {
+    gpu one;
+    *index = (unsigned)((intptr_t)device - 1);
+    return known(device, &one);
+}
+
+int nvmlSystemGetDriverVersion(char *version, unsigned length) {
+    int error = number("lost", SUCCESS);
+    return error ? error : text(version, length, DRIVER);
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(void *device, unsigned *count) {
+    gpu one;
+    *count = 0;
+    return known(device, &one);
+}
+
+int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *pending) {
+    gpu one;
+    int error = known(device, &one);
+    *now = *pending = 0;
+    return error ? error : NOT_SUPPORTED;
 }
 
 int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) {
@@ -123,6 +157,23 @@ int nvmlDeviceGetPciInfo_v3(void *device, pci_info *info) {
     int error = known(device, &one);
     memset(info, 0, sizeof *info);
     return error ? error : text(info->busId, sizeof info->busId, one.bus);
+}
+
+int nvmlDeviceGetFieldValues(void *device, int count, field_value *values) {
+    gpu one;
+    int error = known(device, &one);
+    for (int i = 0; !error && i < count; i++) {
+        unsigned minor, action, found = 0;
+        FILE *file = state("recovery");
+        values[i].error = NOT_SUPPORTED;
+        if (!file || values[i].id != RECOVERY_ACTION) continue;
+        while (fscanf(file, "%u %u", &minor, &action) == 2) if (minor == one.minor) found = action;
+        fclose(file);
+        values[i].error = SUCCESS;
+        values[i].type = UNSIGNED_INT;
+        values[i].value = found;
+    }
+    return error;
 }
 
 int nvmlSystemGetConfComputeState(cc_state *found) {

@@ -97,8 +97,11 @@ def take_collections() -> None:
     COLLECTIONS.mkdir(parents=True, exist_ok=True)
     link = COLLECTIONS / namespace
     if not link.is_symlink() or Path(os.readlink(link)) != found / namespace:
-        link.unlink(missing_ok=True)
-        link.symlink_to(found / namespace)
+        # Another process may do the same at the same time.
+        draft = COLLECTIONS / f".{namespace}-{os.getpid()}"
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(found / namespace)
+        draft.replace(link)
 
 
 if __name__ == "__main__":

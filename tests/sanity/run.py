@@ -35,7 +35,7 @@ def main() -> int:
     command = ["ansible-test", "sanity", "--local", "--python", version, "--color", "no"]
     with tempfile.TemporaryDirectory(prefix="confidential-gpu-sanity-") as folder:
         place = Path(folder, "ansible_collections", "confidential", "gpu")
-        subprocess.run([sys.executable, "tools/artifact.py", "copy", place], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-m", "tools.artifact", "copy", place], cwd=ROOT, check=True)
         # Helm's templates are YAML only when rendered, and what is made of them is several documents: the suite chart
         # looks after both.
         for templates in (place / "container/charts").glob("*/templates"):

@@ -122,6 +122,31 @@ def until_it_exists(path: Path, timeout_s: float = 30) -> None:
         time.sleep(0.01)
 
 
+def test_a_suite_over_its_budget_is_a_warning_and_no_failure() -> None:
+    outcomes = [
+        runner.Outcome(runner.Suite("quick", [], budget_s=10), runner.PASSED, 9.9),
+        runner.Outcome(runner.Suite("slow", [], budget_s=10), runner.PASSED, 12.0),
+    ]
+    text, code = runner.table(outcomes, require_all=True)
+    lines = text.splitlines()
+    assert code == 0
+    assert [line for line in lines if "warning" in line] == ["warning: slow took 12 s, its budget is 10 s"]
+    assert [line.split() for line in lines if line.startswith("slow")] == [["slow", "passed", "12.0", "10"]]
+    assert [line.split()[:2] for line in lines if line.startswith("all")] == [["all", "21.9"]]
+    assert lines[-1] == "2 passed, 0 failed"
+
+
+def test_a_run_over_the_budget_of_all_is_a_warning() -> None:
+    outcomes = [runner.Outcome(runner.Suite("slow", [], budget_s=9000), runner.PASSED, runner.BUDGET_S + 60.0)]
+    text, _code = runner.table(outcomes, require_all=False)
+    assert "warning: the suites took 71 minutes, the budget is 70" in text.splitlines()
+
+
+def test_the_budgets_of_the_suites_add_up_to_that_of_all() -> None:
+    each = {suite.name.partition("-3.")[0]: suite.budget_s for suite in runner.suites() if not suite.on_request}
+    assert sum(each.values()) <= runner.BUDGET_S
+
+
 def test_a_suite_that_is_not_there_is_refused() -> None:
     every = [runner.Suite("unit", [YES])]
     with pytest.raises(KeyError):

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from ..keys import Keys, read
+from ..source import SEPARATOR
 
 GPU = "nvidia.com/gpu"
 SHARED = ".shared"
@@ -61,6 +62,11 @@ class Config:
     def is_cdi_alone(self) -> bool:
         """Nothing but names: the specification brings all nodes."""
         return not {ENVIRONMENT, MOUNTS} & set(self.strategies)
+
+
+def share_id(uuid: str, number: int) -> str:
+    """Of one share of a GPU, as NVIDIA's plugin names it."""
+    return f"{uuid}{SEPARATOR}{number}"
 
 
 def parse(text: str, file: str) -> Config:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from . import nvml
-from .seen import Gpu, Seen
+from .seen import NOTHING, RESET, Gpu, Seen
 from .verdicts import EVERY, Verdicts
 from .xids import Xids
 
@@ -38,6 +38,7 @@ class Monitor:
         self._known: dict[str, Gpu] = {}
         self._there: frozenset[str] = frozenset()
         self._reasons: Mapping[str, str] = {}
+        self._recovery: Mapping[str, str] = {}
         self.confidential = False
         self._ready = True
         self.problem = "the GPUs were not looked at yet"
@@ -72,6 +73,8 @@ class Monitor:
             return "the driver does not have it any more"
         if reason := self._reasons.get(gpu.uuid) or self._reasons.get(EVERY):
             return reason
+        if (needed := self._recovery.get(gpu.uuid, NOTHING)) != NOTHING:
+            return f"the driver says that it needs {needed}"
         return "" if self._ready else "confidential computing is on, and the GPUs are not ready (GpusReadyState is 0)"
 
     def judge(self) -> None:
@@ -97,7 +100,8 @@ class Monitor:
     def _seen(self, seen: Seen) -> None:
         self._known.update({one.uuid: one for one in seen.gpus})
         self._there = frozenset(one.uuid for one in seen.gpus)
-        self.confidential, self._ready = seen.confidential, seen.ready
+        self.confidential, self._ready, self._recovery = seen.confidential, seen.ready, seen.recovery
+        self._recover()
         self.problem = "" if seen.gpus or self._known else "the driver has no GPU"
         LOG.info(
             "%d GPUs; confidential computing is %s%s.",
@@ -106,6 +110,20 @@ class Monitor:
             "" if seen.ready else ", and they are not ready",
         )
         self._change()
+
+    def _recover(self) -> None:
+        """A GPU of which the driver said that it needs a reset, and says so no longer, was reset."""
+        try:
+            for uuid in self._reasons:
+                needed, awaits = self._recovery.get(uuid), self._verdicts.awaits_reset(uuid)
+                if needed == RESET and not awaits:
+                    self._verdicts.await_reset(uuid)
+                elif needed == NOTHING and awaits:
+                    LOG.info("GPU %s: the driver says no longer that it needs a reset.", uuid)
+                    self._verdicts.clear(uuid)
+        except OSError as error:
+            LOG.error("What the driver says of a GPU cannot be kept: %s.", error)
+        self.judge()
 
     def _lost(self, problem: str) -> None:
         if problem != self.problem:
@@ -136,6 +154,8 @@ class Monitor:
             try:
                 with nvml.session(self._root, self._numa) as session:
                     self._follow(session, tell, stopping)
+            except nvml.Changed as changed:
+                LOG.info("GPUs: %s.", changed)
             except nvml.Lost as lost:
                 text = str(lost)
                 tell(lambda text=text: self._lost(text))  # type: ignore[misc]
@@ -152,7 +172,7 @@ class Monitor:
         """Until something is lost, or the end."""
         seen: Seen | None = None
         while not stopping.is_set():
-            now = session.look() if seen is None else session.again(seen)
+            now = session.look() if seen is None else session.again(seen, tuple(self._reasons))
             if now != seen:
                 tell(lambda now=now: self._seen(now))  # type: ignore[misc]
                 seen = now

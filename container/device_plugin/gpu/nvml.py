@@ -12,13 +12,13 @@ import _ctypes
 import contextlib
 import ctypes
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pynvml
 
-from .seen import Gpu, Seen
+from .seen import NOTHING, RESET, Gpu, Seen
 
 LIBRARY = "libnvidia-ml.so.1"
 # Below the root of a driver: Debian's and Fedora's folders, and Talos' extension.
@@ -37,12 +37,25 @@ ABSENT = (
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
     pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
 )
+# NVML's "GPU recovery action", which a driver of 2025 and later tells: what brings a GPU back after an error.
+RECOVERY = {
+    pynvml.NVML_GPU_RECOVERY_ACTION_NONE: NOTHING,
+    pynvml.NVML_GPU_RECOVERY_ACTION_GPU_RESET: RESET,
+    pynvml.NVML_GPU_RECOVERY_ACTION_DRAIN_AND_RESET: RESET,
+    pynvml.NVML_GPU_RECOVERY_ACTION_BUS_RESET: RESET,
+    pynvml.NVML_GPU_RECOVERY_ACTION_NODE_REBOOT: "a boot of the host",
+    pynvml.NVML_GPU_RECOVERY_ACTION_SYSTEM_REBOOT: "a boot of the host",
+}
 # There is one library in a process.
 _ONE = threading.Lock()
 
 
 class Lost(Exception):
     """The library, the driver, or all of its GPUs: the text has the cause. A new session may find them again."""
+
+
+class Changed(Exception):
+    """There are more or fewer GPUs: a new session sees which."""
 
 
 class Xid(NamedTuple):
@@ -53,28 +66,34 @@ class Xid(NamedTuple):
 
 
 class Session:
-    """The library while it is open. Everything raises Lost."""
+    """The library while it is open. Everything raises Lost, and ``again`` Changed."""
 
     def __init__(self, numa: Path) -> None:
         self._numa = numa
         self._events: Any = pynvml.nvmlEventSetCreate()
         self._handles: list[Any] = []
+        self._by_uuid: dict[str, Any] = {}
         self.unwatched: list[str] = []
 
     def look(self) -> Seen:
         """All GPUs, of whose errors ``wait`` tells from now on."""
         with _told():
             gpus = [one for number in range(pynvml.nvmlDeviceGetCount()) if (one := self._gpu(number)) is not None]
-            return Seen(tuple(gpus), *self._confidential())
+            return Seen(tuple(gpus), *self._confidential(), self._recovery([one.uuid for one in gpus]))
 
-    def again(self, seen: Seen) -> Seen:
-        """The same GPUs, and what may have changed. Their number is no longer the same: Lost."""
+    def again(self, seen: Seen, doubtful: Collection[str] = ()) -> Seen:
+        """The same GPUs, and what may have changed. Their number is no longer the same: Changed.
+
+        ``doubtful``: of these GPUs, and of those that need something, it is asked what they need.
+        """
         with _told():
             count = pynvml.nvmlDeviceGetCount()
             if count != len(self._handles):
-                raise Lost(f"the driver has {count} GPUs, where it had {len(self._handles)}")
+                raise Changed(f"the driver has {count} GPUs, where it had {len(self._handles)}")
             confidential, ready = self._confidential()
-            return seen._replace(confidential=confidential, ready=ready)
+            asked = {*doubtful, *(one for one, action in seen.recovery.items() if action != NOTHING)}
+            recovery = {**seen.recovery, **self._recovery(asked)} if asked else seen.recovery
+            return seen._replace(confidential=confidential, ready=ready, recovery=recovery)
 
     def wait(self, wait_ms: int) -> Xid | None:
         """The next error, or None after a while."""
@@ -104,6 +123,7 @@ class Session:
             uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
             bus = _text(pynvml.nvmlDeviceGetPciInfo(handle).busId)
             minor, name = int(pynvml.nvmlDeviceGetMinorNumber(handle)), _text(pynvml.nvmlDeviceGetName(handle))
+            self._by_uuid[uuid] = handle
             self._watch(handle, uuid)
         except pynvml.NVMLError as error:
             if error.value != pynvml.NVML_ERROR_GPU_IS_LOST:
@@ -128,6 +148,25 @@ class Session:
         except (OSError, ValueError):
             return ()
         return (node,) if node >= 0 else ()
+
+    def _recovery(self, uuids: Collection[str]) -> dict[str, str]:
+        """What they need, where the driver says it. An answer that is not known is something else than nothing."""
+        found: dict[str, str] = {}
+        for uuid in uuids:
+            if uuid not in self._by_uuid:
+                continue
+            try:
+                (told,) = pynvml.nvmlDeviceGetFieldValues(
+                    self._by_uuid[uuid], [pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION]
+                )
+            except pynvml.NVMLError as error:
+                if error.value in ABSENT:
+                    continue
+                raise
+            if told.nvmlReturn == pynvml.NVML_SUCCESS:
+                action = int(told.value.uiVal)
+                found[uuid] = RECOVERY.get(action, f"the recovery action {action}")
+        return found
 
     @staticmethod
     def _confidential() -> tuple[bool, bool]:

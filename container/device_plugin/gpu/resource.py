@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ..machine import Machine
 from ..source import SEPARATOR, Answer, Device, Mount, Node, Refused
 from . import cdi
-from .config import ANNOTATIONS, CDI, ENVIRONMENT, MOUNTS, PACKED, UUID, Config
+from .config import ANNOTATIONS, CDI, ENVIRONMENT, MOUNTS, PACKED, UUID, Config, share_id
 from .monitor import Monitor
 from .seen import Gpu
 
@@ -58,8 +58,7 @@ class Gpus:
                 why = f"no CDI specification of the container runtime has {cdi.KIND}={self._id(gpu)}"
             if why:
                 problems.append(f"{self.name}: GPU {gpu.uuid}: {why}")
-            ids = [gpu.uuid] if replicas == 1 else [f"{gpu.uuid}{SEPARATOR}{one}" for one in range(replicas)]
-            devices += [Device(one, not why, gpu.numa) for one in ids]
+            devices += _shares(gpu.uuid, replicas, not why, gpu.numa)
         if tuple(devices) != self._devices:
             self._devices = tuple(devices)
         return problems
@@ -121,6 +120,11 @@ class Gpus:
         """Those of the driver that there are, and those of the GPUs."""
         control = [one for one in CONTROL if not self._machine.sees_nodes or self._machine.at(one).exists()]
         return [Node(one, one) for one in (*control, *(f"/dev/nvidia{gpu.minor}" for gpu in gpus))]
+
+
+def _shares(uuid: str, replicas: int, healthy: bool, numa: tuple[int, ...]) -> list[Device]:
+    ids = [uuid] if replicas == 1 else [share_id(uuid, one) for one in range(replicas)]
+    return [Device(one, healthy, numa) for one in ids]
 
 
 def _uuid(share: str) -> str:

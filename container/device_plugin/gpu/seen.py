@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
+
+# Nothing has to be done; and a reset has to.
+NOTHING, RESET = "nothing", "a reset"
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,12 @@ class Gpu:
 
 
 class Seen(NamedTuple):
-    """All GPUs of the driver, and what it says of confidential computing. ``ready``: whether they take work."""
+    """All GPUs of the driver, and what it says of confidential computing. ``ready``: whether they take work.
+
+    ``recovery``: UUID to what the driver says has to be done with the GPU, where it says something (nvml.RECOVERY).
+    """
 
     gpus: tuple[Gpu, ...]
     confidential: bool
     ready: bool
+    recovery: Mapping[str, str] = {}

@@ -11,10 +11,11 @@ from weakref import WeakValueDictionary
 
 from ..inotify import Watch
 from ..machine import Machine
+from ..messages import most
 from ..refusal import BadConfig
 from ..source import Held
-from . import cdi
-from .config import GPU, Config, parse
+from . import announced, cdi
+from .config import GPU, Config, parse, share_id
 from .monitor import Monitor
 from .resource import Gpus
 from .seen import Gpu
@@ -22,6 +23,8 @@ from .verdicts import Verdicts
 from .xids import Xids
 
 LOG = logging.getLogger(__name__)
+# As long as each GPU's.
+ANY = "GPU-00000000-0000-0000-0000-000000000000"
 # Of the host; a boot empties it.
 STATE = "/run/device-plugin-gpu"
 # One for the process: it stays when the configuration changes.
@@ -81,6 +84,10 @@ class Shares:
             self._monitor.leave(self._look)
         self._watches = []
 
+    def withheld(self, labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
+        """While the mode of the GPUs is being changed, or is not known."""
+        return announced.withheld(labels, annotations)
+
     def collect(self, held: Held) -> None:
         """Nothing is left of a container."""
 
@@ -125,6 +132,7 @@ class Shares:
 def make(text: str, file: str, machine: Machine, environment: Mapping[str, str] | None = None) -> Shares:
     """Raises BadConfig, and BadSetting for the variables of NVIDIA's plugin."""
     config = parse(text, file)
+    _check_sizes(config, file)
     key = (machine, config.driver_root)
     verdicts = Verdicts(machine.at(STATE))
     monitor = _MONITORS.get(key)
@@ -134,3 +142,13 @@ def make(text: str, file: str, machine: Machine, environment: Mapping[str, str] 
             machine.at(config.driver_root), machine.sys / "bus/pci/devices", verdicts, xids
         )
     return Shares(config, file, machine, monitor, verdicts)
+
+
+def _check_sizes(config: Config, file: str) -> None:
+    """Raises BadConfig for what no node could offer. Of nodes with several GPUs, who knows them says it."""
+    fits = most(share_id(ANY, 0)[:-1], (0,))
+    for number, one in enumerate(config.shared):
+        if one.replicas > fits:
+            problem = f"is {one.replicas}, which are more than one message of the kubelet holds, even of one GPU"
+            remedy = f"Give at most {fits}, divided by the number of GPUs of a node."
+            raise BadConfig(file, f"sharing.timeSlicing.resources[{number}].replicas", problem, remedy)

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which GPUs had an error that makes them unhealthy: a file for each, which outlives this process and the kubelet.
 
-The host's next boot ends it, and whoever has reset the GPU and takes the file away. Nothing else does: a driver that
-answers again says nothing about a GPU whose memory failed.
+The host's next boot ends it, and whoever has reset the GPU and takes the file away; and the driver, if it had said of
+the GPU that it needs a reset, and says so no longer. Nothing else does: a driver that answers again says nothing about
+a GPU whose memory failed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from .seen import RESET
+
 SUFFIX, TEMPORARY = ".json", ".tmp"
 # Where the error told no GPU: all are meant.
 EVERY = "all"
+AWAITS = "awaits"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -40,7 +44,29 @@ class Verdicts:
     def add(self, uuid: str, reason: str) -> None:
         """This GPU is unhealthy. Raises OSError; the verdict holds in this process all the same."""
         self._unwritten[uuid] = reason
-        about = {"gpu": uuid, "reason": reason, "boot": self._boot_id(), "time": int(time.time())}
+        about: dict[str, object] = {"gpu": uuid, "reason": reason, "boot": self._boot_id(), "time": int(time.time())}
+        if self.awaits_reset(uuid):
+            about[AWAITS] = RESET
+        self._write(uuid, about)
+        del self._unwritten[uuid]
+
+    def await_reset(self, uuid: str) -> None:
+        """The driver says that this GPU, on which there is a verdict, needs a reset. Raises OSError."""
+        self._write(uuid, {**_read(self._path(uuid)), AWAITS: RESET})
+
+    def awaits_reset(self, uuid: str) -> bool:
+        """Whether the driver has said so since the verdict, to this process or to one before it."""
+        return _read(self._path(uuid)).get(AWAITS) == RESET
+
+    def clear(self, uuid: str) -> None:
+        """The verdict is over. Raises OSError."""
+        self._unwritten.pop(uuid, None)
+        self._path(uuid).unlink(missing_ok=True)
+
+    def _path(self, uuid: str) -> Path:
+        return self.folder / f"{uuid}{SUFFIX}"
+
+    def _write(self, uuid: str, about: Mapping[str, object]) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=self.folder, suffix=TEMPORARY)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -48,12 +74,11 @@ class Verdicts:
                 file.flush()
                 os.fsync(file.fileno())
                 os.fchmod(file.fileno(), 0o644)
-            os.replace(temporary, self.folder / f"{uuid}{SUFFIX}")
+            os.replace(temporary, self._path(uuid))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        del self._unwritten[uuid]
 
     def all(self) -> Mapping[str, str]:
         """UUID, or EVERY, to the reason. A file that cannot be read is a verdict, too."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..keys import Keys, read
+from .max_pods import MAX_PODS
 
 # Of the seed of all this, and the kubelet's own default for pods of a node.
-SLOTS = 110
 # The kubelet takes at most 4 MiB; what does not fit is refused with its exact number later.
 SLOTS_MOST = 1_000_000
 # An extended resource: a domain, a slash, a name.
@@ -74,11 +74,11 @@ class Config:
     cdi_folder: str | None
 
 
-def parse(text: str, file: str) -> Config:
-    """Raises BadConfig with file, key and remedy."""
+def parse(text: str, file: str, slots: int = MAX_PODS) -> Config:
+    """Raises BadConfig with file, key and remedy. ``slots``: of a resource for which the file has no number."""
     keys = read(text, file)
     keys.one_of("version", ("v1",), "v1")
-    resources = tuple(_offered(one) for one in keys.each("resources"))
+    resources = tuple(_offered(one, slots) for one in keys.each("resources"))
     names = [one.name for one in resources]
     for number, name in enumerate(names):
         if name in names[:number]:
@@ -92,7 +92,7 @@ def parse(text: str, file: str) -> Config:
     return config
 
 
-def _offered(keys: Keys) -> Offered:
+def _offered(keys: Keys, default_slots: int) -> Offered:
     kind = keys.one_of("device", tuple(KINDS))
     name = keys.text("name", KINDS[kind].resource)
     if not NAME.fullmatch(name) or name.startswith("requests.") or "kubernetes.io/" in name:
@@ -100,9 +100,14 @@ def _offered(keys: Keys) -> Offered:
     paths = tuple(keys.texts("paths", KINDS[kind].paths))
     for number, path in enumerate(paths):
         _check_path(keys, f"paths[{number}]", path, below="/dev/")
-    slots = keys.number("slots", 1, SLOTS_MOST, SLOTS)
+    slots = keys.number("slots", 1, SLOTS_MOST, default_slots)
     keys.done()
     return Offered(kind, name, paths, slots)
+
+
+def slot_id(kind: str, number: int) -> str:
+    """As the kubelet knows it."""
+    return f"{kind}-{number}"
 
 
 def _folder(keys: Keys) -> Folder | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..machine import Machine
 from ..source import Answer, Device, Mount, Node, Refused
 from . import cdi, folder, node
-from .config import KINDS, Config, Offered
+from .config import KINDS, Config, Offered, slot_id
 from .reports import Reports
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Slots:
         self._machine = machine
         self._reports = reports
         self._by_health = {
-            healthy: tuple(Device(f"{offered.kind}-{number}", healthy) for number in range(offered.slots))
+            healthy: tuple(Device(slot_id(offered.kind, number), healthy) for number in range(offered.slots))
             for healthy in (True, False)
         }
         self.is_present = False

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from ..inotify import Watch
 from ..machine import Machine
+from ..messages import most
 from ..refusal import BadConfig
 from ..source import Held
-from . import cdi, folder, node
-from .config import Config, parse
+from . import cdi, folder, max_pods, node
+from .config import Config, parse, slot_id
 from .reports import Reports
 from .slots import Slots
 
@@ -113,6 +114,10 @@ class Tee:
         if self._timer is not None:
             self._timer.cancel()
 
+    def withheld(self, labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
+        """Nothing that a node says is about these devices."""
+        return ""
+
     def collect(self, held: Held) -> None:
         """Remove report folders that no container has."""
         if self._reports is not None:
@@ -121,8 +126,11 @@ class Tee:
 
 def make(text: str, file: str, machine: Machine) -> Tee:
     """Raises BadConfig, also for a path at which there is something else than a character device."""
-    config = parse(text, file)
+    config = parse(text, file, max_pods.of_kubelet(machine))
     for number, offered in enumerate(config.resources):
+        if offered.slots > (fits := most(slot_id(offered.kind, 0)[:-1])):
+            problem = f"is {offered.slots}, which are more than one message of the kubelet holds"
+            raise BadConfig(file, f"resources[{number}].slots", problem, f"Give at most {fits}.")
         for place, path in enumerate(offered.paths):
             if node.is_no_device(path, machine):
                 key = f"resources[{number}].paths[{place}]"

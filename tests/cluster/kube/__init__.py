@@ -13,7 +13,9 @@ audit     -- who asked the API server for what
 workloads -- what the GPU Operator runs on a node: components and the manager's DaemonSet
 bed       -- one node: devices, components, manager
 release   -- the chart, installed
+plugin    -- the device plugin's chart, installed, and what the kubelet has of it
 account   -- requests with the token of a pod
+show      -- a change as kubectl shows it
 weather   -- what makes a manager blind, or argues with it: stripped keys, lost and silent connections
 
 Each file imports only those above it.

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from tools.needs import PATH
+
 from . import images
 from .api import Api, ApiError, Object
 from .programs import EVERY, NEEDED
@@ -28,16 +30,17 @@ NODE_PATH = f"/api/v1/nodes/{NODE}"
 
 
 class Cluster:
-    """A running cluster of one node."""
+    """A running cluster of one node. ``runtime``: where the container runtime is, for PATH; empty: the machine's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runtime: str = "") -> None:
         self.folder = folder
+        self._path = f"PATH={runtime}:{PATH}" if runtime else f"PATH={PATH}"
         self.space = Space(folder)
         self.settings = Settings(folder / "k")
         self.api = Api(folder / "api.sock")
         self.processes: dict[str, Process] = {}
         # Its own, so that it meets nobody else's pods and can be removed when it is empty.
-        self.cgroup = f"cluster-{os.getpid()}"
+        self.cgroup = folder.name
         self._programs: dict[str, str] = {}
 
     def start(self) -> None:
@@ -49,9 +52,8 @@ class Cluster:
         self.space.start()
         self.launch("etcd", self.settings.etcd())
         self.launch("kube-apiserver", self.settings.apiserver())
-        self.processes["containerd"] = self.space.launch(
-            "containerd", "containerd", "-c", self.settings.path("containerd.toml")
-        )
+        settings = self.settings.path("containerd.toml")
+        self.processes["containerd"] = self.space.launch("containerd", "env", self._path, "containerd", "-c", settings)
         self.wait_for_server()
         self._launch_clients()
         self.start_proxy()
@@ -150,8 +152,12 @@ class Cluster:
 
     def load(self, archive: Path) -> None:
         """Give the images of a docker archive to the node."""
+        self.ctr("images", "import", str(archive))
+
+    def ctr(self, *arguments: str) -> str:
+        """containerd's own command line; its output."""
         address = self.settings.path("containerd.sock")
-        self.space.run("ctr", "-a", address, "-n", "k8s.io", "images", "import", str(archive))
+        return self.space.run("env", self._path, "ctr", "-a", address, "-n", "k8s.io", *arguments)
 
     def node(self) -> Object:
         """The node."""
@@ -180,8 +186,7 @@ class Cluster:
         """kill -9 of a pod's container, as the kernel would."""
         states = pod["status"]["containerStatuses"]
         (found,) = [state["containerID"] for state in states if not name or state["name"] == name]
-        address = self.settings.path("containerd.sock")
-        self.space.run("ctr", "-a", address, "-n", "k8s.io", "task", "kill", "-s", "SIGKILL", found.split("//")[1])
+        self.ctr("task", "kill", "-s", "SIGKILL", found.split("//")[1])
 
     def container_pid(self, pod: Object) -> int:
         """The first process of a pod's only container, as this process sees it."""
@@ -260,11 +265,11 @@ def is_ready(node: Object) -> bool:
 
 
 @contextlib.contextmanager
-def running(keep: Path | None = None) -> Iterator[Cluster]:
-    """A cluster that is there for as long as the context is. Its logs go to ``keep`` when something goes wrong."""
+def running(keep: Path | None = None, runtime: str = "") -> Iterator[Cluster]:
+    """A cluster that is there for as long as the context is, with this container runtime. Its logs go to ``keep``."""
     # Short, because a socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as name:
-        cluster = Cluster(Path(name))
+        cluster = Cluster(Path(name), runtime)
         try:
             cluster.start()
             yield cluster

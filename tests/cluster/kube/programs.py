@@ -23,11 +23,13 @@ VERSION = "k8s.io/component-base/version"
 
 @dataclass(frozen=True)
 class Program:
-    """A Go program: the folder with its go.mod, and its package."""
+    """A Go program: the folder with its go.mod, and its package. ``c``: it has parts in C, which gcc compiles."""
 
     name: str
     module: str
     package: str
+    c: bool = False
+    tags: str = ""
 
     def path(self) -> Path:
         """The executable; built when it is not in the cache. Raises NotPossible."""
@@ -35,13 +37,18 @@ class Program:
 
     def _ingredients(self) -> list[str]:
         folder = GO / self.module
-        return [self.package, *(_flags()), *((folder / name).read_text() for name in ("go.mod", "go.sum"))]
+        files = ((folder / name).read_text() for name in ("go.mod", "go.sum"))
+        return [self.package, *self._flags(), *files, *(["C"] if self.c else [])]
+
+    def _flags(self) -> list[str]:
+        return [*_flags(), *(["-tags", self.tags] if self.tags else [])]
 
     def _build(self, folder: Path) -> None:
         if shutil.which("go") is None:
             raise NotPossible("there is no Go: install Go 1.26 or later (go.dev/dl), and put it on PATH")
-        command = ["go", "build", *_flags(), "-o", str(folder / self.name), self.package]
-        environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+        command = ["go", "build", *self._flags(), "-o", str(folder / self.name), self.package]
+        environment = {**os.environ, "CGO_ENABLED": str(int(self.c)), "GOFLAGS": "-buildvcs=false -mod=readonly"}
+        environment["CGO_CFLAGS"] = "-O2 -Wno-deprecated-declarations"  # NVML's header deprecates what it offers
         done = subprocess.run(command, cwd=GO / self.module, env=environment, check=False)
         if done.returncode:
             raise NotPossible(f"go could not build {self.package} (its words are above)")
@@ -70,8 +77,25 @@ KUBERNETES = [
 ETCD = Program("etcd", "kubernetes", "go.etcd.io/etcd/server/v3")
 HELM = Program("helm", "helm", "helm.sh/helm/v4/cmd/helm")
 KWOK = Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok")
+# Debian's containerd gives no device by the Container Device Interface. Parts that are not used are left out.
+_CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+_LEFT_OUT = "no_zfs no_devmapper no_tracing"
+CONTAINERD = [
+    Program(name, "containerd", f"{_CONTAINERD}/{name}", tags=_LEFT_OUT)
+    for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+]
+RUNC = Program("runc", "containerd", "github.com/opencontainers/runc", c=True, tags="seccomp")
+RUNTIME = [*CONTAINERD, RUNC]
+NVIDIA_CTK = Program("nvidia-ctk", "nvidia-ctk", "github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-ctk", c=True)
+# What each cluster is made of, and what the suite's tests need beside it.
 NEEDED = [*KUBERNETES, ETCD]
-EVERY = {program.name: program for program in [*NEEDED, HELM, KWOK]}
+OF_THE_SUITE = [*NEEDED, *RUNTIME, NVIDIA_CTK]
+EVERY = {program.name: program for program in [*NEEDED, HELM, KWOK, *RUNTIME, NVIDIA_CTK]}
+
+
+def built_runtime() -> str:
+    """For PATH: the folders of containerd 2 with its shim and ctr, and of runc. Raises NotPossible."""
+    return ":".join(str(program.path().parent) for program in RUNTIME)
 
 
 def check_machine() -> None:

@@ -39,6 +39,15 @@ What is wrong, and what to do about it.
       annotations:
         summary: The plugin on {{ $node }} refuses its configuration, and goes on with the one before
         description: The log of its pod names the key and the remedy. A pod that starts now does not come up.
+    - alert: DevicePluginWithholdsGpus
+      expr: max by (node) (device_plugin_withheld) == 1
+      for: 15m
+      labels: {severity: warning}
+      annotations:
+        summary: The plugin on {{ $node }} gives no GPU to anybody
+        description: >-
+          The mode of confidential computing is being changed, or is not known, or nothing is heard of the node. The log of
+          its pod says which; the annotation nvidia.com/cc.mode.reason of the node says why a change does not end.
     - alert: DevicePluginStreamsBreak
       expr: sum by (node, resource) (increase(device_plugin_stream_breaks_total[15m])) > 5
       labels: {severity: warning}

@@ -44,12 +44,37 @@ DEVICE_PLUGIN_LOG_FORMAT: {{ .Values.logFormat }}
 NVIDIA_VISIBLE_DEVICES: all
 NVIDIA_DRIVER_CAPABILITIES: utility
 {{- end }}
+{{- if include "device-plugin.namedConfigs" . }}
+DEVICE_PLUGIN_CONFIGS: /etc/device-plugin-configs
+DEVICE_PLUGIN_DEFAULT_CONFIG: {{ .Values.gpuNode.defaultConfig | quote }}
+{{- end }}
+{{- end }}
+
+{{- /* Not empty where the plugin reads its node. */ -}}
+{{- define "device-plugin.readsNode" -}}
+{{- if and (eq .Values.source "gpu") .Values.gpuNode.enabled }}yes{{ end }}
+{{- end }}
+
+{{- /* Not empty where the node's label chooses a configuration. */ -}}
+{{- define "device-plugin.namedConfigs" -}}
+{{- if and (include "device-plugin.readsNode" .) .Values.gpuNode.configs }}yes{{ end }}
+{{- end }}
+
+{{- /* All configurations that may hold for GPUs, by name. */ -}}
+{{- define "device-plugin.gpuConfigs" -}}
+{{- $every := dict "default" .Values.gpuConfig }}
+{{- if include "device-plugin.namedConfigs" . }}{{ $every = merge (deepCopy .Values.gpuNode.configs) $every }}{{ end }}
+{{- toYaml $every }}
+{{- end }}
+
+{{- define "device-plugin.user" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "device-plugin.serviceAccount" . }}
 {{- end }}
 
 {{- /* What cannot be meant, and a schema does not see. */ -}}
 {{- define "device-plugin.check" -}}
 {{- $reports := .Values.config.reports | default dict }}
-{{- $ours := concat (keys (include "device-plugin.environment" . | fromYaml)) (list "POD_NAMESPACE" "POD_NAME" "DEVICE_PLUGIN_POD") }}
+{{- $ours := concat (keys (include "device-plugin.environment" . | fromYaml)) (list "POD_NAMESPACE" "POD_NAME" "DEVICE_PLUGIN_POD" "DEVICE_PLUGIN_NODE") }}
 {{- range $name, $value := .Values.extraEnv }}
 {{- if has $name $ours }}
 {{- fail (printf "extraEnv.%s: the chart sets it. Use the value for it (README.md)." $name) }}
@@ -57,6 +82,14 @@ NVIDIA_DRIVER_CAPABILITIES: utility
 {{- end }}
 {{- if and (eq .Values.source "tee") (not .Values.register) }}
 {{- fail "register: false needs source: gpu: it gives NVIDIA's device plugin metrics." }}
+{{- end }}
+{{- if .Values.gpuNode.configs }}
+{{- if not (include "device-plugin.readsNode" .) }}
+{{- fail "gpuNode.configs needs source: gpu and gpuNode.enabled: true: the node's label chooses one of them." }}
+{{- end }}
+{{- if not (hasKey (include "device-plugin.gpuConfigs" . | fromYaml) .Values.gpuNode.defaultConfig) }}
+{{- fail (printf "gpuNode.defaultConfig is %q, and gpuNode.configs has no such configuration." .Values.gpuNode.defaultConfig) }}
+{{- end }}
 {{- end }}
 {{- if and (eq .Values.source "gpu") (not .Values.security.hostUsers) }}
 {{- fail "source: gpu needs security.hostUsers: true: the driver was not tried in a user namespace." }}
@@ -83,22 +116,27 @@ NVIDIA_DRIVER_CAPABILITIES: utility
 {{- end }}{{ end }}
 {{- else }}
 - {name: verdicts, path: /run/device-plugin-gpu, type: DirectoryOrCreate, readOnly: false}
-{{- $flags := .Values.gpuConfig.flags | default dict }}
+{{- $roots := list }}
+{{- $cdi := false }}
+{{- range $config := include "device-plugin.gpuConfigs" . | fromYaml }}
+{{- $flags := $config.flags | default dict }}
 {{- $plugin := $flags.plugin | default dict }}
-{{- if and .Values.register (contains "cdi-" (toJson ($plugin.deviceListStrategy | default ""))) }}
+{{- if contains "cdi-" (toJson ($plugin.deviceListStrategy | default "")) }}{{ $cdi = true }}{{ end }}
+{{- $roots = append $roots ($flags.nvidiaDriverRoot | default "/") }}
+{{- end }}
+{{- if and .Values.register $cdi }}
 - {name: cdi-etc, path: /etc/cdi, type: DirectoryOrCreate, readOnly: true}
 - {name: cdi-run, path: /run/cdi, type: DirectoryOrCreate, readOnly: true}
 {{- end }}
-{{- $root := $flags.nvidiaDriverRoot | default "/" }}
-{{- if ne $root "/" }}
-- {name: driver, path: {{ $root | quote }}, type: DirectoryOrCreate, readOnly: true}
+{{- range $number, $root := without (uniq $roots) "/" }}
+- {name: driver{{ if $number }}-{{ $number }}{{ end }}, path: {{ $root | quote }}, type: DirectoryOrCreate, readOnly: true}
 {{- end }}
 {{- end }}
 {{- end }}
 
 {{- /* A number as it was written: Helm reads numbers as floats, and large ones would get an exponent. */ -}}
 {{- define "device-plugin.gpuConfig" -}}
-{{- $config := deepCopy .Values.gpuConfig }}
+{{- $config := deepCopy . }}
 {{- with ($config.sharing | default dict).timeSlicing }}
 {{- range .resources }}{{ $_ := set . "replicas" (int .replicas) }}{{ end }}
 {{- end }}

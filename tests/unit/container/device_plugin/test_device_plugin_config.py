@@ -179,7 +179,7 @@ def test_the_program_refuses_at_its_start_and_touches_nothing(folder: Path) -> N
 @pytest.mark.parametrize(
     ("change", "environment", "words"),
     [
-        ({"resources": [{"device": "tdx-guest", "slots": 200_000}]}, {}, "At most 1"),
+        ({"resources": [{"device": "tdx-guest", "slots": 200_000}]}, {}, "Give at most 1"),
         (None, {"DEVICE_PLUGIN_CONFIG": "/nowhere/c.yaml"}, "/nowhere/c.yaml: cannot be read: No such file"),
         (None, {"DEVICE_PLUGIN_FOLDER": "/nowhere"}, "there is no folder /nowhere. Mount the kubelet's"),
         (None, {"DEVICE_PLUGIN_SOURCE": "x"}, "DEVICE_PLUGIN_SOURCE is 'x'"),

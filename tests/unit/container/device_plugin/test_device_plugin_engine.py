@@ -140,10 +140,13 @@ def test_devices_that_become_too_many_break_no_stream(folder: Path, caplog: pyte
         async with offered(folder, things) as (engine, kubelet, _metrics):
             things.offered = [Device(f"GPU-{number:058}") for number in range(60_000)]
             await engine.offer([things])
-            assert "60000 devices are more than the kubelet takes" in caplog.text
+            assert "60000 devices are 4620000 bytes in one message" in caplog.text
+            assert "At most 54471 of these fit" in engine.problems[0]
+            assert kubelet.allocatable(NAME) == 1
             things.offered = [Device("a"), Device("b")]
             await engine.offer([things])
             await kubelet.until(lambda: kubelet.allocatable(NAME) == 2)
+            assert engine.problems == []
             assert kubelet.refusals == []
             assert len(kubelet.registered) == 1
 

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,16 @@ from device_plugin.api import deviceplugin_pb2 as api
 from device_plugin.api.deviceplugin_grpc import DevicePluginStub
 from device_plugin.gpu.source import STATE
 from fake_kubelet.node import Node, eventually, run
-from fake_nvml.driver import DRIVER_NOT_LOADED, GPU_IS_LOST, MISMATCH, Driver, uuid
+from fake_nvml.driver import (
+    DRIVER_NOT_LOADED,
+    GPU_IS_LOST,
+    GPU_RESET,
+    MISMATCH,
+    NODE_REBOOT,
+    NOTHING,
+    Driver,
+    uuid,
+)
 from grpclib.exceptions import GRPCError
 from test_device_plugin_process import free_port, get
 
@@ -32,9 +45,11 @@ def sharing(*resources: dict[str, Any], **slices: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def gpu_node(folder: Path, library: Path, config: Any = WHOLE) -> AsyncIterator[tuple[Node, Driver]]:
+async def gpu_node(
+    folder: Path, library: Path, config: Any = WHOLE, release: tuple[int, int] = (1, 36)
+) -> AsyncIterator[tuple[Node, Driver]]:
     """A node with two GPUs whose kubelet runs."""
-    node = Node(folder)
+    node = Node(folder, release)
     driver = Driver(node.root, node.sys, library)
     node.configure(config)
     await node.kubelet.start()
@@ -122,6 +137,84 @@ def test_an_xid_makes_all_shares_of_the_gpu_unhealthy_until_the_verdict_is_clear
     run(work())
 
 
+def test_a_gpu_that_the_driver_wants_reset_is_healthy_again_when_it_was(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, sharing()) as (node, driver):
+            verdict = node.root / STATE.lstrip("/") / f"{uuid(1)}.json"
+            driver.recovery({})
+            async with node.plugin(source="gpu"):
+                await node.allocatable(8, GPU)
+                driver.recovery({1: GPU_RESET})
+                driver.xid(uuid(1), 79)
+                await node.allocatable(4, GPU, within_s=1.0)
+                await eventually(lambda: "reset" in verdict.read_text())
+                driver.xid(uuid(1), 79)  # one more does not make that forgotten
+                driver.recovery({1: NODE_REBOOT})
+                await asyncio.sleep(1.5)  # another look at it
+                assert node.kubelet.allocatable(GPU) == 4
+            driver.recovery({1: NOTHING})  # it was reset while no plugin had it open
+            async with node.plugin(source="gpu"):
+                await node.allocatable(8, GPU)
+                assert not verdict.exists()
+                driver.recovery({1: GPU_RESET})
+                driver.xid(uuid(1), 79)
+                await node.allocatable(4, GPU)
+                await eventually(lambda: "reset" in verdict.read_text())
+                driver.recovery({})
+                await node.allocatable(8, GPU)
+                assert not verdict.exists()
+
+    run(work())
+
+
+def test_a_gpu_that_needs_something_at_the_start_waits_for_it(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, driver):
+            driver.recovery({0: NODE_REBOOT, 1: 99})  # nobody heard the error
+            async with node.plugin(source="gpu") as process:
+                await eventually(lambda: "the driver says that it needs a boot of the host" in str(process.problems()))
+                assert "needs the recovery action 99" in str(process.problems())
+                assert node.kubelet.allocatable(GPU) == 0
+                driver.recovery({0: NODE_REBOOT})
+                await node.allocatable(1, GPU)
+
+    run(work())
+
+
+def test_a_verdict_of_which_the_driver_says_nothing_stays(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml) as (node, driver):
+            driver.recovery({})
+            async with node.plugin(source="gpu"):
+                await node.allocatable(2, GPU)
+                driver.xid(uuid(0), 63)  # of which it never says that it needs a reset
+                await node.allocatable(1, GPU)
+                driver.confidential(True, ready=False)
+                await node.allocatable(0, GPU)
+                driver.confidential(True)  # all is looked at anew
+                await node.allocatable(1, GPU)
+
+    run(work())
+
+
+def test_more_shares_than_a_message_holds(folder: Path, libnvidia_ml: Path) -> None:
+    many = sharing({"replicas": 40_000})  # of one GPU they would fit
+
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, many) as (node, _driver), node.plugin(source="gpu") as process:
+            await eventually(lambda: "80000 devices are" in str(process.problems()))
+            assert "At most 6" in str(process.problems())
+            assert node.kubelet.capacity(GPU) == 0
+            node.configure(sharing())
+            await node.allocatable(8, GPU)
+            await eventually(lambda: process.problems() == [])
+            node.configure(many)  # the GPUs are known now
+            await eventually(lambda: process.metrics.registry.get_sample_value("device_plugin_config_refused") == 1)
+            assert node.kubelet.allocatable(GPU) == 8
+
+    run(work())
+
+
 def test_an_xid_of_an_unknown_gpu_is_one_of_all(folder: Path, libnvidia_ml: Path) -> None:
     async def work() -> None:
         async with gpu_node(folder, libnvidia_ml) as (node, driver), node.plugin(source="gpu") as process:
@@ -180,14 +273,94 @@ def test_a_gpu_that_is_lost_is_unhealthy_and_comes_back(folder: Path, libnvidia_
     async def work() -> None:
         async with gpu_node(folder, libnvidia_ml) as (node, driver), node.plugin(source="gpu"):
             await node.allocatable(2, GPU)
+            lists = node.kubelet.endpoints[GPU].lists
             driver.gpus([0])
             await node.allocatable(1, GPU)
+            assert node.kubelet.endpoints[GPU].lists == lists + 1  # the other one was never called unhealthy
             assert node.kubelet.capacity(GPU) == 2
             driver.gpus([0, 1, 2], lost=[0])
             await node.allocatable(2, GPU)
             assert node.kubelet.capacity(GPU) == 3
             driver.gpus([0, 1])
             await node.kubelet.until(lambda: node.kubelet.endpoints[GPU].devices[uuid(2)].health == "Unhealthy")
+
+    run(work())
+
+
+def test_a_gpu_goes_and_comes_back_a_hundred_times_without_a_leak(folder: Path, libnvidia_ml: Path) -> None:
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, sharing()) as (node, driver), node.plugin(source="gpu"):
+            await node.allocatable(8, GPU)
+            driver.xid(uuid(0), 31)  # a program's own fault, which ends the wait for NVML's second
+            await node.kubelet.allocate(GPU, 1, "pod")
+
+            def now() -> tuple[int, int, int]:
+                return len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), threading.active_count()
+
+            before = now()
+            for _time in range(100):
+                driver.gpus([0])
+                driver.xid(uuid(0), 31)
+                assert await node.allocatable(4, GPU) < 1.0
+                driver.gpus([0, 1])
+                driver.xid(uuid(0), 31)
+                assert await node.allocatable(8, GPU) < 1.0
+            await eventually(lambda: all(after <= then for after, then in zip(now(), before, strict=True)))
+            assert len(node.kubelet.registered) == 1
+            assert node.kubelet.held["pod"] == {GPU: [f"{uuid(0)}::0"]}
+
+    run(work())
+
+
+def test_fifty_restarts_of_the_kubelet_with_a_sick_gpu(folder: Path, libnvidia_ml: Path) -> None:
+    """A new kubelet is never told that it is healthy."""
+
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, sharing()) as (node, driver), node.plugin(source="gpu"):
+            await node.allocatable(8, GPU)
+            driver.xid(uuid(1), 79)
+            await node.allocatable(4, GPU, within_s=1.0)
+            for _time in range(50):
+                await node.kubelet.restart()
+                assert await node.kubelet.until(lambda: node.kubelet.capacity(GPU) == 8) < 1.0
+                assert node.kubelet.allocatable(GPU) == 4
+                assert node.kubelet.endpoints[GPU].lists == 1
+            assert node.kubelet.refusals == []
+
+    run(work())
+
+
+@contextlib.contextmanager
+def program(node: Node) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of its own: NVML is there once in each."""
+    values = {**node.environment(), "DEVICE_PLUGIN_SOURCE": "gpu"}
+    with subprocess.Popen([sys.executable, "-m", "device_plugin"], env=values, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("release", [(1, 36), (1, 37)])
+def test_an_update_with_a_surge_of_gpus(folder: Path, libnvidia_ml: Path, release: tuple[int, int]) -> None:
+    """Up to 1.36 the end of the older one's stream takes the newer one's connection."""
+
+    async def work() -> None:
+        async with gpu_node(folder, libnvidia_ml, sharing(), release) as (node, driver):
+            with contextlib.ExitStack() as processes:
+                old = processes.enter_context(program(node))
+                await node.allocatable(8, GPU, within_s=20.0)
+                processes.enter_context(program(node))
+                await node.kubelet.until(lambda: len(node.kubelet.registered) == 2, 20.0)
+                await node.allocatable(8, GPU)
+                await node.kubelet.allocate(GPU, 1, "pod")
+                old.terminate()
+                await asyncio.to_thread(old.wait, 20)
+                await asyncio.sleep(0.1)  # what its end does to the newer one has happened
+                assert await node.allocatable(8, GPU) < 2.0
+                assert node.kubelet.held["pod"] == {GPU: [f"{uuid(0)}::0"]}
+                driver.xid(uuid(1), 79)
+                await node.allocatable(4, GPU, within_s=1.0)
 
     run(work())
 

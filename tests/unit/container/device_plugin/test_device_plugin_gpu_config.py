@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import pytest
 import yaml
 from device_plugin.gpu.cdi import Specs
 from device_plugin.gpu.config import GPU, SHARED, Sharing, parse
+from device_plugin.gpu.source import ANY
 from device_plugin.gpu.verdicts import EVERY, Verdicts
 from device_plugin.gpu.xids import DISABLE, ENABLE, Xids
+from device_plugin.messages import most
 from device_plugin.refusal import BadConfig
+from fake_kubelet.node import Node
 from kube.settings import BadSetting
 
 ONE = {"name": GPU, "replicas": 4}
@@ -181,3 +186,16 @@ def test_specifications_are_read_again_when_they_change(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").unlink()
     (tmp_path / "a.json").write_text('{"kind": "nvidia.com/gpu", "devices": [{"name": "17"}]}')
     assert specs.names() == {"17"}
+
+
+def test_more_shares_of_one_gpu_than_a_message_holds_are_refused_at_the_start(folder: Path) -> None:
+    many = {"name": "gpu", "replicas": 1_000_000, "devices": ["1"]}
+    few = {"name": "gpu", "replicas": 2, "devices": ["0"]}
+    node = Node(folder)
+    node.configure({"version": "v1", "sharing": {"timeSlicing": {"resources": [few, many]}}})
+    command = [sys.executable, "-m", "device_plugin", "--source", "gpu"]
+    done = subprocess.run(command, env=node.environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "sharing.timeSlicing.resources[1].replicas: is 1000000" in done.stderr
+    fits = most(f"{ANY}::", (0,))
+    assert f"Give at most {fits}, divided by the number of GPUs" in done.stderr

@@ -93,3 +93,11 @@ def test_the_number_that_fits_into_a_message_fits_and_one_more_does_not() -> Non
 def test_ids_that_a_kubelet_does_not_take(ids: list[str]) -> None:
     with pytest.raises(messages.BadId, match="a.example/b"):
         messages.check("a.example/b", [Device(one) for one in ids])
+
+
+@pytest.mark.parametrize(("prefix", "numa"), [("tdx-guest-", ()), ("GPU-00000000-0000-4000-8000-000000000001::", (1,))])
+def test_how_many_fit_is_known_without_making_them(prefix: str, numa: tuple[int, ...]) -> None:
+    fits = messages.most(prefix, numa)
+    messages.check("x/y", [Device(f"{prefix}{number}", True, numa) for number in range(fits)])
+    with pytest.raises(messages.TooMany, match=f"At most {fits} "):
+        messages.check("x/y", [Device(f"{prefix}{number}", True, numa) for number in range(fits + 1)])

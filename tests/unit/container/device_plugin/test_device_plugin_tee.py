@@ -325,3 +325,34 @@ def test_a_report_folder_that_cannot_be_removed_is_tried_again(tmp_path: Path) -
     (place / "busy").rmdir()
     reports.collect({})
     assert reports.is_empty
+
+
+@pytest.mark.parametrize(
+    ("text", "slots", "said"),
+    [
+        (None, 110, ""),
+        ("kind: KubeletConfiguration\nmaxPods: 250\n", 250, ""),
+        ("kind: KubeletConfiguration\n", 110, ""),
+        ("", 110, ""),
+        ("maxPods: many\n", 110, "has no number of pods that can be"),
+        ("maxPods: 0\n", 110, "has no number of pods that can be"),
+        ("[1]\n", 110, "has no number of pods that can be"),
+        ("{", 110, "has no number of pods that can be"),
+        ("\xff", 110, "cannot be read"),
+    ],
+)
+def test_without_a_number_there_are_as_many_slots_as_the_node_can_have_pods(
+    folder: Path, caplog: pytest.LogCaptureFixture, text: str | None, slots: int, said: str
+) -> None:
+    async def work() -> None:
+        async with node_with_kubelet(folder) as node:
+            if text is not None:
+                file = node.root / "var/lib/kubelet/config.yaml"
+                file.parent.mkdir(parents=True)
+                file.write_bytes(text.encode("latin-1"))
+            node.configure({"resources": [{"device": "tdx-guest"}]})
+            async with node.plugin():
+                await node.allocatable(slots)
+        assert said in caplog.text
+
+    run(work())

@@ -39,3 +39,25 @@ def test_an_event_that_cannot_be_counted_was_said_already(kube: Kube, store: Sto
     store.faults.refuse("create", "/events", 500)
     with pytest.raises(ApiError):
         events.tell(ABOUT, "Normal", "CCModeSet", "words")
+
+
+def test_without_the_right_to_patch_nothing_is_counted(kube: Kube, store: Store) -> None:
+    events = Events(kube, "tests", NODE, counts=False)
+    for _time in range(2):
+        events.tell(ABOUT, "Normal", "CCModeSet", "words")
+    (event,) = store.list(EVENTS, {})[0]
+    assert event["count"] == 1
+    assert {one.verb for one in store.requests} == {"create"}
+
+
+def test_an_event_lies_beside_what_it_is_about(kube: Kube, store: Store) -> None:
+    about = Subject("Pod", "p", "uid-1", "place")
+    Events(kube, "tests", NODE).tell(about, "Normal", "Why", "words")
+    (event,) = store.list("/api/v1/namespaces/place/events", {})[0]
+    assert event["involvedObject"] == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "name": "p",
+        "uid": "uid-1",
+        "namespace": "place",
+    }

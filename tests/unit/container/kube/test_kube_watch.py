@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -375,4 +376,26 @@ def test_each_event_alone_and_only_what_is_kept_of_an_object(kube: Kube, store: 
     eventually(lambda: len(every) == 2)
     assert every == [("MODIFIED", name), ("DELETED", name)]
     assert told.seen == [[name, other]]
+    told.watch.end()
+
+
+def test_one_object_is_watched_without_the_right_to_list(kube: Kube, store: Store, server: ApiServer) -> None:
+    told = Told(kube, replace(THIS_NODE, name=NODE))
+    store.faults.refuse("list", "/nodes", 403)
+    store.delete(NODES, NODE)
+    told.watch.start()
+    eventually(lambda: told.seen == [[]])  # it is not there
+    store.create(NODES, new_node(NODE))
+    label(store, a="1")
+    eventually(lambda: told.label("a") == "1")
+    for number in range(20):
+        store.patch(NODES, "node-2", {"metadata": {"labels": {"b": str(number)}}})
+    store.compact()  # the object's own version is too old to watch from
+    server.cut()
+    eventually(lambda: (count(store, "get"), count(store, "watch")) == (2, 2))
+    label(store, a="2")
+    eventually(lambda: told.label("a") == "2")
+    assert (count(store, "get"), count(store, "watch")) == (2, 2)
+    assert told.fresh[0]
+    assert {one.verb for one in store.requests} == {"get", "watch"}
     told.watch.end()

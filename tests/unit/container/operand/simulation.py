@@ -27,6 +27,7 @@ from operand.messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, 
 from operand.metrics import Metrics
 from operand.node import Node, Patch
 from operand.pod import Pod
+from operand.reconcile import NOTICED_S
 from operand.run import Job
 
 NODE = "node-1"
@@ -400,6 +401,7 @@ class Site:
         self.lose_answers = 0
         self.boot_s = BOOT_S
         self.deaf = False  # the watch of the node tells nothing
+        self.marked_at: float | None = None  # the node says since then that a change is under way
         self.watched_namespace = "gpu-operator"
         self.cut_at: int | None = None
         self.cut_points: list[str] = []
@@ -468,6 +470,8 @@ class Site:
 
     def _changed(self, change: Change) -> None:
         if change.collection == NODES:
+            marked = CHANGING in change.found["metadata"].get("annotations", {})
+            self.marked_at = (self.time.now() if self.marked_at is None else self.marked_at) if marked else None
             self.check_state()
             self.time.later(LATENCY_S, self._tell_node)
 
@@ -637,5 +641,7 @@ class Site:
             self.violations.append(f"{step} while the node says {self.state}, ready {self.labels.get(READY)!r}")
         if any(self.told_modes().values()):
             self.violations.append(f"{step} while the node says {self.told_modes()}")
+        if self.marked_at is None or self.time.now() < self.marked_at + NOTICED_S:
+            self.violations.append(f"{step} before those who offer GPUs can have taken notice")
         if self.readiness.there:
             self.violations.append(f"{step} while the readiness file is there")

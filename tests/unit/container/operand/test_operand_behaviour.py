@@ -12,6 +12,7 @@ import pytest
 from fake_api.store import Refusal
 from operand.messages import NodeSeen, PodsSeen, StopAsked
 from operand.node import Node
+from operand.reconcile import NOTICED_S
 from simulation import (
     COMPONENTS,
     DEVICES,
@@ -64,6 +65,27 @@ def test_a_change_is_few_requests(site: Make) -> None:
         ("patch", NODE),  # told
         ("create", "events"),
     ]
+
+
+def test_who_offers_gpus_has_time_to_take_notice_before_the_last_look_at_their_users(site: Make) -> None:
+    """A retry has its plan before the node is marked, and here there is nothing to pause."""
+    one = site("--cc-manager-busy", "wait", labels={})
+    one.run(3)
+    one.devices.every[GPUS[0]].held_by = "process 4711 (qemu)"
+    one.label(mode="on")
+    one.run(30)
+    asked = len(one.store.requests)
+    one.devices.every[GPUS[0]].held_by = ""
+    one.until(lambda: one.marked_at is not None, 30)
+    marked_at = one.marked_at
+    assert marked_at is not None
+    seen = len(one.store.requests)
+    one.run(NOTICED_S - 0.1)
+    assert [request.verb for request in one.store.requests[seen:]] == []
+    assert not any(run.is_writing for run in one.runs)
+    one.until(lambda: one.state == "on", 10)
+    verbs = [request.verb for request in one.store.requests[asked:]]
+    assert verbs.index("patch") < verbs.index("get")  # marked, and then looked at once more
 
 
 def test_at_rest_nothing_is_asked(site: Make) -> None:

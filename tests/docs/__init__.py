@@ -1,0 +1,3 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What README and docs say, against what there is."""
