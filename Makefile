@@ -18,10 +18,12 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/$(collections)
 
 NODE ?= hgx-h100
 SOCKETS ?= .cache/sockets
+DATA ?=
+LISTEN ?= 127.0.0.1:0
 SUITES ?=
 KEY ?=
 
-.PHONY: help setup setup-dev python setup-plugin demo demo-device-plugin node test test-vm test-cluster image image-plugin docs recording execution-environment release lint format build bench bench-cluster api lock system-deps clean
+.PHONY: help setup setup-dev python setup-plugin demo demo-device-plugin node bmm test test-vm test-cluster image image-plugin docs recording execution-environment release lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +51,9 @@ demo-device-plugin: setup-plugin ## the device plugin beside a kubelet without a
 
 node: setup ## emulated devices alone: make node NODE=hgx-h100 SOCKETS=folder
 	@PYTHONPATH=gpu-admin-tools $(bin)/python -m emulator $(NODE) --sockets $(SOCKETS)
+
+bmm: setup ## the emulated API of the bare-metal manager alone: make bmm DATA=fleet.yml LISTEN=127.0.0.1:8080
+	@PYTHONPATH=tests $(bin)/python -m bmm_emulator $(DATA) --listen $(LISTEN)
 
 test: setup-dev ## every suite whose tools are there; some: make test SUITES="unit lint"; REQUIRE_ALL=1: none may be left out
 	@$(bin)/python tests/run.py $(SUITES)

@@ -133,7 +133,7 @@ def python(words: list[str]) -> None:
             assert all((ROOT / name).exists() for name in files), files
             return
         path = module.replace(".", "/")
-        places = [base / path for base in (ROOT, ROOT / "gpu-admin-tools", ROOT / "container")]
+        places = [base / path for base in (ROOT, ROOT / "gpu-admin-tools", ROOT / "container", ROOT / "tests")]
         files = [
             file for place in places for file in (place.with_suffix(".py"), place / "__main__.py") if file.is_file()
         ]

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from ansible_collections.confidential.gpu.plugins.module_utils._bmm import errors as bmm
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import errors as boot
 from ansible_collections.confidential.gpu.plugins.module_utils._core import errors as core
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
@@ -15,7 +16,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu import error
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import errors as pci
 
 
-@pytest.mark.parametrize("module", [boot, core, gpu, pci], ids=["boot", "core", "gpu", "pci"])
+@pytest.mark.parametrize("module", [bmm, boot, core, gpu, pci], ids=["bmm", "boot", "core", "gpu", "pci"])
 def test_all_errors_have_one_root_and_one_shape(module: ModuleType) -> None:
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     assert len(kinds) > 4
