@@ -19,7 +19,7 @@ RUN_ANSIBLE_LINT = False
 CHECK_REQUIRED_TAGS = True
 REQUIRE_V1_OR_GREATER = False
 """
-LARGEST_KIB = 256
+LARGEST_KIB = 512
 
 
 def main() -> int:

@@ -181,6 +181,16 @@ def suites() -> list[Suite]:
             on_request=True,
         ),
         Suite(
+            "coco",
+            [(*pytest, "tests/coco", "-q", "--durations=10")],
+            files="tests/coco/**/test_*.py",
+            tools=["go", "buildah", "containerd", "iptables"],
+            enable=f"make system-deps; {GO}",
+            as_root=True,
+            on_request=True,
+            budget_s=600,
+        ),
+        Suite(
             "cluster",
             [(*pytest, *in_cluster, "-q", "--durations=10")],
             files="tests/cluster/**/test_*.py",

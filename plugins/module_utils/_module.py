@@ -19,6 +19,12 @@ DEVICE_ARGUMENTS: dict[str, Any] = {
 
 STATE_ARGUMENTS: dict[str, Any] = {"state_folder": {"type": "path"}}
 
+CLUSTER_ARGUMENTS: dict[str, Any] = {
+    "kubectl": {"type": "str", "default": "kubectl"},
+    "kubeconfig": {"type": "str", "default": ""},
+    "context": {"type": "str", "default": ""},
+}
+
 
 def mode_text(value: Any) -> str:
     """A mode as text: YAML turns a bare on and off into booleans."""

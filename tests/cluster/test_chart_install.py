@@ -143,6 +143,7 @@ def test_the_role_installs_it(small: Bed, tmp_path: Path) -> None:
             "vars": {
                 "ansible_python_interpreter": sys.executable,
                 "operand_helm": str(EVERY["helm"].path()),
+                "operand_kubectl": str(EVERY["kubectl"].path()),
                 "operand_kubeconfig": small.cluster.settings.path("admin.kubeconfig"),
                 "operand_values": {**VALUES, "namespace": {"create": True}},
                 "operand_take_ownership": True,

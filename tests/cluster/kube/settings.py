@@ -22,6 +22,8 @@ SERVER = f"https://{ADDRESS}:6443"
 ETCD = "http://127.0.0.1:2379"
 # The image of the cluster's own pods, also of the container that holds each pod's network.
 BUSYBOX = "localhost/busybox:cluster"
+# Kata's names for runc: a pod of such a class really runs, as a container.
+HANDLERS = ("runc", "kata-qemu-nvidia-gpu", "kata-qemu-nvidia-gpu-snp", "kata-qemu-nvidia-gpu-tdx")
 # Who may come in, by token, and the groups that RBAC gives rights to.
 PEOPLE = {
     "admin": ("admin", "system:masters"),
@@ -192,6 +194,8 @@ class Settings:
         return {"cniVersion": "0.4.0", "name": "pods", "plugins": [{**bridge, "ipam": {**addresses, **routes}}]}
 
     def _containerd(self) -> str:
+        place = 'plugins."io.containerd.grpc.v1.cri".containerd.runtimes'
+        handlers = "".join(f'[{place}.{name}]\n  runtime_type = "io.containerd.runc.v2"\n' for name in HANDLERS)
         return f"""version = 2
 root = "{self.path("containerd")}"
 state = "/run/containerd"
@@ -206,7 +210,7 @@ state = "/run/containerd"
     conf_dir = "{self.path("cni")}"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{self.path("opt")}"
-"""
+{handlers}"""
 
     def _write_key(self) -> None:
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -14,7 +14,14 @@ import yaml
 ROLES = Path(__file__).resolve().parents[3] / "roles"
 NAMES = sorted(path.name for path in ROLES.iterdir())
 # The default is an expression there, which an argument spec cannot hold.
-COMPUTED = {"operand_chart", "device_plugin_chart", "device_plugin_release"}
+COMPUTED = {
+    "operand_chart",
+    "device_plugin_chart",
+    "device_plugin_release",
+    "kubelet_confidential_node",
+    "confidential_containers_nodes",
+    "confidential_containers_check_nodes",
+}
 
 
 def read(role: str, path: str) -> Any:

@@ -1,0 +1,225 @@
+# Copyright: (c) 2026, confidential.gpu contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A cluster from bare to confidential and back, with what goes wrong on the way. The tests go on from one another."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.kube.cluster import is_ready
+from tests.cluster.kube.settings import NODE
+from tests.coco.actors import SNP
+from tests.coco.bench import FIGURES, Bench
+
+OK_ROWS = ("nodes", "kubelet", "nfd", "gpu_operator", "kata", "mode", "resources", "sample")
+CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
+
+
+def classes(bench: Bench) -> set[str]:
+    return {one["metadata"]["name"] for one in bench.cluster.api.get(CLASSES)["items"]}
+
+
+def version(bench: Bench) -> str:
+    """What changes with any write to what the playbooks are about."""
+    found: list[Any] = []
+    for path in (
+        CLASSES,
+        "/apis/apps/v1/daemonsets",
+        "/apis/apps/v1/deployments",
+        "/api/v1/secrets",
+        "/api/v1/namespaces",
+    ):
+        found += [one["metadata"]["resourceVersion"] for one in bench.cluster.api.get(path)["items"]]
+    return " ".join(sorted(found)) + bench.kubelet_file.read_text()
+
+
+def test_a_bare_cluster_is_reported_step_by_step(bench: Bench) -> None:
+    before = version(bench)
+    played = bench.play("confidential_containers_check")
+    assert played.status == 2, played.text
+    assert played.changed == 0
+    rows = bench.rows()
+    assert rows["nodes"] == "ok"
+    assert {rows[step] for step in ("kubelet", "nfd", "gpu_operator", "kata", "mode", "resources")} == {"failed"}
+    assert version(bench) == before
+
+
+def test_check_mode_lists_all_and_writes_nothing_although_no_kind_is_there(bench: Bench) -> None:
+    before = version(bench)
+    played = bench.play("confidential_containers", "--check", "--diff")
+    assert played.status == 0, played.text
+    for words in (
+        "+release: node-feature-discovery",
+        "+release: gpu-operator",
+        "+release: kata-deploy",
+        "runtimeRequestTimeout",
+    ):
+        assert words in played.text
+    assert version(bench) == before
+
+
+def test_from_bare_to_a_sample_that_passes(bench: Bench) -> None:
+    played = bench.play("confidential_containers")
+    FIGURES.append(f"bare cluster to report: {played.seconds:.0f} s")
+    assert played.status == 0, played.text
+    assert {step: bench.rows()[step] for step in OK_ROWS} == dict.fromkeys(OK_ROWS, "ok")
+    kubelet = bench.cluster.api.get(f"/api/v1/nodes/{NODE}/proxy/configz")["kubeletconfig"]
+    assert kubelet["featureGates"]["RuntimeClassInImageCriApi"] is True
+    assert kubelet["runtimeRequestTimeout"] == "20m0s"
+    assert bench.cluster.pods("default") == []
+
+
+def test_a_second_run_changes_nothing(bench: Bench) -> None:
+    played = bench.play("confidential_containers")
+    assert played.status == 0, played.text
+    assert played.changed == 0, played.text
+    checked = bench.play("confidential_containers_check")
+    assert checked.status == 0, checked.text
+    FIGURES.append(f"second run: {played.seconds:.0f} s; check: {checked.seconds:.0f} s")
+
+
+def test_an_order_that_left_the_rule_out_is_detected_and_repaired(bench: Bench) -> None:
+    """As in NVIDIA's order: what kata-deploy rendered has no rule, so NFD sets no label, and pods stay Pending."""
+    values = bench.folder / "kata.yaml"
+    without = {**bench.variables()["confidential_containers_kata_values"], "nodeFeatureRules": {"create": False}}
+    values.write_text(yaml.safe_dump(without))
+    where = ("--namespace", "kata-system", "--reuse-values", "--values", str(values))
+    bench.cluster.helm("upgrade", "kata-deploy", bench.charts["kata"], *where)
+    bench.cluster.until_node(lambda node: SNP not in node["metadata"]["labels"], 20)
+    found = bench.play(
+        "confidential_containers_check",
+        confidential_containers_check_sample=True,
+        confidential_containers_expect={"technology": "snp", "sample_memory": "32Mi", "gpus": 2},
+    )
+    assert found.status == 2
+    assert "before NFD" in found.text
+    assert f"selects {SNP}=true, the node has no such label" in found.text
+    # Their values stay where ours say nothing, so ours say it.
+    more = {**bench.variables()["confidential_containers_kata_values"], "nodeFeatureRules": {"create": "auto"}}
+    played = bench.play("confidential_containers", "--tags", "kata,sample", confidential_containers_kata_values=more)
+    assert played.status == 0, played.text
+    assert bench.rows()["sample"] == "ok"
+
+
+def test_a_mode_that_fails_is_told_and_the_report_goes_on(bench: Bench) -> None:
+    bench.actors.fails = "GPU 0 did not boot"
+    try:
+        played = bench.play("confidential_containers", "--tags", "mode,sample", confidential_containers_mode="off")
+    finally:
+        bench.actors.fails = ""
+        bench.cluster.set_labels({"nvidia.com/cc.mode": None})
+    assert played.status == 2
+    assert f"The mode off failed on {NODE}" in played.text
+    assert bench.rows()["mode"] == "failed"
+    bench.cluster.until_node(lambda node: node["metadata"]["labels"].get("nvidia.com/cc.ready.state") == "true", 20)
+
+
+def test_a_kubelet_that_does_not_take_its_file_gets_the_old_one_back(bench: Bench) -> None:
+    """A longer time-out is wanted, in a file with a field that the kubelet refuses to start with."""
+    good = bench.kubelet_file.read_text()
+    broken = yaml.safe_load(good) | {"evictionHard": {"memory.available": "rubbish"}}
+    bench.kubelet_file.write_text(yaml.safe_dump(broken))
+    try:
+        played = bench.play(
+            "confidential_containers",
+            "--tags",
+            "kubelet",
+            kubelet_confidential_request_timeout=1800,
+            kubelet_confidential_timeout=9,
+            confidential_containers_expect={"runtime_request_timeout": 1800},
+        )
+        assert "its file is as it was" in played.text
+        assert yaml.safe_load(bench.kubelet_file.read_text()) == broken
+    finally:
+        bench.kubelet_file.write_text(good)
+        bench.restart_kubelet()
+        bench.cluster.until_node(is_ready, 60)
+
+
+def test_an_upgrade_and_no_downgrade(bench: Bench) -> None:
+    newer = bench.folder / "newer"
+    shutil.copytree(bench.charts["kata"], newer)
+    for file in (newer / "Chart.yaml",):
+        file.write_text(file.read_text().replace("4.1.0", "4.1.1"))
+    old, bench.charts["kata"] = bench.charts["kata"], str(newer)
+    played = bench.play("confidential_containers_upgrade")
+    assert played.status == 0, played.text
+    assert bench.rows()["sample"] == "ok"
+    bench.charts["kata"] = old
+    refused = bench.play("confidential_containers", "--tags", "kata")
+    assert refused.status == 2
+    assert "4.1.0 is older" in refused.text
+    bench.charts["kata"] = str(newer)
+
+
+def test_an_interrupted_helm_is_refused_and_repaired(bench: Bench) -> None:
+    bench.interrupt("kata-deploy", "kata-system")
+    refused = bench.play("confidential_containers", "--tags", "kata")
+    assert refused.status == 2
+    assert "is pending-upgrade" in refused.text
+    played = bench.play("confidential_containers", "--tags", "kata", confidential_containers_repair=True)
+    assert played.status == 0, played.text
+    assert '"status":"deployed"' in bench.cluster.helm("list", "-n", "kata-system", "-o", "json")
+
+
+def test_images_of_another_registry_are_refused_before_anything_is_changed(bench: Bench) -> None:
+    before = version(bench)
+    values = {"image": {"reference": "quay.io/kata-containers/kata-deploy"}}
+    played = bench.play("confidential_containers", "--tags", "kata", confidential_containers_kata_values=values)
+    assert played.status == 2
+    assert "not below localhost/mirror" in played.text
+    assert version(bench) == before
+
+
+def test_nothing_is_removed_while_a_pod_uses_it(bench: Bench) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "tenant", "namespace": "default"},
+        "spec": {
+            "runtimeClassName": "kata-qemu-nvidia-gpu-snp",
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "main", "image": "localhost/mirror/cuda-sample:1", "imagePullPolicy": "Never"}],
+        },
+    }
+    bench.cluster.apply(pod)
+    try:
+        played = bench.play("confidential_containers_remove")
+        assert played.status == 2
+        assert "default/tenant" in played.text
+        assert "kata-qemu-nvidia-gpu-snp" in classes(bench)
+    finally:
+        bench.cluster.kubectl("delete", "pod", "tenant", "--now")
+
+
+def test_removal_leaves_nothing_also_when_a_hook_cannot_run_and_also_twice(bench: Bench) -> None:
+    """The cleanup's image is not there, as without a way to its registry."""
+    ctr = ("ctr", "-a", bench.cluster.settings.path("containerd.sock"), "-n", "k8s.io", "images", "rm")
+    bench.cluster.space.run(*ctr, "localhost/mirror/kata-containers/kubectl:1.36")
+    played = bench.play(
+        "confidential_containers_remove",
+        confidential_containers_remove_nfd=True,
+        confidential_containers_remove_crds=True,
+        confidential_containers_timeout=10,
+    )
+    assert played.status == 0, played.text
+    assert classes(bench) == set()
+    names = bench.cluster.helm("list", "-A", "-q")
+    assert names.strip() == ""
+    left = bench.cluster.kubectl("get", "crd,serviceaccount,jobs,daemonsets", "-A", "-o", "name")
+    assert [line for line in left.splitlines() if any(word in line for word in ("kata", "nvidia", "nfd"))] == []
+    labels = bench.cluster.node()["metadata"]["labels"]
+    assert [key for key in labels if "nvidia.com" in key or "kata" in key] == []
+    again = bench.play("confidential_containers_remove", confidential_containers_remove_nfd=True)
+    assert again.status == 0, again.text
+    assert again.changed == 0, again.text
+
+
+def test_no_proxy_is_left(bench: Bench) -> None:
+    """Modules end what they start, and their sockets' folders go."""
+    assert list(Path("/tmp").glob("kubectl-*/s")) == []
