@@ -219,7 +219,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     **dict.fromkeys(("ls", "export", "true", "test", "echo"), anything),
     "antsibull-changelog": antsibull,
     **dict.fromkeys(("apt", "git", "pip", "diff", "lspci", "systemctl", "ansible-doc", "ansible-galaxy"), anything),
-    **dict.fromkeys(("ansible-navigator", "ansible-rulebook", "ansible-inventory"), anything),
+    **dict.fromkeys(("ansible-navigator", "ansible-rulebook", "ansible-inventory", "grep"), anything),
     **dict.fromkeys(
         ("ctr", "podman", "docker", "buildah", "nvidia-smi", "talosctl", "rm", "mkdir", "curl", "cat"), anything
     ),
