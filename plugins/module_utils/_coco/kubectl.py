@@ -70,8 +70,7 @@ class Api:
                 "kubectl cannot be run as %r: %s." % (self._place.kubectl, error.strerror),
                 "Install kubectl on the host that this runs on, or give its path.",
             ) from error
-        assert self._proxy.stdout is not None
-        if not self._proxy.stdout.readline():
+        if self._proxy.stdout is None or not self._proxy.stdout.readline():
             words = self._proxy.communicate()[1].strip()
             self.__exit__()
             raise ClusterUnreachable(
