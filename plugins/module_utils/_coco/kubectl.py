@@ -63,7 +63,10 @@ class Api:
         command += ["--context", self._place.context] if self._place.context else []
         command += ["proxy", "--unix-socket", self._path]
         try:
-            self._proxy = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            # It runs on while the module works, which run_command cannot do.
+            self._proxy = subprocess.Popen(  # pylint: disable=ansible-bad-function
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
         except OSError as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise InvalidRequest(
