@@ -75,11 +75,15 @@ def suites() -> list[Suite]:
     in_cluster = [f"tests/cluster/test_{name}.py" for name in TESTS_IN_CLUSTER]
     in_vm = [f"tests/vm/test_{name}.py" for name in ("smoke", "site", "container")]
     coverage = ("--cov", "--cov-report=term", "--cov-fail-under=90")
+    # They wait more than they compute: three workers for two cores. A file's tests stay together, with their fixtures.
+    workers = ("-n", "3", "--dist", "loadfile")
     return [
         Suite("layers", [(python, "tools/layers.py")], budget_s=10),
         Suite("ruff", [("ruff", "check", "."), ("ruff", "format", "--check", ".")], tools=["ruff"], budget_s=20),
         Suite("mypy", [("mypy",)], tools=["mypy"], budget_s=120),
-        Suite("unit", [(*pytest, "tests/unit", "-q", *coverage)], files="tests/unit/**/test_*.py", budget_s=360),
+        Suite(
+            "unit", [(*pytest, "tests/unit", "-q", *workers, *coverage)], files="tests/unit/**/test_*.py", budget_s=360
+        ),
         Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"], budget_s=150),
         Suite(
             "docs",
@@ -90,7 +94,7 @@ def suites() -> list[Suite]:
         Suite("galaxy-importer", [(python, "tests/importer.py")], budget_s=120),
         Suite(
             "integration",
-            [(*pytest, "tests/integration", "-q")],
+            [(*pytest, "tests/integration", "-q", *workers)],
             files="tests/integration/**/test_*.py",
             budget_s=420,
         ),
@@ -114,7 +118,10 @@ def suites() -> list[Suite]:
             budget_s=120,
         ),
         Suite(
-            "conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py", budget_s=60
+            "conformance",
+            [(*pytest, "tests/conformance", "-q", *workers)],
+            files="tests/conformance/**/test_*.py",
+            budget_s=240,
         ),
         # Power cuts and check mode, which take long, are for `make test-vm`.
         Suite(
@@ -204,15 +211,25 @@ def suites() -> list[Suite]:
 
 
 def sanity() -> Iterator[Suite]:
-    """ansible-test sanity with each Python on this machine."""
-    for version, python in pythons().items():
+    """ansible-test sanity with each Python on this machine.
+
+    The oldest and the newest run all of it. Between them only what asks the Python itself can differ.
+    """
+    found = pythons()
+    for version, python in found.items():
+        tests = () if version in (min(found, key=number), max(found, key=number)) else ("compile", "import")
         yield Suite(
             f"sanity-{version}",
-            [(sys.executable, "tests/sanity/run.py", python)],
+            [(sys.executable, "tests/sanity/run.py", python, *tests)],
             tools=["shellcheck"],
             enable="make system-deps",
             budget_s=120,
         )
+
+
+def number(version: str) -> tuple[int, ...]:
+    """3.9 is older than 3.11."""
+    return tuple(int(part) for part in version.split("."))
 
 
 def pythons() -> dict[str, str]:

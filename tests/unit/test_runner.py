@@ -168,3 +168,15 @@ def test_a_suite_for_root_does_not_run_as_somebody_else(monkeypatch: pytest.Monk
     text, code = ended(runner.Suite("a", [YES]), runner.Suite("b", [YES], as_root=True))
     assert code == 0
     assert "run it as root" in text
+
+
+def test_every_python_compiles_and_imports_and_the_oldest_and_the_newest_run_all_of_sanity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "pythons", lambda: {"3.9": "nine", "3.11": "eleven", "3.12": "twelve"})
+    asked = {suite.name: list(suite.commands[0][2:]) for suite in runner.sanity()}
+    assert asked == {
+        "sanity-3.9": ["nine"],
+        "sanity-3.11": ["eleven", "compile", "import"],
+        "sanity-3.12": ["twelve"],
+    }
