@@ -82,21 +82,21 @@ def suites() -> list[Suite]:
         Suite("ruff", [("ruff", "check", "."), ("ruff", "format", "--check", ".")], tools=["ruff"], budget_s=20),
         Suite("mypy", [("mypy",)], tools=["mypy"], budget_s=120),
         Suite(
-            "unit", [(*pytest, "tests/unit", "-q", *workers, *coverage)], files="tests/unit/**/test_*.py", budget_s=360
+            "unit", [(*pytest, "tests/unit", "-q", *workers, *coverage)], files="tests/unit/**/test_*.py", budget_s=380
         ),
-        Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"], budget_s=150),
+        Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"], budget_s=120),
         Suite(
             "docs",
             [(*pytest, "tests/docs", "-q"), (python, "-m", "tools.docs")],
-            budget_s=120,
+            budget_s=80,
             prepare=(python, "-m", "tools.docs", "--environment"),
         ),
-        Suite("galaxy-importer", [(python, "tests/importer.py")], budget_s=120),
+        Suite("galaxy-importer", [(python, "tests/importer.py")], budget_s=100),
         Suite(
             "integration",
             [(*pytest, "tests/integration", "-q", *workers)],
             files="tests/integration/**/test_*.py",
-            budget_s=420,
+            budget_s=200,
         ),
         *sanity(),
         Suite(
@@ -106,7 +106,7 @@ def suites() -> list[Suite]:
             tools=["podman", "runc", "mmdebstrap"],
             enable="make system-deps",
             as_root=True,  # containers of an ordinary user need more of a machine than every one has
-            budget_s=480,
+            budget_s=650,
             prepare=(python, "-m", "tests.molecule.images"),
         ),
         Suite(
@@ -115,13 +115,13 @@ def suites() -> list[Suite]:
             files="tests/loaders/test_*.py",
             tools=["grub-mkconfig", "update-grub", "kernel-install", "objcopy", "ostree", "unshare"],
             enable="make system-deps",
-            budget_s=120,
+            budget_s=30,
         ),
         Suite(
             "conformance",
             [(*pytest, "tests/conformance", "-q", *workers)],
             files="tests/conformance/**/test_*.py",
-            budget_s=240,
+            budget_s=180,
         ),
         # Power cuts and check mode, which take long, are for `make test-vm`.
         Suite(
@@ -130,7 +130,7 @@ def suites() -> list[Suite]:
             files="tests/vm/test_*.py",
             tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot", "buildah"],
             enable="make system-deps",
-            budget_s=720,
+            budget_s=850,
             prepare=(python, "-m", "tests.vm.bench", "build"),
         ),
         Suite(
@@ -166,7 +166,7 @@ def suites() -> list[Suite]:
             files="tests/chart/**/test_*.py",
             tools=["go"],
             enable=GO,
-            budget_s=150,
+            budget_s=60,
             prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
         ),
         # Kubernetes' own controllers beside ours, which takes a build of them: on request.
@@ -176,7 +176,7 @@ def suites() -> list[Suite]:
             files="tests/cloud/test_*.py",
             tools=["go"],
             enable=GO,
-            budget_s=180,
+            budget_s=110,
             prepare=(python, "-m", "tests.cluster.kube", "build", "etcd", "kube-apiserver", "helm"),
         ),
         Suite(
@@ -204,7 +204,7 @@ def suites() -> list[Suite]:
             tools=["go", "buildah", "busybox", "containerd", "iptables", "mmdebstrap", "runc"],
             enable=f"make system-deps; {GO}",
             as_root=True,
-            budget_s=720,
+            budget_s=600,
             prepare=(python, "-m", "tests.cluster.kube", "build"),
         ),
     ]
