@@ -40,6 +40,8 @@ TESTS_IN_CLUSTER = (
     "device_plugin_node",
     "device_cdi",
 )
+# Beside the release of the clusters, whose table is in tests/cluster/kube/programs.py.
+RELEASES = ("1.32", "1.34", "1.37")
 # Debian 12 has no package of it.
 GO = "install Go 1.26 or later from go.dev/dl"
 
@@ -186,6 +188,25 @@ def suites() -> list[Suite]:
             tools=["go"],
             enable=GO,
             on_request=True,
+        ),
+        # Builds an API server for each release: on request.
+        Suite(
+            "skew",
+            [(*pytest, "tests/skew", "-q", "--durations=5")],
+            files="tests/skew/test_*.py",
+            tools=["go", "gcc"],
+            enable=GO,
+            on_request=True,
+            budget_s=120,
+            prepare=(
+                python,
+                "-m",
+                "tests.cluster.kube",
+                "build",
+                "etcd",
+                "helm",
+                *(f"kube-apiserver-{one}" for one in RELEASES),
+            ),
         ),
         Suite(
             "coco",

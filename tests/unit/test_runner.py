@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import select
 import sys
 import time
@@ -180,3 +181,19 @@ def test_every_python_compiles_and_imports_and_the_oldest_and_the_newest_run_all
         "sanity-3.11": ["eleven", "compile", "import"],
         "sanity-3.12": ["twelve"],
     }
+
+
+def test_contributors_read_which_suites_run_only_when_they_are_named() -> None:
+    """In the table of CONTRIBUTING.md, where one row may stand for several."""
+    rows = [line.split("|") for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| `")]
+    told = {
+        name.replace("-3.x", ""): row[2].strip().startswith("on request")
+        for row in rows
+        for name in re.findall(r"`([^`]+)`", row[1])
+    }
+    assert told == {suite.name.partition("-3.")[0]: suite.on_request for suite in runner.suites()}
+
+
+def test_the_releases_of_kubernetes_are_those_that_can_be_built() -> None:
+    modules = (ROOT / "tests/cluster/go").glob("kubernetes-*/go.mod")
+    assert sorted(runner.RELEASES) == sorted(path.parent.name.removeprefix("kubernetes-") for path in modules)
