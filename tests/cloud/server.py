@@ -246,7 +246,7 @@ class Server:
         return [one for one in found if one["user"]["username"] == who]
 
     def forget(self) -> None:
-        """Let the log begin anew."""
+        """Let the log begin again."""
         log = self.folder / "audit.log"
         self._forgotten = log.stat().st_size if log.exists() else 0
 

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel command line as an ordered list of tokens, and what is wished of it. Nothing here reaches a file.
+"""The kernel command line as an ordered list of tokens, and what is desired of it. Nothing here reaches a file.
 
 Rules of the kernel (lib/cmdline.c, kernel/params.c): white space separates tokens except between double quotes;
 ``-`` and ``_`` are the same in a parameter's name; quotes around a value, or around the whole token, do not belong to
@@ -98,7 +98,7 @@ class Fate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wish:
+class Desired:
     """Tokens to have (``add``), tokens or names not to have (``remove``), names with one value only (``replace``)."""
 
     add: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ class Wish:
                     raise _contradiction(wanted, "remove asks for %s to go" % unwanted)
 
     def fate(self, tokens: Sequence[str]) -> Fate:
-        """What the wish makes of a command line: only what has to change does."""
+        """What the request makes of a command line: only what has to change does."""
         end = tokens.index(END) if END in tokens else len(tokens)
         kept: list[Optional[str]] = list(tokens)
         for index in range(end):
@@ -155,18 +155,18 @@ class Wish:
         return Fate(tuple(kept), tuple(added))
 
     def applied(self, tokens: Sequence[str]) -> list[str]:
-        """The command line that the wish makes of another."""
+        """The command line that the request makes of another."""
         return self.fate(tokens).applied()
 
     def unmet(self, tokens: Sequence[str]) -> list[str]:
-        """What of the wish a command line does not have, in words; empty when it has all."""
+        """What of the request a command line does not have, in words; empty when it has all."""
         fate = self.fate(tokens)
         gone = [token for token, kept in zip(tokens, fate.kept) if kept != token]
         come = [kept for token, kept in zip(tokens, fate.kept) if kept is not None and kept != token]
         return ["%s is missing" % token for token in (*come, *fate.added)] + ["%s is present" % token for token in gone]
 
     def check_length(self, tokens: Sequence[str]) -> None:
-        """Raise InvalidRequest when the kernel would cut off what the wish makes of a command line."""
+        """Raise InvalidRequest when the kernel would cut off what the request makes of a command line."""
         after = join(self.applied(tokens))
         if len(after) > max(LONGEST, len(join(tokens))):
             raise InvalidRequest(

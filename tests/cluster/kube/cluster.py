@@ -95,7 +95,7 @@ class Cluster:
         return copy
 
     def restore(self, copy: Path) -> None:
-        """Let etcd hold what it held then, and start everything anew that has seen newer things, pods excepted.
+        """Let etcd hold what it held then, and start everything again that has seen newer things, pods excepted.
 
         So do the documents of Kubernetes; of a manager's pod they say nothing.
         """
@@ -212,7 +212,7 @@ class Cluster:
         return int(self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").read_text())
 
     def forget_memory_peak(self, pod: Object) -> None:
-        """Let the peak begin anew at what the container has now."""
+        """Let the peak begin again at what the container has now."""
         self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").write_text("0")
 
     def cpu_ns(self, pod: Object) -> int:
