@@ -148,6 +148,20 @@ def test_known_faults_are_the_numbered_tests() -> None:
         assert all(int(name[5:7]) == int(row[0]) for name in names(row[3])), row[0]
 
 
+def test_every_fault_of_another_controller_manager_has_a_test() -> None:
+    rows = table("docs/cloud-controller.md", "reported")
+    assert len(rows) >= 26
+    assert len({row[0] for row in rows}) == len(rows)
+    for _reported, where, _here, proof in rows:
+        assert all(re.fullmatch(r"[\w.-]+/[\w.-]+ \d+", one) for one in where.split(", ")), where
+        (test,) = names(proof)
+        assert is_there(test), test
+    # What has no other test has one of its own, and it is in the table.
+    own = "tests/unit/container/ccm/test_ccm_reported.py"
+    listed = {test.partition("::")[2] for row in rows for test in names(row[3]) if test.startswith(own)}
+    assert listed == in_file(own)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/comparison.md"])
 def test_each_comparison_names_a_test(page: str) -> None:
     rows = [row for row in table(page, "") if len(row) == 6]
