@@ -133,7 +133,9 @@ class Machine:
         assert self._disk.stdout is not None
         assert self._disk.stdout.readline() == "ready\n", "there is no overlay file system"
         subprocess.run(
-            [*self._on_disk(), "chroot", str(self._root), "/bin/sh", "-c", INSTALL], check=True, stdin=subprocess.DEVNULL
+            [*self._on_disk(), "chroot", str(self._root), "/bin/sh", "-c", INSTALL],
+            check=True,
+            stdin=subprocess.DEVNULL,
         )
         self._boot()
         self._works.start()
@@ -167,9 +169,7 @@ class Machine:
 
     def _boot(self) -> None:
         self.boots.append(str(uuid.uuid4()))
-        script = BOOT.format(
-            root=self._root, sockets=self._sockets, stand_ins=STAND_INS, boot_id=self.boots[-1]
-        )
+        script = BOOT.format(root=self._root, sockets=self._sockets, stand_ins=STAND_INS, boot_id=self.boots[-1])
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--propagation", "private"]
         with (self._folder / "console.log").open("ab") as console:
             self._power = subprocess.Popen(

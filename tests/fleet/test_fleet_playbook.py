@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cloud.programs import provider_id, taints
+from tests.cloud.programs import kubelet_node, provider_id, taints
 from tests.fleet.conftest import Fleet, Run
 
 
@@ -50,7 +50,7 @@ def test_a_machine_that_does_not_come_back_is_power_cycled(first: Run, fleet: Fl
 
 def test_a_machine_that_is_repaired_is_left_alone_and_told(first: Run, fleet: Fleet) -> None:
     assert "gpu-1 is left out: its instance is Repairing (A fan is replaced). Nothing was changed." in first.output
-    assert fleet.machines["gpu-1"].boots and len(fleet.machines["gpu-1"].boots) == 1
+    assert len(fleet.machines["gpu-1"].boots) == 1
     assert "confidential_gpu.fleet" not in fleet.machines["gpu-1"].read("/boot/grub/grub.cfg")
 
 
@@ -101,8 +101,6 @@ def test_a_failure_stops_the_next_batch(first: Run, fleet: Fleet) -> None:
     fleet.server.request("DELETE", "/api/v1/nodes/gpu-2")
     other = provider_id(fleet.api, "gpu-3")
     fleet.machines["gpu-2"].comes_back = True
-    from tests.cloud.programs import kubelet_node  # noqa: PLC0415
-
     fleet.server.register(kubelet_node("gpu-2", provider_id=other, taints=[]))
     done = fleet.run("--limit", "gpu-2,gpu-3", fleet_serial=1, cc_mode_mode="devtools")
     assert done.status != 0
