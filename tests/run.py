@@ -181,6 +181,17 @@ def suites() -> list[Suite]:
             on_request=True,
         ),
         Suite(
+            "fleet",
+            [(*pytest, "tests/fleet", "-q", "--durations=5")],
+            files="tests/fleet/test_*.py",
+            tools=["go", "nsenter", "unshare", "update-grub"],
+            enable=f"make system-deps; {GO}",
+            as_root=True,
+            on_request=True,
+            budget_s=600,
+            prepare=(python, "-m", "tests.cluster.kube", "build", "etcd", "kube-apiserver", "helm", "kubectl"),
+        ),
+        Suite(
             "coco",
             [(*pytest, "tests/coco", "-q", "--durations=10")],
             files="tests/coco/**/test_*.py",
