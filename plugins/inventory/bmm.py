@@ -218,8 +218,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             variables = {prefix + fact + suffix: value for fact, value in facts.items()}
             if facts["addresses"]:
                 variables["ansible_host"] = facts["addresses"][0]
-            # Not through the inventory, which would mark each text with this file as its origin: ten thousand hosts cost
-            # eight seconds of that. Texts stay untrusted either way.
+            # Not through the inventory, which would mark each text with this file as its origin: eight seconds for ten
+            # thousand hosts. Texts stay untrusted either way.
             host = self.inventory.get_host(name)
             for variable, value in variables.items():
                 host.set_variable(variable, value)
