@@ -113,7 +113,7 @@ class Fleet:
             # A parameter that this machine's own kernel does not have, so that there is a reboot.
             "iommu_add": ["confidential_gpu.fleet=1"],
             "bootloader_reboot_ok": True,
-            "bootloader_reboot_timeout": 8,
+            "bootloader_reboot_timeout": 25,
             "cc_mode_mode": "on",
             "cc_mode_bus": "vfio-user:/run/gpus",
             "cc_mode_install_tool": False,
