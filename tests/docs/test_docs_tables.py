@@ -139,7 +139,7 @@ def test_the_variables_of_the_playbook_fleet() -> None:
     """Those that its tasks read and do not set themselves."""
     files = [ROOT / "playbooks/fleet.yml", *(ROOT / "playbooks/tasks").glob("fleet_*.yml")]
     text = "".join(path.read_text() for path in files)
-    read = {name for name in re.findall(r"\b(fleet_\w+) *\| *default", text)}
+    read = set(re.findall(r"\b(fleet_\w+) *\| *default", text))
     own = set(re.findall(r"(?:register: |^ +)(fleet_\w+)(?::|$)", text, re.MULTILINE))
     listed = {name for row in table("docs/bare-metal.md", "variable") for name in names(row[0])}
     assert listed == read - own
