@@ -81,7 +81,8 @@ class Fleet:
     def _registers(self, name: str) -> Any:
         def register(provider_id: str) -> None:
             try:
-                self.server.register(kubelet_node(name, provider_id=provider_id))
+                # With its addresses, as a kubelet does.
+                self.server.request("POST", "/api/v1/nodes", kubelet_node(name, provider_id=provider_id))
             except Refused as refused:  # it is there
                 if refused.status != 409:
                     raise
