@@ -30,13 +30,16 @@ NODE_PATH = f"/api/v1/nodes/{NODE}"
 
 
 class Cluster:
-    """A running cluster of one node. ``runtime``: where the container runtime is, for PATH; empty: the machine's.
+    """A running cluster of one node.
 
-    ``provider_id``: of the node, which waits for a cloud controller manager and has no network of pods yet.
+    ``runtime``: where the container runtime is, for PATH; empty: the machine's. ``release``: of the API server and the
+    kubelet; empty: that of all other programs. ``provider_id``: of the node, which then waits for a cloud controller
+    manager and has no network of pods yet.
     """
 
-    def __init__(self, folder: Path, runtime: str = "", provider_id: str = "") -> None:
+    def __init__(self, folder: Path, runtime: str = "", release: str = "", provider_id: str = "") -> None:
         self.folder = folder
+        self._release = release
         self._path = f"PATH={runtime}:{PATH}" if runtime else f"PATH={PATH}"
         self.space = Space(folder)
         self.settings = Settings(folder / "k", provider_id)
@@ -48,7 +51,8 @@ class Cluster:
 
     def start(self) -> None:
         """Everything, until the node is ready, or waits for the manager. Raises NotPossible, SpaceError, ApiError."""
-        self._programs = {program.name: str(program.path()) for program in NEEDED}
+        chosen = {program.name: EVERY.get(f"{program.name}-{self._release}", program) for program in NEEDED}
+        self._programs = {name: str(program.path()) for name, program in chosen.items()}
         pause = images.archive()
         self._make_cgroup()
         self.settings.write(f"/{self.cgroup}")
@@ -273,14 +277,11 @@ def is_registered(node: Object) -> bool:
 
 
 @contextlib.contextmanager
-def running(keep: Path | None = None, runtime: str = "", provider_id: str = "") -> Iterator[Cluster]:
-    """A cluster that is there for as long as the context is, with this container runtime. Its logs go to ``keep``.
-
-    ``provider_id``: as of Cluster.
-    """
+def running(keep: Path | None = None, runtime: str = "", release: str = "", provider_id: str = "") -> Iterator[Cluster]:
+    """A cluster that is there for as long as the context is; its logs go to ``keep``. For the rest see Cluster."""
     # Short, because a socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as name:
-        cluster = Cluster(Path(name), runtime, provider_id)
+        cluster = Cluster(Path(name), runtime, release, provider_id)
         try:
             cluster.start()
             yield cluster
