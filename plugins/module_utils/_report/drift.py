@@ -34,12 +34,20 @@ def _differences(key: tuple[str, str], was: Mapping[str, Any], is_now: Mapping[s
     rows = []
     for field, words in FIELDS:
         then, today = was.get(field) or "", is_now.get(field) or ""
+        if field == "verdict" and _is_about_use(was, is_now):
+            continue
         if then == today or (field != "verdict" and is_now.get("verdict") in NOT_READ and not today):
             continue
         if field != "verdict" and field != "mode" and was.get("verdict") in NOT_READ and not then:
             continue  # it was not known before
         rows.append(_row(key, words, str(then) or "not known", str(today) or "not known", is_now))
     return rows
+
+
+def _is_about_use(was: Mapping[str, Any], is_now: Mapping[str, Any]) -> bool:
+    """A guest took the device, which is not read then, or gave it back in the mode in which it was."""
+    is_held = bool(was.get("holders") or is_now.get("holders"))
+    return is_held and was.get("mode") == is_now.get("mode") and "old" in (was.get("verdict"), is_now.get("verdict"))
 
 
 def _row(key: tuple[str, str], what: str, before: str, now: str, device: Mapping[str, Any]) -> dict[str, str]:
