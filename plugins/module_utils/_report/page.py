@@ -17,12 +17,17 @@ from typing import Any, Mapping, NamedTuple, Sequence
 from .script import JS
 from .style import CSS
 
+# As the page's script has them.
+VERDICTS = {"unprotected": "not protected", "pending": "change pending", "old": "old reading"}
 # A character that could end a script element or begin a comment in it; JSON has it in strings only.
 IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 class Column(NamedTuple):
-    """``kind``: text, code, time, long or verdict. ``choose``: whether rows can be chosen by its value."""
+    """``choose``: whether rows can be chosen by its value.
+
+    ``kind``: text, code, hash, long, verdict, or when (a list of a moment and what belongs to it).
+    """
 
     title: str
     kind: str = "text"
@@ -124,13 +129,15 @@ def _header(report: Mapping[str, Any], links: str) -> str:
 
 def _summary(report: Mapping[str, Any]) -> str:
     count = report["summary"]
-    shown = (
+    of_devices = (
         ("devices", "devices"),
         ("protected", "protected"),
         ("unprotected", "not protected"),
         ("pending", "change pending"),
         ("old", "old readings"),
         ("unknown", "unknown"),
+    )
+    of_hosts = (
         ("hosts", "hosts"),
         ("hosts_not_reached", "hosts not read"),
         ("hosts_ready", "hosts ready"),
@@ -138,16 +145,20 @@ def _summary(report: Mapping[str, Any]) -> str:
         ("trails_broken", "broken trails"),
         ("drift", "differences"),
     )
-    tiles = "".join("<div><dt>%s</dt><dd>%d</dd></div>" % (words, count[name]) for name, words in shown)
+    tiles = "".join(
+        '<dl class="counts">%s</dl>\n'
+        % "".join("<div><dt>%s</dt><dd>%d</dd></div>" % (words, count[name]) for name, words in shown)
+        for shown in (of_devices, of_hosts)
+    )
     alarms = []
     if report["sources"]["cluster_problem"]:
         alarms.append("The cluster could not be read: %s" % report["sources"]["cluster_problem"])
     if count["trails_broken"]:
-        alarms.append("%d audit trails are broken: see Audit trails." % count["trails_broken"])
+        alarms.append("Broken audit trails: %d. See Audit trails." % count["trails_broken"])
     if count["hosts_not_reached"]:
-        alarms.append("%d hosts were not read: their devices are unknown or old." % count["hosts_not_reached"])
+        alarms.append("Hosts not read: %d. Their devices are unknown or old." % count["hosts_not_reached"])
     told = "".join('<p class="alarm">%s</p>\n' % escape(one) for one in alarms)
-    return '<section aria-label="Summary">\n<dl class="counts">%s</dl>\n%s</section>\n' % (tiles, told)
+    return '<section aria-label="Summary">\n%s%s</section>\n' % (tiles, told)
 
 
 def _footer() -> str:
@@ -175,21 +186,19 @@ def _devices(report: Mapping[str, Any]) -> Table:
         Column("Product"),
         Column("Verdict", "verdict", choose=True),
         Column("Mode", choose=True),
+        Column("Why", "long"),
+        Column("Last read (UTC), by", "when"),
         Column("Pending"),
-        Column("Read at", "time"),
-        Column("Read by"),
         Column("Firmware", choose=True),
         Column("Driver", choose=True),
         Column("In use by"),
-        Column("Asked by"),
-        Column("Asked at", "time"),
-        Column("Why", "long"),
+        Column("Last change asked (UTC), by", "when"),
     )
     rows = [
         (
             *(one["host"], one["address"] or "none known", one["name"] or one["kind"], one["verdict"]),
-            *(one["mode"] or "not known", _pending(one), one["read_at"], one["read_by"], one["firmware"]),
-            *(one["driver"], one["holders"], one["asked_by"], one["asked_at"], one["why"]),
+            *(one["mode"] or "not known", one["why"], [one["read_at"], one["read_by"]], _pending(one)),
+            *(one["firmware"], one["driver"], one["holders"], [one["asked_at"], one["asked_by"]]),
         )
         for one in report["devices"]
     ]
@@ -242,11 +251,16 @@ def _drift(report: Mapping[str, Any]) -> Table:
         Column("What", choose=True),
         Column("Before"),
         Column("Now"),
-        Column("Last asked by"),
-        Column("Asked at", "time"),
+        Column("Last change asked (UTC), by", "when"),
     )
-    names = ("host", "address", "what", "before", "now", "asked_by", "asked_at")
-    rows = [tuple(one[name] for name in names) for one in report["drift"]]
+    rows = [
+        (
+            *(one["host"], one["address"], one["what"]),
+            *(VERDICTS.get(one[name], one[name]) for name in ("before", "now")),
+            [one["asked_at"], one["asked_by"]],
+        )
+        for one in report["drift"]
+    ]
     none = "Nothing differs." if report["previous"] else "There is no earlier report to compare with."
     return Table("Differences", "What is another thing than in the previous report.", columns, rows, none)
 
@@ -259,7 +273,7 @@ def _trails(report: Mapping[str, Any]) -> Table:
         Column("Records"),
         Column("Findings", "long"),
         Column("Notes", "long"),
-        Column("Last record", "long"),
+        Column("Last record", "hash"),
     )
     rows = [
         (
@@ -279,7 +293,7 @@ def _trails(report: Mapping[str, Any]) -> Table:
 
 def _changes(report: Mapping[str, Any]) -> Table:
     columns = (
-        Column("Time", "time"),
+        Column("Time (UTC)", "when"),
         Column("Host"),
         Column("Who"),
         Column("Event", choose=True),
@@ -287,7 +301,7 @@ def _changes(report: Mapping[str, Any]) -> Table:
         Column("What", "long"),
         Column("Known from"),
     )
-    names = ("time", "host", "by", "event", "result", "text", "source")
-    rows = [tuple(one[name] for name in names) for one in report["changes"]]
+    names = ("host", "by", "event", "result", "text", "source")
+    rows = [([one["time"]], *(one[name] for name in names)) for one in report["changes"]]
     caption = "Who asked for which change, when, and what was read back: audit records, managed fields, Events."
     return Table("Changes", caption, columns, rows, "No change is known.", header=1)

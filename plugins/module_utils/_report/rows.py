@@ -16,7 +16,7 @@ PROTECTED, UNPROTECTED, PENDING, OLD, UNKNOWN = "protected", "unprotected", "pen
 VERDICTS = (PROTECTED, UNPROTECTED, PENDING, OLD, UNKNOWN)
 CONFIDENTIAL = ("on", "ppcie")
 MODES = ("off", "on", "devtools", "ppcie", "invalid", "unsupported")
-ANSIBLE, OPERAND, PREVIOUS = "Ansible, now", "operand", "previous report"
+ANSIBLE, OPERAND, PREVIOUS = "this report", "operand", "previous report"
 Row = dict[str, Any]
 SEVERITY = {PROTECTED: 0, PENDING: 1, UNPROTECTED: 2, OLD: 3, UNKNOWN: 4}
 
@@ -282,7 +282,7 @@ def _asked(answers: Answers, address: str) -> dict[str, str]:
 
 
 def _holder(holder: Mapping[str, Any]) -> str:
-    return "%s (process %s, %s)" % (holder.get("command") or "?", holder.get("pid"), holder.get("file") or "?")
+    return "%s (%s, %s)" % (holder.get("command") or "?", holder.get("pid"), holder.get("file") or "?")
 
 
 def _joined(*parts: str) -> str:

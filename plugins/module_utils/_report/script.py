@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the page does: tables of which one page of rows is in the document, sorted and filtered in memory.
 
-Ten thousand rows in a document take a browser seconds to lay out; a hundred take none. Before printing all rows that
+Ten thousand rows in a document take a browser seconds to lay out; fifty take none. Before printing all rows that
 the filters leave are put in. Text goes in as text only (textContent), so nothing of a host's answer becomes markup.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 JS = """\
 "use strict";
 (() => {
-  const PAGE = 100;
+  const PAGE = 50;
   const VERDICTS = {
     protected: ["good", "\\u2713", "protected"], unprotected: ["bad", "\\u2717", "not protected"],
     pending: ["warn", "\\u2026", "change pending"], old: ["warn", "\\u25f7", "old reading"],
@@ -34,15 +34,17 @@ JS = """\
       const mark = make("span", { textContent: sign });
       mark.setAttribute("aria-hidden", "true");
       cell.append(make("span", { className: "verdict " + kind }, mark, " " + words));
-    } else if (column.type === "time" && value) {
-      cell.append(make("time", { dateTime: value, textContent: value.replace("T", " ").replace("Z", " UTC") }));
+    } else if (column.type === "when") {
+      const [moment, ...rest] = value;
+      const shown = moment.replace("T", " ").replace("Z", "");
+      if (moment) cell.append(make("time", { dateTime: moment, textContent: shown }));
+      rest.filter(Boolean).forEach((one) => cell.append(make("div", { className: "faint", textContent: one })));
     } else if (Array.isArray(value) && value.length > 1) {
       cell.append(make("ul", { className: "plain" }, ...value.map((one) => make("li", { textContent: one }))));
     } else {
       cell.textContent = text(value);
     }
-    if (column.type === "code" || column.type === "time") cell.className = "code";
-    if (column.type === "long") cell.className = "long";
+    if (column.type !== "text" && column.type !== "verdict") cell.className = column.type;
   };
 
   const build = (section) => {

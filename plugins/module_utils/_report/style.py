@@ -10,12 +10,13 @@ CSS = """\
 @media (prefers-color-scheme: dark) { :root { --back: #0f1419; --raised: #1a2129; --text: #e6edf3; --faint: #9aa7b4;
   --line: #364049; --link: #79b8ff; --good: #56d364; --bad: #ff8f86; --warn: #e3b341; --plain: #9aa7b4; } }
 * { box-sizing: border-box; }
+[hidden] { display: none !important; }
 body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.45 system-ui, sans-serif; }
 header, main, footer { max-width: 1600px; margin: 0 auto; padding: 0 1.25rem; }
 header { padding-top: 1.5rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; }
 h2 { font-size: 1.2rem; margin: 2.25rem 0 .5rem; }
-p { margin: .25rem 0; max-width: 75ch; }
+p { margin: .25rem 0; max-width: 75ch; overflow-wrap: anywhere; }
 .faint { color: var(--faint); }
 a, button.sort { color: inherit; }
 nav.contents { margin: .75rem 0 0; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
@@ -36,15 +37,17 @@ button { cursor: pointer; }
 button:disabled { color: var(--faint); cursor: default; opacity: .6; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; }
+table { border-collapse: collapse; width: 100%; font-size: .84rem; }
 caption { text-align: left; color: var(--faint); padding: .5rem .6rem; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-top: 1px solid var(--line); }
-thead th { background: var(--raised); white-space: nowrap; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .5rem; border-top: 1px solid var(--line); }
+thead th { background: var(--raised); vertical-align: bottom; }
 tbody th { font-weight: 600; }
 tbody tr:nth-child(even) { background: color-mix(in srgb, var(--raised) 55%, var(--back)); }
-td, tbody th { overflow-wrap: anywhere; min-width: 4.5rem; }
-td.code, th.code { font-family: ui-monospace, monospace; white-space: nowrap; overflow-wrap: normal; }
-td.long { min-width: 16rem; max-width: 34rem; }
+td, tbody th { overflow-wrap: break-word; max-width: 22rem; }
+td.code, th.code { font-family: ui-monospace, monospace; white-space: nowrap; }
+td.when time { white-space: nowrap; font-variant-numeric: tabular-nums; }
+td.hash { font: .75rem ui-monospace, monospace; min-width: 13rem; max-width: 17rem; overflow-wrap: anywhere; }
+td.long { min-width: 13rem; max-width: 34rem; overflow-wrap: anywhere; }
 button.sort { all: unset; cursor: pointer; font-weight: 600; display: inline-flex; gap: .3rem; align-items: baseline; }
 button.sort:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 button.sort .arrow { width: .8em; color: var(--faint); }
@@ -67,9 +70,9 @@ pre { background: var(--raised); border: 1px solid var(--line); border-radius: 6
   .scroll { overflow: visible; border: 0; }
   table { font-size: 7.5pt; }
   th, td { padding: 1.5pt 3pt; }
-  td, tbody th { min-width: 0; }
+  td, tbody th { max-width: none; overflow-wrap: anywhere; }
   td.long { min-width: 0; max-width: none; }
-  td.code, th.code { white-space: normal; overflow-wrap: anywhere; }
+  td.code, th.code, td.when time, .verdict { white-space: normal; }
   thead { display: table-header-group; }
   tr { break-inside: avoid; }
   h2 { break-after: avoid; }

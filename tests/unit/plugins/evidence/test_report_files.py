@@ -96,7 +96,7 @@ def test_the_csv_has_a_line_for_each_device_and_no_formula(fleet: dict[str, Any]
         ("b", "0000:17:00.0", "unknown", ""),
         ("c", "", "unknown", ""),
     ]
-    assert rows[2]["holders"] == "qemu-system-x86 (process 4711, /dev/vfio/27)"
+    assert rows[2]["holders"] == "qemu-system-x86 (4711, /dev/vfio/27)"
     for text in ("=1+1", "+1", "-1", "@x", "\t=1"):
         (one,) = csv.DictReader(io.StringIO(out.table([{"host": text}])))
         assert one["host"] == "'" + text

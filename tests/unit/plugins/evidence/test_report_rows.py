@@ -112,7 +112,7 @@ def test_a_held_device_shows_who_holds_it_and_what_was_read_before() -> None:
     found = row(made({"a": reading(held())}, trails=trails))
     assert (found["verdict"], found["mode"], found["read_at"]) == ("old", "on", LONG_AGO)
     assert found["read_by"] == "ansible, audit record 1"
-    assert found["holders"] == ["qemu-system-x86 (process 4711, /dev/vfio/27)"]
+    assert found["holders"] == ["qemu-system-x86 (4711, /dev/vfio/27)"]
 
 
 def test_a_broken_trail_says_nothing_of_modes_or_of_who_asked() -> None:
