@@ -60,7 +60,7 @@ def _is_ready(node: Mapping[str, Any]) -> Optional[bool]:
     """The kubelet's word; None: there is none."""
     for one in (node.get("status") or {}).get("conditions") or []:
         if one.get("type") == "Ready":
-            return one.get("status") == "True"
+            return bool(one.get("status") == "True")
     return None
 
 

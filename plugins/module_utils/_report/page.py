@@ -164,7 +164,7 @@ def _summary(report: Mapping[str, Any]) -> str:
 def _footer() -> str:
     return (
         "<footer>\n<h2>What this proves</h2>\n"
-        "<p>A device is told as protected where its mode was read back from its registers for this report, or by the "
+        "<p>A device counts as protected where its mode was read back from its registers for this report, or by the "
         "node's manager in the time that counts as new, in the present boot of the host. An old reading says what was "
         "true when it was made. What is unknown is not protected.</p>\n"
         "<p>Whoever is root on a host can make that host's answers. Names of who asked are what their programs said; "

@@ -190,7 +190,7 @@ def summary(report: Mapping[str, Any]) -> dict[str, int]:
         "devices": len(verdicts),
         **{name: verdicts.count(name) for name in rows.VERDICTS},
         "hosts": len(report["hosts"]),
-        "hosts_not_reached": sum(not one["reached"] for one in report["hosts"]),
+        "hosts_not_reached": sum(not one["reached"] and one["sources"] != ["cluster"] for one in report["hosts"]),
         "hosts_ready": sum(one["ready"] is True for one in report["hosts"]),
         "hosts_not_ready": sum(one["ready"] is False for one in report["hosts"]),
         "hosts_readiness_unknown": sum(one["ready"] is None for one in report["hosts"]),

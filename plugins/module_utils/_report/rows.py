@@ -17,6 +17,8 @@ VERDICTS = (PROTECTED, UNPROTECTED, PENDING, OLD, UNKNOWN)
 CONFIDENTIAL = ("on", "ppcie")
 MODES = ("off", "on", "devtools", "ppcie", "invalid", "unsupported")
 ANSIBLE, OPERAND, PREVIOUS = "this report", "operand", "previous report"
+# By how much the API server's clock may be before the controller's.
+CLOCKS_S = 300
 Row = dict[str, Any]
 SEVERITY = {PROTECTED: 0, PENDING: 1, UNPROTECTED: 2, OLD: 3, UNKNOWN: 4}
 
@@ -188,7 +190,9 @@ def _take_published(
     """What the manager in the cluster has read from the device, if that was lately and holds for this boot."""
     node = answers.node
     at, now = seconds_of(node.get("published_at", "")), seconds_of(made_at)
-    if not entry or entry.get("mode") not in MODES or at is None or now is None or now - at > old_after_s:
+    if not entry or entry.get("mode") not in MODES or at is None or now is None:
+        return False
+    if not -CLOCKS_S <= now - at <= old_after_s:
         return False
     if node.get("ready") is not True or node.get("changing") or entry.get("boot") != node.get("boot"):
         return False

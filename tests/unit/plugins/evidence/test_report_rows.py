@@ -147,6 +147,7 @@ def test_a_device_that_was_there_is_missed() -> None:
         (node("n", {GPU: published(None)}), "unknown"),
         (node("n", {GPU: published()}, published_at=LONG_AGO), "old"),
         (node("n", {GPU: published()}, published_at=""), "old"),
+        (node("n", {GPU: published()}, published_at="2036-11-27T06:00:00Z"), "old"),
         (node("n", {GPU: published()}, ready=False), "old"),
         (node("n", {GPU: published()}, ready=None), "old"),
         (node("n", {GPU: published()}, changing="off"), "old"),
