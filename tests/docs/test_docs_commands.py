@@ -24,7 +24,7 @@ from tests.run import GROUPS, suites
 # Variables of playbooks that no role has.
 PLAYBOOKS = ROOT / "playbooks"
 # What a reader puts in, and what lies outside of the repository.
-PLACES = ("inventory", "wheels", "dist", "nvidia", "wheel", "package")
+PLACES = ("inventory", "reports", "wheels", "dist", "nvidia", "wheel", "package")
 LABELS = r"nvidia\.com/[\w.-]+"
 
 
