@@ -103,6 +103,7 @@ error:
   sample: {kind: NotPermitted, cause: "...", state: "", remedy: Run as root., retryable: false, seen: {}}
 """
 
+import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -132,17 +133,14 @@ def main() -> None:
         trails = _read(given["folder"], given["records"], anchors)
     except ExplainedError as error:
         _module.fail(module, error)
-    module.exit_json(changed=False, folder_exists=trails is not None, trails=trails or [])
+    module.exit_json(changed=False, folder_exists=os.path.isdir(given["folder"]), trails=trails)
 
 
-def _read(folder: str, count: int, anchors: dict[str, list[chain.Tail]]) -> Any:
+def _read(folder: str, count: int, anchors: dict[str, list[chain.Tail]]) -> list[dict[str, Any]]:
     try:
-        names = chain.names(folder)
         # A trail that is known from elsewhere and is not there is one whose end was cut off.
-        names = sorted({*names, *anchors})
+        names = sorted({*chain.names(folder), *anchors})
         return [_trail(chain.check(folder, name, anchors.get(name, [])), count) for name in names]
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError) as error:
         raise NotPermitted(
             "The audit records in %s cannot be read: %s." % (folder, error),

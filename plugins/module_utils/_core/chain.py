@@ -311,9 +311,12 @@ class Checked(NamedTuple):
 
 
 def names(folder: str) -> list[str]:
-    """The trails of a folder. Raises OSError."""
+    """The trails of a folder; none where there is no folder. Raises OSError."""
     pattern = re.compile(r"(%s)(?:\.[0-9]{12})?\.jsonl" % NAME.pattern)
-    return sorted({found.group(1) for found in map(pattern.fullmatch, os.listdir(folder)) if found})
+    try:
+        return sorted({found.group(1) for found in map(pattern.fullmatch, os.listdir(folder)) if found})
+    except FileNotFoundError:
+        return []
 
 
 def check(folder: str, name: str, anchors: Iterable[Tail] = ()) -> Checked:
