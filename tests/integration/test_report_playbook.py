@@ -53,6 +53,18 @@ class Fleet:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def cluster(self, *nodes: dict[str, Any]) -> dict[str, str]:
+        """Variables for a cluster that is a folder."""
+        program, folder = self._folder / "kubectl", self._folder / "cluster"
+        source = (ROOT / "tests/unit/plugins/coco/fake_kubectl.py").read_text()
+        program.write_text(f"#!{sys.executable} -SE\n{source}")
+        program.chmod(0o755)
+        for node in nodes:
+            file = folder / f"api/v1/nodes/{node['metadata']['name']}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(node))
+        return {"report_cluster": "true", "report_kubectl": str(program), "report_kubeconfig": str(folder)}
+
     def report(self, **variables: Any) -> dict[str, Any]:
         """Make a report; its data."""
         self.play("report", report_folder=str(self.reports), **variables)
@@ -87,7 +99,13 @@ def test_a_fleet_from_the_first_report_to_a_trail_that_was_changed(fleet: Fleet,
     file = fleet.trail("gpu-1") / "ansible.jsonl"
     file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])
     fleet.sites["gpu-1"].control.set("0000:17:00.0", mode="off")
-    second = fleet.report()
+    labels = {"nvidia.com/cc.mode": "on"}
+    fields = {"f:metadata": {"f:labels": {"f:nvidia.com/cc.mode": {}}}}
+    asked = [{"manager": "kubectl-label", "time": "2026-11-27T06:00:00Z", "fieldsV1": fields}]
+    node = {"metadata": {"name": "gpu-2", "labels": labels, "managedFields": asked}}
+    second = fleet.report(**fleet.cluster(node))
+    assert {one["asked_by"] for one in second["devices"] if one["host"] == "gpu-2"} == {"kubectl-label"}
+    assert {one["host"]: one["wanted"] for one in second["hosts"]} == {"gpu-1": "", "gpu-2": "on", NASTY: ""}
     assert [(one["host"], one["what"], one["before"], one["now"]) for one in second["drift"]] == [
         ("gpu-1", "mode", "on", "off"),
         ("gpu-1", "verdict", "protected", "unprotected"),

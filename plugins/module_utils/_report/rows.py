@@ -12,6 +12,8 @@ import calendar
 import time
 from typing import Any, Iterable, Mapping, NamedTuple, Optional, Sequence
 
+from .cluster import COMPONENT
+
 PROTECTED, UNPROTECTED, PENDING, OLD, UNKNOWN = "protected", "unprotected", "pending", "old", "unknown"
 VERDICTS = (PROTECTED, UNPROTECTED, PENDING, OLD, UNKNOWN)
 CONFIDENTIAL = ("on", "ppcie")
@@ -119,6 +121,9 @@ def device_rows(answers: Answers, made_at: str, old_after_s: float) -> list[dict
         if address in read and said and row["verdict"] != OLD and row["mode"] != said:
             row["why"] = _joined(row["why"], "The cluster says %s, which is not what was read." % said)
         row["published"] = said or ""
+        if said and answers.node.get("published_by") != COMPONENT:
+            by = answers.node.get("published_by") or "a program without a name"
+            row["why"] = _joined(row["why"], "What the node says was written by %s, not by the operand." % by)
         rows.append(row)
     if not rows:
         row = _empty(answers, "")
@@ -194,6 +199,8 @@ def _take_published(
         return False
     if not -CLOCKS_S <= now - at <= old_after_s:
         return False
+    if node.get("published_by") != COMPONENT:
+        return False
     if node.get("ready") is not True or node.get("changing") or entry.get("boot") != node.get("boot"):
         return False
     row.update(kind=entry.get("kind") or "", name=entry.get("name") or "", mode=entry["mode"])
@@ -242,7 +249,7 @@ def _last_known(
         if device.get("after") in MODES:
             by = "%s, audit record %s" % (name, record.get("number"))
             found.append((record.get("time", ""), device["after"], by))
-    if published and published.get("mode") in MODES:
+    if published and published.get("mode") in MODES and answers.node.get("published_by") == COMPONENT:
         found.append((answers.node.get("published_at", ""), published["mode"], OPERAND))
     if before and before.get("mode") in MODES and before.get("read_at"):
         found.append((before["read_at"], before["mode"], PREVIOUS))

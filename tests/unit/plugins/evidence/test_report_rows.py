@@ -160,6 +160,12 @@ def test_what_a_manager_published_counts_while_it_is_new_and_of_this_boot(one: d
     assert found["read_by"] == ("operand" if found["mode"] else "")
 
 
+def test_what_somebody_else_wrote_into_the_annotation_is_no_reading() -> None:
+    found = row(made(nodes=(node("n", {GPU: published()}, published_by="kubectl-annotate"),)), "n")
+    assert (found["verdict"], found["mode"]) == ("unknown", None)
+    assert "written by kubectl-annotate, not by the operand" in found["why"]
+
+
 def test_hosts_and_nodes_are_joined_by_provider_id_or_by_name() -> None:
     one = "nvidia-bmm://org/tenant/site/1a0b3fc4-26d1-4c34-9e8f-1b2f3c4d5e6f"
     short = "nico://1A0B3FC4-26d1-4c34-9e8f-1b2f3c4d5e6f"
