@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kube.settings import BadSetting
 from operand import chain
 from simulation import DEVICES, GPUS, MODE, NODE, NODES, Site
 
@@ -67,6 +68,11 @@ def test_without_a_folder_nothing_is_recorded(site: Make) -> None:
     one.run(3)
     one.wish("on")
     assert AUDIT not in one.annotations
+
+
+def test_a_folder_that_is_no_path_is_refused(site: Make) -> None:
+    with pytest.raises(BadSetting, match="an absolute path, or nothing"):
+        site("--cc-manager-audit-folder", "trails")
 
 
 def test_the_default_mode_was_asked_for_by_nobody(site: Make, tmp_path: Path) -> None:
