@@ -80,7 +80,7 @@ def _entries(run: Run, before: Reading | None) -> list[dict[str, Any]]:
 
 def _asked(run: Run, seen: Seen) -> dict[str, str]:
     """Who set what this run carries out: the newest of label and annotation, as the API server has kept it."""
-    desired = run.wish.words if run.wish is not None else ""
+    desired = run.desired.words if run.desired is not None else ""
     return {"desired": desired, **asked_by(seen.node)}
 
 

@@ -66,7 +66,7 @@ def test_a_change_is_recorded_with_who_asked_and_what_was_read_back(site: Make, 
 def test_without_a_folder_nothing_is_recorded(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     assert AUDIT not in one.annotations
 
 
@@ -104,7 +104,7 @@ def test_what_never_wrote_is_no_change(site: Make, tmp_path: Path) -> None:
 def test_drift_is_recorded_with_nobody_who_asked(site: Make, tmp_path: Path) -> None:
     one = auditing(site, tmp_path)
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.devices.every[GPUS[1]].mode = one.devices.every[GPUS[1]].staged = "off"
     one.run(400)
     drift = records(tmp_path)[-1]
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_written_keeps_nothing_from_being_done(
     (tmp_path / "file").touch()
     one = auditing(site, tmp_path / "file/below")
     one.run(3)
-    one.wish("on")
+    one.request("on")
     assert set(one.devices.modes()) == {"on"}
     assert one.metrics.registry.get_sample_value("cc_manager_audit_lost_total") == 4  # its start is told, too
     assert "audit record could not be written" in caplog.text
@@ -131,7 +131,7 @@ def test_a_kill_at_any_point_leaves_a_chain_that_tells_of_each_write(site: Make,
     whole = auditing(site, tmp_path / "whole")
     whole.run(3)
     before = len(whole.cut_points)
-    whole.wish("on")
+    whole.request("on")
     points = range(before + 1, len(whole.cut_points) + 1)
     assert len(points) > 15
     for point in points:
@@ -155,7 +155,7 @@ def test_a_kill_at_any_point_leaves_a_chain_that_tells_of_each_write(site: Make,
 def test_a_line_that_a_kill_has_torn_is_cut_off_at_the_next_start(site: Make, tmp_path: Path) -> None:
     one = auditing(site, tmp_path)
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.kill()
     with (tmp_path / "operand.jsonl").open("ab") as file:
         file.write(b'{"asked":{"by"')
