@@ -75,9 +75,9 @@ def record_of(line: bytes) -> dict[str, Any]:
     """The record in a line. Raises ValueError unless it is, byte for byte, what line_of made."""
     try:
         record = json.loads(line)
-        number, digest = record["number"], record.pop("digest")
+        del record["digest"]
         HASH.fullmatch(record["previous"])
-        is_whole = line_of(record) == line and type(number) is int and digest == sha256(canonical(record))
+        is_whole = line_of(record) == line and type(record["number"]) is int
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError("no record: %s" % type(error).__name__) from error
     if not is_whole:

@@ -241,6 +241,18 @@ def test_records_that_change_places_or_come_twice_are_found(written: list[tuple[
         assert chain.checked("operand", [(name, b"".join(lines)), *written[1:]]).findings
 
 
+def test_a_record_that_was_forged_with_its_digest_is_found_by_the_next_one(tmp_path: Path) -> None:
+    write(tmp_path, 4)
+    file = tmp_path / "operand.jsonl"
+    lines = file.read_bytes().splitlines()
+    for place in range(3):
+        forged = chain.line_of({**chain.record_of(lines[place]), "asked": {"by": "nobody"}})
+        file.write_bytes(b"".join(line + b"\n" for line in [*lines[:place], forged, *lines[place + 1 :]]))
+        (found,) = checked(tmp_path).findings
+        assert (found.what, found.number) == ("modified", place + 2)
+        assert "does not follow on the one before" in found.text
+
+
 def test_a_tail_that_was_cut_off_is_found_by_an_anchor_only(tmp_path: Path) -> None:
     last = write(tmp_path, 4)
     file = tmp_path / "operand.jsonl"
