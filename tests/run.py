@@ -162,6 +162,15 @@ def suites() -> list[Suite]:
             on_request=True,
             budget_s=600,
         ),
+        Suite(
+            "browser",
+            [(*pytest, "tests/browser", "-q", "-s")],
+            files="tests/browser/test_*.py",
+            tools=["chromium"],
+            enable="make system-deps",
+            on_request=True,
+            budget_s=120,
+        ),
         Suite("explore", [(python, "tests/cuts/explore_operand.py")], on_request=True, budget_s=660),
         Suite(
             "cuts",
