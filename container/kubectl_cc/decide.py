@@ -112,7 +112,7 @@ def _take(seen: Seen, one: Standing, node: Node) -> Take:
 def _again(seen: Seen, one: Standing) -> Step | None:
     """What a bad node gets after a resume: one more attempt."""
     claim = standings.mine(seen.record, one.node)
-    if claim is None or one.node is None or not claim.is_open or claim.attempt >= seen.record.status.attempt:
+    if claim is None or one.node is None or not claim.is_open or not standings.is_again(seen.record, claim, one.entry):
         return None
     if claim.stage == HOLD:
         return Hold(one.node, _claim(seen.record, one, seen.now, HOLD, claim.cordoned, claim.mode))

@@ -43,13 +43,15 @@ class Pause:
 class Status:
     """``passed``: so many waves have passed their gates. ``attempt``: counted up by each resume.
 
-    ``skipped``: nodes that are left as they are.
+    ``again``: nodes that were bad at the last resume, and get one more attempt. ``skipped``: nodes that are left as
+    they are.
     """
 
     phase: str = FORWARD
     paused: Pause | None = None
     passed: int = 0
     attempt: int = 0
+    again: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     at: float = 0.0
 
@@ -143,6 +145,7 @@ def _status(found: Mapping[str, Any]) -> Status:
         None if paused is None else Pause(str(paused["cause"]), str(paused["node"]), moment.seconds(paused["at"])),
         int(found["passed"]),
         int(found["attempt"]),
+        tuple(str(name) for name in found["again"]),
         tuple(str(name) for name in found["skipped"]),
         moment.seconds(found["at"]),
     )

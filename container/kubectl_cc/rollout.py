@@ -115,9 +115,15 @@ def resume(cluster: Cluster, skip: Sequence[str] = ()) -> Record:
         if strangers := sorted(set(skip) - known):
             raise Refused(f"{', '.join(strangers)}: not in this rollout. See: kubectl cc rollout status.")
         skipped = tuple(sorted({*found.status.skipped, *skip}))
-        return {"paused": None, "attempt": found.status.attempt + 1, "skipped": skipped}
+        again = bad(found, cluster.nodes(STATE_LABEL, found.rules.labels), time.time())
+        return {"paused": None, "attempt": found.status.attempt + 1, "again": again, "skipped": skipped}
 
     return _change(cluster, change)
+
+
+def bad(found: Record, nodes: dict[str, Node], now: float) -> tuple[str, ...]:
+    """The nodes for which it pauses."""
+    return tuple(name for name, one in standing.of(found, nodes, now).items() if one.kind == standing.BAD)
 
 
 def undo(cluster: Cluster) -> Record:
@@ -127,7 +133,7 @@ def undo(cluster: Cluster) -> Record:
         if found.status.phase not in (FORWARD, FINISHED, UNDO):
             raise Refused(f"The rollout {found.id} is undone already.")
         attempt = found.status.attempt + 1
-        return {"phase": UNDO, "paused": None, "attempt": attempt, "skipped": (), "passed": 0}
+        return {"phase": UNDO, "paused": None, "attempt": attempt, "again": (), "skipped": (), "passed": 0}
 
     return _change(cluster, change)
 

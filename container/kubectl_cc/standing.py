@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from operand.names import MIXED, MODES
 
 from . import plan as plans
-from .claim import HOLD, OVER, SET, Claim
+from .claim import HOLD, OVER, Claim
 from .node import Node
 from .plan import Entry
 from .record import UNDO, UNDONE, Record
@@ -71,6 +71,11 @@ def goal(record: Record, entry: Entry) -> str:
     return (entry.before or entry.state) if undoes else record.rules.mode
 
 
+def is_again(record: Record, claim: Claim, entry: Entry) -> bool:
+    """True when a bad node gets another attempt: it was bad when the rollout was resumed, and has not had it yet."""
+    return entry.name in record.status.again and claim.attempt < record.status.attempt
+
+
 def _forward(record: Record, entry: Entry, node: Node, claim: Claim | None, now: float) -> Standing:
     if claim is not None and claim.is_open and not claim.undo:
         return _open(record, entry, node, claim, now)
@@ -87,7 +92,7 @@ def _left(record: Record, entry: Entry, node: Node, claim: Claim) -> Standing:
     mode = record.rules.mode
     if node.desired == mode and not node.has_failed and not node.is_settled:
         return Standing(entry, node, UNFIT, "its operand is at work on it again")
-    if claim.attempt < record.status.attempt:
+    if is_again(record, claim, entry):
         return Standing(entry, node, TODO)
     why = _why_not(node, mode)
     return Standing(entry, node, BAD, f"it was in mode {mode} and is not any more: {why}")
@@ -152,6 +157,3 @@ def _why_not(node: Node, mode: str) -> str:
     if node.observed in MODES:
         return f"it is in mode {node.observed}; does its operand run?"
     return "its operand has told no mode"
-
-
-__all__ = ["SET", "Standing", "goal", "mine", "of", "one"]

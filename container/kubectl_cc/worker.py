@@ -265,6 +265,8 @@ class Worker:
             if not self._for_ever:
                 raise Stop(FAILED, f"The rollout {known.id} was replaced by {made.id}.")
             self._forget()
+        elif known is not None and known.status.attempt != made.status.attempt:
+            self._users, self._stuck_since = {}, None
         self._record = made
 
     def _forget(self) -> None:
