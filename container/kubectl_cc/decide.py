@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from operand.names import MODES
+
 from . import plan as plans
 from . import standing as standings
 from .claim import HOLD, OVER, SET, Claim
@@ -104,7 +106,7 @@ def _take(seen: Seen, one: Standing, node: Node) -> Take:
     record, mode = seen.record, standings.goal(seen.record, one.entry)
     before = standings.mine(record, node)
     cordoned = (before is not None and before.cordoned) or not node.unschedulable
-    grace_s = 0.0 if node.is_settled and node.observed in standings.MODES else GRACE_S
+    grace_s = 0.0 if node.is_settled and node.observed in MODES else GRACE_S
     again = f"{record.id}.{record.status.attempt}" if node.desired == mode else ""
     return Take(node, _claim(record, one, seen.now, SET, cordoned, mode, grace_s), again)
 

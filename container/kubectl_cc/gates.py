@@ -152,13 +152,8 @@ class Examiner:
         metadata = {**(given.get("metadata") or {}), "name": name, "namespace": namespace}
         metadata.pop("generateName", None)
         # By its node's name no scheduler is asked; the node's taints do not count then.
-        body = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": metadata,
-            "spec": {**given["spec"], "nodeName": wave.nodes[0]},
-        }
-        body["spec"].setdefault("restartPolicy", "Never")
+        spec = {"restartPolicy": "Never", **given["spec"], "nodeName": wave.nodes[0]}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         try:
             self._kube.request("POST", path, None, body)
         except ApiError as error:

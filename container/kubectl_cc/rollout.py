@@ -27,6 +27,14 @@ from .rules import Refused, Rules
 AGAIN = 5  # writes that others were faster than
 
 
+class Nothing(Exception):
+    """Nothing is to be done. ``lines``: why."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which nodes: by name, or by a label selector; neither: all with GPUs."""
@@ -60,6 +68,7 @@ def start(cluster: Cluster, rules: Rules, choice: Choice, leave_out: bool, now: 
     """Write the record; False when the same rollout is under way already. Raises Refused, ApiError, Unreadable.
 
     A rollout that is not over is never replaced: of two who start one at the same moment, the API takes one.
+    Raises Nothing when all are in the mode.
     """
     found = cluster.record()
     known = record.read(found) if found is not None else None
@@ -68,6 +77,8 @@ def start(cluster: Cluster, rules: Rules, choice: Choice, leave_out: bool, now: 
             return known, False
         raise Refused(f"{_words(known)} Wait for its end, or end it: kubectl cc rollout undo.")
     made = make_plan(cluster, rules, choice, leave_out)
+    if not made.entries:  # and the last one can still be undone
+        raise Nothing(plan_lines(made))
     ours = Record(f"r{secrets.token_hex(4)}", made, record.Status(at=now), who(), now, known.version if known else "")
     body = ours.body(cluster.namespace)
     try:

@@ -14,12 +14,15 @@ from fake_api.clients import used
 from fake_api.nodes import NODES
 from fake_api.server import ApiServer, serving
 from fake_api.store import Change, Object, Refusal, Store
+from fake_api.waiting import SOON_S
 from kube.client import Kube
 from kube.connection import Connection
 from kube.lease import Times
 from kubectl_cc import cli
+from kubectl_cc.gates import Gates
 from kubectl_cc.names import RECORD, ROLLOUT_ANNOTATION, ZONE
 from kubectl_cc.node import Node
+from kubectl_cc.worker import Worker
 from operand.names import CHANGING_ANNOTATION, MODE_LABEL, READY_LABEL, REASON_ANNOTATION, RETRY_ANNOTATION, STATE_LABEL
 
 RECORDS = "/api/v1/namespaces/kube-system/configmaps"
@@ -48,6 +51,16 @@ def gpu_pod(name: str, node: str) -> Object:
     return {
         "metadata": {"name": name, "namespace": "default"},
         "spec": spec,
+        "status": {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]},
+    }
+
+
+def operand_pod(node: str) -> Object:
+    """The pod of a node's operand."""
+    owner = {"kind": "DaemonSet", "name": "nvidia-cc-manager"}
+    return {
+        "metadata": {"name": f"cc-{node}", "namespace": "default", "ownerReferences": [owner]},
+        "spec": {"nodeName": node},
         "status": {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]},
     }
 
@@ -128,6 +141,20 @@ class Bed:
         options = cli.parser().parse_args(list(words))
         return cli.Tool(self.kube, QUICK).run(options)
 
+    @contextlib.contextmanager
+    def working(self, kube: Kube | None = None) -> Iterator[list[int]]:
+        """A worker in a thread, which is ended; it tells its exit status."""
+        worker = Worker(kube or self.kube, Gates(), print, times=QUICK)
+        ends: list[int] = []
+        thread = threading.Thread(target=lambda: ends.append(worker.run()), daemon=True)
+        thread.start()
+        try:
+            yield ends
+        finally:
+            worker.stop()
+            thread.join(SOON_S)
+            assert not thread.is_alive()
+
     def node(self, name: str) -> Node:
         return Node.of(self.store.get(NODES, name))
 
@@ -169,4 +196,4 @@ def bed() -> Iterator[Bed]:
             made.operands.end()
 
 
-__all__ = ["NODES", "PODS", "RECORD", "RECORDS", "ROLLOUT_ANNOTATION", "Bed", "bed", "gpu_node", "gpu_pod"]
+__all__ = ["NODES", "PODS", "RECORD", "RECORDS", "ROLLOUT_ANNOTATION", "Bed", "bed"]
