@@ -123,8 +123,8 @@ class Worker:
         """Until it is over or paused, or a stop is asked for; the exit status."""
         self._elector.start()
         try:
-            self._wait_for_lease()
             self._watch_record()
+            self._wait_for_lease()
             while True:
                 self._act()
         except Stop as stop:
@@ -147,19 +147,24 @@ class Worker:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _wait_for_lease(self) -> None:
+        """Until this process has the lock, or the one that has it has come to an end with the rollout."""
         told_of = ""
-        while True:
+        while not self._elector.is_leading:
             try:
                 self._take(self._inbox.get(timeout=1.0))
             except queue.Empty:
-                if self._elector.problem is not None and self._elector.problem.is_forbidden:
-                    raise Stop(FAILED, f"The lock cannot be had: {self._elector.problem}") from None
+                self._check_lock()
                 if self._elector.holder not in ("", told_of):
                     told_of = self._elector.holder
-                    self._say(f"{told_of} works on the rollout, or has just been ended; waiting for its lock.")
-                continue
-            if self._elector.is_leading:
-                return
+                    self._say(f"{told_of} works on the rollout, or has just been killed; following it.")
+            found = self._record
+            if found is not None and told_of and (found.status.is_over or found.status.paused is not None):
+                self._rest(found)
+
+    def _check_lock(self) -> None:
+        problem = self._elector.problem
+        if problem is not None and problem.is_forbidden and not self._for_ever:
+            raise Stop(FAILED, f"The lock cannot be had: {problem}")
 
     def _act(self) -> None:
         """Take what was told, then do one thing, or wait."""
@@ -211,11 +216,12 @@ class Worker:
 
     def _rest(self, record_: Record) -> None:
         pause = record_.status.paused
-        if not self._for_ever:
-            if pause is not None:
-                raise Stop(PAUSED, f"Paused. {pause.cause}")
+        if self._for_ever:
+            self._wait(None)
+        elif pause is not None:
+            raise Stop(PAUSED, f"Paused. {pause.cause}")
+        else:
             raise Stop(DONE, f"The rollout {record_.id} is {record_.status.phase}.")
-        self._wait(None)
 
     def _wait(self, until: float | None) -> None:
         """Until something is told, or a moment has come. Watches are looked after meanwhile."""
