@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The plugin kubectl-cc against a real API server, with the rights of container/kubectl_cc/in-cluster.yaml."""
+"""The plugin kubectl-cc on a real API server, with the rights of its manifest and no more."""
 
 from __future__ import annotations
 

@@ -199,7 +199,8 @@ class World:
                 if one != name and self.objects[one]["metadata"]["labels"][ZONE] == zone and not self.is_out(one)
             ]
             assert others, f"{name} is the last ready node of {zone}"
-        if found.status.phase != UNDO:
+        had = self.claim(name)
+        if found.status.phase != UNDO and (had is None or had["stage"] == "done"):  # else it is taken already
             number = next(at for at, wave in enumerate(found.plan.waves) if entry in wave)
             before = [one.name for wave in found.plan.waves[:number] for one in wave]
             late = [one for one in before if one not in found.status.skipped and self.state(one) != found.rules.mode]
