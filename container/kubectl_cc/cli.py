@@ -208,7 +208,7 @@ def _gates(options: argparse.Namespace) -> Gates:
             raise Refused(f"--gate-pod {options.gate_pod} cannot be read: {str(error)[:200]}") from None
         if not isinstance(pod, dict):
             raise Refused(f"--gate-pod {options.gate_pod} holds no Pod. Give one manifest of kind Pod.")
-    return Gates(options.gate_command, pod, options.gate_timeout)
+    return Gates(options.gate_alerts, options.gate_alerts_match, options.gate_command, pod, options.gate_timeout)
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -267,7 +267,9 @@ def _rollout_options(verbs: Any, common: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="until one that was killed is replaced; %(default)s",
     )
-    work.add_argument("--gate-command", default="", metavar="WORDS", help="has to succeed after each wave; no shell")
+    work.add_argument("--gate-alerts", default="", metavar="URL", help="a Prometheus, where no alert may fire")
+    work.add_argument("--gate-alerts-match", default="", metavar="LABELS", help='only those: severity="critical"')
+    work.add_argument("--gate-command", default="", metavar="COMMAND", help="has to succeed after each wave; no shell")
     work.add_argument("--gate-pod", default="", metavar="FILE", help="a Pod that has to succeed on a node of each wave")
     work.add_argument("--gate-timeout", type=float, default=600.0, metavar="SECONDS", help="by default %(default)g")
 

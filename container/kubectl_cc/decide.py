@@ -30,7 +30,7 @@ from .steps import Finish, Halt, Hold, Look, Pass, Release, Rest, RunGate, Step,
 FRESH_S = 10.0
 # An operand that was asked for another attempt may say for so long what it said before.
 GRACE_S = 60.0
-# So long a rollout waits for what it has no part in: a kubelet that is away, a node that somebody has cordoned.
+# So long a rollout waits for what it has no part in: a kubelet that is away, a node that is cordoned.
 PATIENCE_S = 300.0
 SHOWN = 5
 

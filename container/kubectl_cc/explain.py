@@ -92,7 +92,7 @@ def _busy(node: Node, pods: Sequence[Pod] | None, now: float) -> Answer | None:
 def _failure(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | None:
     if node.observed != FAILED:
         return None
-    cause, seen = node.reason or "the operand says failed, and no reason", _devices(node)
+    cause, seen = node.reason or "the operand reports failed without a reason", _devices(node)
     again = (
         f'kubectl cc retry {node.name} (or: kubectl annotate node {node.name} --overwrite {RETRY_ANNOTATION}="$(date)")'
     )
@@ -137,8 +137,8 @@ def _cordon(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | Non
     if CORDONED_ANNOTATION in node.annotations:
         cause = "its operand has cordoned it to drain it"
         return Answer(False, cause, _state(node, now), f"Wait: kubectl cc wait {node.name}")
-    remedy = f"kubectl uncordon {node.name}, when whoever has cordoned it has no need of that"
-    return Answer(False, "somebody has cordoned it", _state(node, now), remedy)
+    remedy = f"kubectl uncordon {node.name}, when the cordon is no longer needed"
+    return Answer(False, "it is cordoned", _state(node, now), remedy)
 
 
 def _state(node: Node, now: float) -> tuple[str, ...]:

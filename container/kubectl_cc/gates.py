@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What a wave has to pass beside that its modes were read back: time, a command, a pod.
+"""What a wave has to pass beside that its modes were read back: time, no alert, a command, a pod.
 
 What the command and the pod are comes from the command line of whoever runs the rollout, never from the API: who may
 write a ConfigMap could otherwise run programs on an administrator's machine. The record has their digests, so that
@@ -16,6 +16,8 @@ import shlex
 import subprocess
 import threading
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +26,10 @@ from kube.client import NOT_AN_OBJECT, ApiError, Kube
 
 from .rules import Refused, Rules
 
-COMMAND, POD = "command", "pod"
+ALERTS, COMMAND, POD = "alerts", "command", "pod"
+# Of Prometheus.
+ASK_S = 30.0
+ANSWER_MAX_BYTES = 4 << 20
 # A pod's phase is asked for so often: it is one object, for minutes.
 POLL_S = 2.0
 # Of a command's words, in the cause of a pause.
@@ -34,13 +39,22 @@ DELETE_GRACE_S = 30
 
 @dataclass(frozen=True)
 class Gates:
-    """``command``: a shell's words; ``pod``: a manifest. ``timeout_s``: for each."""
+    """``alerts``: address of a Prometheus, where none may fire that has the labels of ``match``.
 
+    ``command``: a program with its arguments; ``pod``: a manifest. ``timeout_s``: for each.
+    """
+
+    alerts: str = ""
+    match: str = ""
     command: str = ""
     pod: Mapping[str, Any] | None = None
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
+        if self.alerts and not self.alerts.startswith(("http://", "https://")):
+            raise Refused(f"--gate-alerts is {self.alerts!r}. Give an address like http://prometheus:9090.")
+        if self.match and not self.alerts:
+            raise Refused("--gate-alerts-match is given without --gate-alerts.")
         if self.command and not shlex.split(self.command):
             raise Refused("The command of --gate-command has no words.")
         if self.pod is not None and (self.pod.get("kind") != "Pod" or not isinstance(self.pod.get("spec"), dict)):
@@ -50,6 +64,8 @@ class Gates:
     def digests(self) -> tuple[tuple[str, str], ...]:
         """By kind, as the rules keep them."""
         found = {}
+        if self.alerts:
+            found[ALERTS] = _digest(f"{self.alerts} {self.match}")
         if self.command:
             found[COMMAND] = _digest(self.command)
         if self.pod is not None:
@@ -59,12 +75,9 @@ class Gates:
     def check(self, rules: Rules) -> None:
         """Raises Refused when they are not those that the rollout was started with."""
         if self.digests != rules.gates:
-            wanted = (
-                " and ".join(f"--gate-{kind}" for kind, _digest_of in rules.gates)
-                or "neither of --gate-command, --gate-pod"
-            )
+            wanted = " and ".join(f"--gate-{kind}" for kind, _digest_of in rules.gates) or "no gate"
             raise Refused(
-                f"The rollout was started with {wanted}. Give the same again: what they are, it does not keep."
+                f"The rollout was started with {wanted}. Give the same again: the rollout keeps only their digests."
             )
 
 
@@ -110,7 +123,26 @@ class Examiner:
     def _examine(self, wave: Wave) -> str:
         if self._ended.wait(wave.settle_s):
             return "ended"
-        return self._command(wave) or self._pod(wave)
+        return self._command(wave) or self._pod(wave) or self._alerts()
+
+    # --- alerts -------------------------------------------------------------------------------------------------------
+
+    def _alerts(self) -> str:
+        """Asked last: what the command and the pod have set off counts."""
+        if not self._gates.alerts:
+            return ""
+        match = f",{self._gates.match}" if self._gates.match else ""
+        query = urllib.parse.urlencode({"query": f'ALERTS{{alertstate="firing"{match}}}'})
+        url = f"{self._gates.alerts.rstrip('/')}/api/v1/query?{query}"
+        try:
+            with urllib.request.urlopen(url, timeout=min(self._gates.timeout_s, ASK_S)) as answer:
+                found = json.loads(answer.read(ANSWER_MAX_BYTES))
+            names = sorted({str(one["metric"].get("alertname", "without a name")) for one in found["data"]["result"]})
+        except (OSError, ValueError, *NOT_AN_OBJECT) as error:
+            return f"Whether alerts fire is not known: {self._gates.alerts}: {type(error).__name__} {error}"[
+                :SHOWN_CHARS
+            ]
+        return f"Alerts fire: {', '.join(names)}."[:SHOWN_CHARS] if names else ""
 
     # --- the command --------------------------------------------------------------------------------------------------
 
@@ -138,7 +170,7 @@ class Examiner:
         if done.returncode == 0:
             return ""
         said = (done.stderr.strip() or done.stdout.strip())[-SHOWN_CHARS:]
-        return f"{what} ended with status {done.returncode}: {said or 'it said nothing'}"
+        return f"{what} ended with status {done.returncode}: {said or 'no output'}"
 
     # --- the pod ------------------------------------------------------------------------------------------------------
 

@@ -76,17 +76,17 @@ def make(
 def unfit(node: Node | None, rules: Rules, rollout: str) -> str:
     """Why a node cannot be taken, whatever the others do; empty: it can."""
     if node is None:
-        return "there is no such node whose operand has told its mode"
+        return "there is no node of this name with an operand"
     if node.claim is not None and node.claim.is_open and node.claim.id != rollout:
         return f"the rollout {node.claim.id} has it"
     if node.kubelet:
         return f"not ready: {node.kubelet}"
     if node.unschedulable:
-        return "somebody has cordoned it"
+        return "it is cordoned"
     if node.changing or not node.observed:
-        return "its operand is at work on it, or has told nothing yet"
+        return "its operand is at work on it, or has published no state yet"
     if node.observed == FAILED:
-        return f"it has failed: {node.reason or 'no reason is told'}"
+        return f"it has failed: {node.reason or 'no reason is given'}"
     if node.observed not in (*MODES, MIXED):
         return f"its state is {node.observed!r}, which is no mode"
     if not node.follows and node.observed != MIXED:
@@ -103,7 +103,7 @@ def _wishes(node: Node, rules: Rules) -> str:
     try:
         others = {str(mode) for mode in dict(json.loads(node.wanted)).values()} - {NONE, rules.mode}
     except (ValueError, TypeError, RecursionError):
-        return "the wishes for its single devices cannot be read"
+        return "the modes wanted for its single devices cannot be read"
     return f"single devices of it are to be in mode {', '.join(sorted(others))}" if others else ""
 
 

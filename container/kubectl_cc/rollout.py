@@ -58,7 +58,7 @@ def chosen(cluster: Cluster, nodes: dict[str, Node], choice: Choice) -> list[str
         names = cluster.nodes(choice.selector, ())
     if not list(names):
         raise Refused(
-            f"No node is chosen: none has the label {STATE_LABEL}, by which the operand tells its mode"
+            f"No node is chosen: none has the label {STATE_LABEL}, by which the operand publishes its mode"
             + (f", and is selected by {choice.selector}." if choice.selector else ".")
         )
     return list(names)
@@ -85,9 +85,7 @@ def start(cluster: Cluster, rules: Rules, choice: Choice, leave_out: bool, now: 
         return record.read(cluster.create(body) if known is None else cluster.replace(body)), True
     except ApiError as error:
         if error.is_conflict:
-            raise Refused(
-                "Somebody else has started a rollout at this moment. See: kubectl cc rollout status."
-            ) from None
+            raise Refused("Another rollout was started at this moment. See: kubectl cc rollout status.") from None
         raise
 
 

@@ -24,7 +24,7 @@ TODO, UNFIT, HELD, OUT, READY, LEAVE, DONE, SKIPPED, BAD = (
     "held",
     "changing",
     "verified",
-    "let go",
+    "to release",
     "done",
     "skipped",
     "failed",
@@ -54,7 +54,7 @@ def one(record: Record, entry: Entry, node: Node | None, now: float) -> Standing
     if entry.name in record.status.skipped:
         return Standing(entry, node, LEAVE if claim is not None and claim.is_open else SKIPPED)
     if node is None:
-        return Standing(entry, node, BAD, "it is not there any more, or its operand tells nothing")
+        return Standing(entry, node, BAD, "it is not there any more, or its operand publishes no state")
     undoes = record.status.phase in (UNDO, UNDONE)
     return _undone(record, entry, node, claim, now) if undoes else _forward(record, entry, node, claim, now)
 
@@ -122,7 +122,7 @@ def _open(record: Record, entry: Entry, node: Node, claim: Claim, now: float) ->
 def _answer(entry: Entry, node: Node, claim: Claim, rules: Rules, now: float) -> Standing:
     """What became of a label that was set."""
     if node.desired != claim.mode:
-        return Standing(entry, node, BAD, f"somebody else has set its label to {node.desired or 'nothing'}")
+        return Standing(entry, node, BAD, f"another user set its label to {node.desired or 'nothing'}")
     if node.is_in(claim.mode):
         if not node.kubelet:
             return Standing(entry, node, READY)
@@ -151,9 +151,9 @@ def _why_not(node: Node, mode: str) -> str:
     if node.changing:
         return f"its operand works on {node.changing}"
     if node.has_failed:
-        return node.reason or "its operand says failed, and no reason"
+        return node.reason or "its operand reports failed without a reason"
     if node.observed == MIXED:
         return f"its devices are in different modes. {node.reason}".strip()
     if node.observed in MODES:
         return f"it is in mode {node.observed}; does its operand run?"
-    return "its operand has told no mode"
+    return "its operand has published no mode"

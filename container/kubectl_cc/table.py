@@ -28,7 +28,7 @@ def pending(node: Node) -> str:
         return "first reading"
     if node.desired and node.desired != node.observed:
         return f"to {node.desired}"
-    return "let go" if claim is not None and claim.is_open else ""
+    return "release" if claim is not None and claim.is_open else ""
 
 
 def is_ready(node: Node) -> bool:

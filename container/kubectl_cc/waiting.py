@@ -46,7 +46,7 @@ def _why(goal: Goal, node: Node | None) -> str:
         return "there is no such node"
     mode = goal.mode or node.desired
     if not mode:
-        return "" if node.is_settled else f"no mode is asked for, and none is told. {reason(node)}".strip()
+        return "" if node.is_settled else f"no mode is asked for, and none is published. {reason(node)}".strip()
     if node.desired and node.desired != mode:
         return f"its label asks for {node.desired}"
     if node.observed == mode and not node.changing:
@@ -72,7 +72,7 @@ def wait(
     told: set[str] = set()
     try:
         while True:
-            whys = left(goal, mirror.nodes) if mirror.is_complete else {"nodes": "the API has not told them yet"}
+            whys = left(goal, mirror.nodes) if mirror.is_complete else {"nodes": "the API has not listed them yet"}
             if mirror.is_complete:
                 _tell(goal, mirror.nodes, whys, told, say)
                 failed = [name for name in whys if name in mirror.nodes and mirror.nodes[name].has_failed]

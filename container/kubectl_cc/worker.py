@@ -386,11 +386,11 @@ class Worker:
 def _words(step: steps.Change) -> str:
     name = step.node.name
     if isinstance(step, steps.Take):
-        return f"{name}: {'asked again for' if step.again else 'asked for'} mode {step.claim.mode}"
+        return f"{name}: {'another attempt at' if step.again else 'label set to'} {step.claim.mode}"
     if isinstance(step, steps.Hold):
         return f"{name}: cordoned until its pods have ended"
     observed = step.node.observed or "no mode"
-    return f"{name}: let go, in mode {observed}"
+    return f"{name}: released, in mode {observed}"
 
 
 def _number(made: Record) -> int:

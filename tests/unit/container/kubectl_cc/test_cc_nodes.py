@@ -201,7 +201,7 @@ GUEST = Pod.of(gpu_pod("guest", "gpu-0"))
         ),
         ({"labels": {"nvidia.com/cc.mode.state": "mixed"}}, [OPERAND], "different modes", "mixed", "one mode for all"),
         ({"labels": {MODE_LABEL: "off"}}, [OPERAND], "has not begun", "observed on", "kubectl cc retry gpu-0"),
-        ({"spec": {"unschedulable": True}}, None, "somebody has cordoned it", "observed on", "kubectl uncordon gpu-0"),
+        ({"spec": {"unschedulable": True}}, None, "it is cordoned", "observed on", "kubectl uncordon gpu-0"),
         (
             {"spec": {"unschedulable": True}, "annotations": {"nvidia.com/cc.mode.cordoned": "true"}},
             None,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cc_bed import NODES, PODS, RECORD, RECORDS, ROLLOUT_ANNOTATION, Bed, gpu_node, gpu_pod
 from fake_api.clients import used
+from fake_api.plain import answering, http
 from fake_api.store import Refusal, Request
 from fake_api.waiting import eventually
 from kube.client import Kube
@@ -196,7 +197,7 @@ def test_somebody_elses_label_pauses_it(six: Bed) -> None:
 
     six.store.before = meddle
     assert six.run(*START) == PAUSED
-    assert "somebody else has set its label to devtools" in paused(six)
+    assert "another user set its label to devtools" in paused(six)
     assert six.node("gpu-1").desired == "devtools"
 
 
@@ -295,6 +296,22 @@ def test_a_command_has_to_succeed_after_each_wave(six: Bed, tmp_path: Path) -> N
     assert str(script) not in json.dumps(six.store.get(RECORDS, RECORD))  # what is run stands in no API
 
 
+def test_no_alert_may_fire(six: Bed) -> None:
+    def answer(*names: str) -> bytes:
+        result = [{"metric": {"alertname": name}} for name in names]
+        return http(200, json.dumps({"data": {"result": result}}))
+
+    with answering(answer(), answer("ModeLeft"), http(500, "no"), answer()) as url:
+        gate = ("--gate-alerts", url, "--gate-alerts-match", 'severity="critical"')
+        assert six.run(*START, "--budget", "3", *gate) == PAUSED
+        assert paused(six) == "Alerts fire: ModeLeft."
+        assert six.run("rollout", "resume", *gate) == PAUSED
+        assert "Whether alerts fire is not known" in paused(six)  # that is no pass
+        assert six.run("rollout", "resume", *gate) == 0
+    with pytest.raises(Refused, match=r"like http://"):
+        six.run(*START, "--gate-alerts", "file:///etc/passwd")
+
+
 def test_a_pod_has_to_succeed_on_a_node_of_each_wave(six: Bed, tmp_path: Path) -> None:
     seen: list[str] = []
 
@@ -334,7 +351,7 @@ def test_of_two_who_start_at_one_moment_one_is_refused(six: Bed) -> None:
             raise Refusal(409, "it exists")
 
     six.store.before = other
-    with pytest.raises(Refused, match=r"Somebody else has started a rollout at this moment"):
+    with pytest.raises(Refused, match=r"Another rollout was started at this moment"):
         six.run(*START)
     assert not six.taken()
 
