@@ -55,7 +55,8 @@ class Operands:
         name, labels = found["metadata"]["name"], found["metadata"]["labels"]
         self._nodes[name] = found
         self.most_out = max(self.most_out, sum(map(is_out, self._nodes.values())))
-        if labels.get(MODE) not in (None, labels.get(STATE)) and name not in self.held:
+        is_changing = CHANGING in (found["metadata"].get("annotations") or {})
+        if labels.get(MODE) not in (None, labels.get(STATE)) and name not in self.held and not is_changing:
             mode = labels[MODE]
             self._patch(name, {STATE: ""}, {CHANGING: mode})
             self._patch(name, {STATE: mode}, {CHANGING: None})
@@ -153,7 +154,7 @@ def test_wait_explain_and_a_right_that_is_missing(server: Server, operands: Oper
     run(server, *START[:-2], "--detach")
     operands.held.add("gpu-1")
     server.patch("gpu-1", {"metadata": {"labels": {MODE: "on"}}})
-    assert "its operand" in run(server, "explain", "gpu-1", status=1)
+    assert "no pod of the operand is on the node" in run(server, "explain", "gpu-1", status=1)
     waiting = begin(server, "wait", "gpu-1", "--timeout", "30")
     until(lambda: server.counted("rollout")["watch nodes"] or None, words=waiting.words())
     operands.release()

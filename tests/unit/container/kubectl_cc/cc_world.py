@@ -185,7 +185,13 @@ class World:
         """Before a node is taken."""
         name, found = step.node.name, self.record
         assert found.status.paused is None, f"{name} is taken while the rollout is paused"
-        assert not (self.failed_since_resume - set(found.status.skipped) - {name}), f"{name} is taken after a failure"
+        others = self.failed_since_resume - set(found.status.skipped) - {name}
+        assert not others, f"{name} is taken after a failure of {others}"
+        had = self.claim(name)
+        if name in self.failed_since_resume and found.status.phase != UNDO:
+            assert name in found.status.again, f"{name} is tried again though nobody has resumed it"
+            assert had["attempt"] < found.status.attempt, f"{name} is tried again more than once"
+        self.failed_since_resume.discard(name)
         assert name not in found.status.skipped
         entry = next(one for one in found.plan.entries if one.name == name)
         if not self.is_out(name):
@@ -193,13 +199,12 @@ class World:
             out = [one for one in members if self.is_out(one) and one not in found.status.skipped]
             assert len(out) + 1 <= found.plan.budgets[entry.part], f"{name} is taken beside {out}"
             zone = self.objects[name]["metadata"]["labels"][ZONE]
-            others = [
+            ready = [
                 one
                 for one in self.objects
                 if one != name and self.objects[one]["metadata"]["labels"][ZONE] == zone and not self.is_out(one)
             ]
-            assert others, f"{name} is the last ready node of {zone}"
-        had = self.claim(name)
+            assert ready, f"{name} is the last ready node of {zone}"
         if found.status.phase != UNDO and (had is None or had["stage"] == "done"):  # else it is taken already
             number = next(at for at, wave in enumerate(found.plan.waves) if entry in wave)
             before = [one.name for wave in found.plan.waves[:number] for one in wave]
