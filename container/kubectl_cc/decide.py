@@ -12,7 +12,8 @@ paused, or a node is bad, none is taken at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from operand.names import MODES
@@ -55,7 +56,7 @@ class Gate:
 class Seen:
     """All that is known. ``users``: by node. ``gates``: by wave, in this attempt.
 
-    ``stuck_since``: since when nothing could be done, as this process has seen it.
+    ``stuck_since``: since when nothing could be done, as this process has seen it. ``memo``: what was computed before.
     """
 
     record: Record
@@ -64,6 +65,7 @@ class Seen:
     users: Mapping[str, Users] = field(default_factory=dict)
     gates: Mapping[int, Gate] = field(default_factory=dict)
     stuck_since: float | None = None
+    memo: standings.Memo | None = None
 
 
 def next_step(seen: Seen) -> Step:
@@ -71,7 +73,7 @@ def next_step(seen: Seen) -> Step:
     record = seen.record
     if record.status.is_over:
         return Rest()
-    stands = standings.of(record, seen.nodes, seen.now)
+    stands = standings.of(record, seen.nodes, seen.now, seen.memo)
     for one in stands.values():
         if one.kind in (READY, LEAVE) and one.node is not None:
             return _release(record, one, one.node)
@@ -171,6 +173,7 @@ def _gate(seen: Seen, number: int) -> Step:
 def _wave(seen: Seen, of_wave: list[Standing], stands: Mapping[str, Standing]) -> Step:
     """Take whoever can be taken, in order; then wait for those that are out; then see what is in the way."""
     rules = seen.record.rules
+    room = _Room(seen, stands)
     blocked: dict[str, str] = {}
     busy: dict[str, str] = {}
     looks: list[float] = []
@@ -179,7 +182,7 @@ def _wave(seen: Seen, of_wave: list[Standing], stands: Mapping[str, Standing]) -
             if one.kind not in (*CLOSED, OUT):
                 blocked[one.entry.name] = one.why
             continue
-        why = "" if one.kind == HELD else _why_not_now(seen, one, one.node, stands)
+        why = "" if one.kind == HELD else room.why_not(one, one.node)
         if why:
             blocked[one.entry.name] = why
             continue
@@ -219,29 +222,27 @@ def _rest_of_wave(
     return Halt(Pause(f"{_some(every)}. Nothing else can be done before.", next(iter(every)), seen.now))
 
 
-def _why_not_now(seen: Seen, one: Standing, node: Node, stands: Mapping[str, Standing]) -> str:
-    """Why a node is not to be taken now, because of others. What is out of service already is no loss."""
-    if not node.in_service:
-        return ""
-    plan, rules = seen.record.plan, seen.record.rules
-    zone = plans.zone_of(node, rules)
-    if not any(other.name != node.name for other in _ready_in(seen, zone)):
-        return f"it is the last ready node of {rules.zone}={zone}" if zone else "it is the last ready node"
-    out = [
-        name
-        for name, other in stands.items()
-        if other.entry.part == one.entry.part
-        and name not in seen.record.status.skipped
-        and (other.node is None or not other.node.in_service)
-    ]
-    if len(out) + 1 > plan.budgets.get(one.entry.part, 1):
-        return f"the budget of {plan.budgets.get(one.entry.part, 1)} is used up by {_names(out)}"
-    return ""
+class _Room:
+    """Which nodes are out of service in each part of the plan, and how many are ready in each zone."""
 
+    def __init__(self, seen: Seen, stands: Mapping[str, Standing]) -> None:
+        self._rules, self._budgets = seen.record.rules, seen.record.plan.budgets
+        self._ready = Counter(plans.zone_of(node, self._rules) for node in seen.nodes.values() if node.in_service)
+        self._out: dict[str, list[str]] = {}
+        skipped = set(seen.record.status.skipped)
+        for name, one in stands.items():
+            if name not in skipped and (one.node is None or not one.node.in_service):
+                self._out.setdefault(one.entry.part, []).append(name)
 
-def _ready_in(seen: Seen, zone: str) -> Iterator[Node]:
-    rules = seen.record.rules
-    return (node for node in seen.nodes.values() if node.in_service and plans.zone_of(node, rules) == zone)
+    def why_not(self, one: Standing, node: Node) -> str:
+        """Why a node is not to be taken now, because of others. What is out of service already is no loss."""
+        if not node.in_service:
+            return ""
+        zone, part = plans.zone_of(node, self._rules), one.entry.part
+        if self._ready[zone] < 2:
+            return f"it is the last ready node of {self._rules.zone}={zone}" if zone else "it is the last ready node"
+        out, budget = self._out.get(part, []), self._budgets.get(part, 1)
+        return f"the budget of {budget} is used up by {_names(out)}" if len(out) + 1 > budget else ""
 
 
 def _earliest(stands: list[Standing]) -> float | None:

@@ -42,10 +42,31 @@ class Standing:
     why: str = ""
     until: float | None = None
 
+    def holds(self, now: float) -> bool:
+        """True while time alone changes nothing of it."""
+        return self.until is None or now < self.until
 
-def of(record: Record, nodes: Mapping[str, Node], now: float) -> dict[str, Standing]:
+
+class Memo:
+    """What was computed before. It holds for as long as record and node are the same, until its moment comes."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Record, Standing]] = {}
+
+    def one(self, record: Record, entry: Entry, node: Node | None, now: float) -> Standing:
+        """As ``one`` below."""
+        known = self._known.get(entry.name)
+        if known is not None and known[0] is record and known[1].node is node and known[1].holds(now):
+            return known[1]
+        made = one(record, entry, node, now)
+        self._known[entry.name] = (record, made)
+        return made
+
+
+def of(record: Record, nodes: Mapping[str, Node], now: float, memo: Memo | None = None) -> dict[str, Standing]:
     """Of each node of the plan."""
-    return {entry.name: one(record, entry, nodes.get(entry.name), now) for entry in record.plan.entries}
+    compute = one if memo is None else memo.one
+    return {entry.name: compute(record, entry, nodes.get(entry.name), now) for entry in record.plan.entries}
 
 
 def one(record: Record, entry: Entry, node: Node | None, now: float) -> Standing:

@@ -23,7 +23,7 @@ from kube.delay import Delay
 from kube.lease import Elector, Lost, Times
 from kube.watch import Kept, Watch
 
-from . import decide, record, steps
+from . import decide, record, standing, steps
 from .cluster import Cluster
 from .decide import Gate, Seen, Users
 from .gates import Examiner, Gates, Wave
@@ -111,6 +111,7 @@ class Worker:
         self._doubtful: set[str] = set()  # nodes to read again
         self._record: Record | None = None
         self._there_is_none = False
+        self._memo = standing.Memo()
         self._users: dict[str, Users] = {}
         self._gate: dict[tuple[int, int], Gate] = {}  # by wave and attempt
         self._stuck_since: float | None = None
@@ -197,7 +198,7 @@ class Worker:
     def _seen(self, record_: Record) -> Seen:
         attempt = record_.status.attempt
         gates = {wave: gate for (wave, of_attempt), gate in self._gate.items() if of_attempt == attempt}
-        return Seen(record_, self._mirror.nodes, self._now(), self._users, gates, self._stuck_since)
+        return Seen(record_, self._mirror.nodes, self._now(), self._users, gates, self._stuck_since, self._memo)
 
     def _is_fresh(self) -> bool:
         """False while the API has said nothing for long: what is known then is not good enough to take a node."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from cc_bed import gpu_node
 from fake_api.store import merged
-from kubectl_cc import decide, plan, record, rollout, steps
+from kubectl_cc import decide, plan, record, rollout, standing, steps
 from kubectl_cc.decide import Gate, Seen, Users
 from kubectl_cc.names import ROLLOUT_ANNOTATION, ZONE
 from kubectl_cc.node import Node
@@ -147,13 +147,16 @@ class World:
         self.users: dict[str, Users] = {}
         self.gates: dict[int, Gate] = {}
         self.stuck_since: float | None = None
+        self.memo = standing.Memo()
 
     def seen(self) -> Seen:
-        return Seen(self.record, self.nodes(), self.now, self.users, self.gates, self.stuck_since)
+        return Seen(self.record, self.nodes(), self.now, self.users, self.gates, self.stuck_since, self.memo)
 
     def work(self) -> steps.Step:
         """One step of the worker, with all that must hold."""
-        step = decide.next_step(self.seen())
+        seen = self.seen()
+        step = decide.next_step(seen)
+        assert step == decide.next_step(replace(seen, memo=None)), "what is remembered is not what is"
         if isinstance(step, steps.Take | steps.Hold):
             self._check(step)
         stuck = isinstance(step, steps.Wait) and step.stuck
@@ -185,7 +188,11 @@ class World:
         """Before a node is taken."""
         name, found = step.node.name, self.record
         assert found.status.paused is None, f"{name} is taken while the rollout is paused"
-        others = self.failed_since_resume - set(found.status.skipped) - {name}
+        # One that was bad at the resume has an attempt to come, whatever it was bad for.
+        due = {
+            one for one in found.status.again if (self.claim(one) or {"attempt": 0})["attempt"] < found.status.attempt
+        }
+        others = self.failed_since_resume - set(found.status.skipped) - due - {name}
         assert not others, f"{name} is taken after a failure of {others}"
         had = self.claim(name)
         if name in self.failed_since_resume and found.status.phase != UNDO:
