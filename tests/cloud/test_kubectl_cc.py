@@ -138,7 +138,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(server: Server, operands: 
     assert "is the same, and is under way" in said
     assert set(states(server).values()) == {"on"}
     assert not any(node["spec"].get("unschedulable") for node in server.nodes().values())
-    assert operands.most_out == 2
+    assert 1 <= operands.most_out <= 2
     rows = json.loads(run(server, "status", "-o", "json"))["nodes"]
     assert [row["node"] for row in rows] == [f"gpu-{number}" for number in range(NODES)]
     assert all(row["ready"] and row["since"] for row in rows)
