@@ -93,7 +93,7 @@ class Chaos:
     def one(self) -> None:
         what = self.draw(
             st.sampled_from(
-                ["operand"] * 6 + ["break", "mend", "kubelet", "cordon", "pod", "kill", "time", "user", "label"]
+                ["operand"] * 6 + ["break", "mend", "kubelet", "cordon", "pod", "kill", "time", "user", "user", "label"]
             )
         )
         getattr(self, what)(self.draw(st.sampled_from(self.names)))
@@ -131,7 +131,7 @@ class Chaos:
         self.world.now += self.draw(st.sampled_from([1.0, 11.0, 70.0, 400.0]))
 
     def user(self, name: str) -> None:
-        what = self.draw(st.sampled_from(["resume", "resume", "skip", "pause", "undo"]))
+        what = self.draw(st.sampled_from(["resume", "resume", "resume", "skip", "pause", "pause", "pause", "undo"]))
         if self.world.record.status.is_over and what != "undo":
             return
         if self.world.record.status.phase == UNDONE:
