@@ -23,8 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parents[2] / "container"
-sys.path.insert(0, str(FOLDER))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "container"))
 
 from kube.client import MERGE_PATCH, Kube
 from kube.connection import of_file
@@ -221,7 +220,7 @@ def plugin(server: Server, *words: str) -> float:
     """The plugin as a process; its memory."""
     environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(server.kubeconfig(WHO))}
     with (server.folder / "kubectl-cc.log").open("wb") as log:
-        child = subprocess.Popen([sys.executable, str(FOLDER / "bin/kubectl-cc"), *words], env=environment, stdout=log)
+        child = subprocess.Popen([sys.executable, str(ROOT / "container/bin/kubectl-cc"), *words], env=environment, stdout=log)
         _pid, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
