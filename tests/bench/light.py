@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operands of many nodes in one process, with one watch: python -m tests.bench.light KUBECONFIG CHANGE_S STARTED
 
-For machines on which a thousand connections would be what is measured: each change has the four patches of the node that
-the real operand makes, and nothing else. The time of a change is waited for. Ends with its parent's signal.
+For machines on which a thousand connections would be what is measured: each change has the four patches of the node
+that the real operand makes, and nothing else. The time of a change is waited for. Ends with its parent's signal.
 """
 
 from __future__ import annotations

@@ -220,7 +220,8 @@ def plugin(server: Server, *words: str) -> float:
     """The plugin as a process; its memory."""
     environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(server.kubeconfig(WHO))}
     with (server.folder / "kubectl-cc.log").open("wb") as log:
-        child = subprocess.Popen([sys.executable, str(ROOT / "container/bin/kubectl-cc"), *words], env=environment, stdout=log)
+        command = [sys.executable, str(ROOT / "container/bin/kubectl-cc"), *words]
+        child = subprocess.Popen(command, env=environment, stdout=log)
         _pid, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
