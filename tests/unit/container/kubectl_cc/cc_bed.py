@@ -28,8 +28,8 @@ from operand.names import CHANGING_ANNOTATION, MODE_LABEL, READY_LABEL, REASON_A
 RECORDS = "/api/v1/namespaces/kube-system/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
 READY = {"type": "Ready", "status": "True"}
-# A lock that is soon free again, once whoever had it is gone.
-QUICK = Times(1.0, 0.7, 0.1)
+# A lock that is asked for often, and that no busy machine loses.
+QUICK = Times(15.0, 10.0, 0.1)
 
 
 def gpu_node(name: str, mode: str = "off", zone: str = "a", label: str | None = None, **labels: str) -> Object:

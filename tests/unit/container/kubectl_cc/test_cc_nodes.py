@@ -112,7 +112,7 @@ def test_wait_ends_when_the_mode_is_observed(two: Bed, capsys: pytest.CaptureFix
 def test_wait_says_why_when_time_is_over(two: Bed, capsys: pytest.CaptureFixture[str]) -> None:
     two.operands.failing["gpu-0"] = "GPU 0000:17:00.0 has left the bus."
     two.patch("gpu-0", {MODE_LABEL: "on"})
-    assert two.run("wait", "--all", "--timeout", "0.5") == 1
+    assert two.run("wait", "--all", "--timeout", "1.5") == 1
     assert capsys.readouterr().err == "gpu-0: observed failed, another attempt. GPU 0000:17:00.0 has left the bus.\n"
 
 
@@ -123,9 +123,9 @@ def test_wait_ends_at_a_failure_when_asked(two: Bed) -> None:
 
 
 def test_wait_for_a_mode_that_nobody_asked_for(two: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    assert two.run("wait", "gpu-0", "--mode", "on", "--timeout", "0.3") == 1
+    assert two.run("wait", "gpu-0", "--mode", "on", "--timeout", "1.5") == 1
     assert capsys.readouterr().err == "gpu-0: its label asks for off\n"
-    assert two.run("wait", "gpu-9", "--timeout", "0.3") == 1
+    assert two.run("wait", "gpu-9", "--timeout", "1.5") == 1
     assert capsys.readouterr().err == "gpu-9: there is no such node\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cc_bed import NODES, PODS, RECORD, RECORDS, ROLLOUT_ANNOTATION, Bed, gpu_node, gpu_pod
+from cc_bed import NODES, PODS, QUICK, RECORD, RECORDS, ROLLOUT_ANNOTATION, Bed, gpu_node, gpu_pod
 from fake_api.clients import used
 from fake_api.plain import answering, http
 from fake_api.store import Refusal, Request
@@ -402,7 +402,7 @@ def test_a_kill_at_each_write_changes_no_end(verb: str, after: bool, some: Bed) 
         some.store.requests.clear()
         mortal = Mortal(some.server.url, at, after)
         try:
-            ended = cli.Tool(mortal, cli.Times(1.0, 0.7, 0.1)).run(cli.parser().parse_args(list(words)))
+            ended = cli.Tool(mortal, QUICK).run(cli.parser().parse_args(list(words)))
         except Killed:
             ended = -1
         finally:
