@@ -242,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     one = add("explain", "why a node is not ready: one cause, what shows it, what to do; 1 when it is not")
     one.add_argument("node", metavar="NODE")
     one.add_argument("-o", "--output", choices=("text", "json"), default="text")
-    retry = add("retry", "ask for another attempt, with all attempts anew")
+    retry = add("retry", "ask for another attempt, with all attempts again")
     retry.add_argument("nodes", nargs="+", metavar="NODE")
     verbs = add("rollout", "a mode for many nodes: a canary, then waves").add_subparsers(
         dest="verb", required=True, metavar="VERB"

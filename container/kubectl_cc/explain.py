@@ -54,7 +54,7 @@ def _kubelet(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | No
 
 
 def _operand(node: Node, pods: Sequence[Pod] | None, now: float) -> Answer | None:
-    """What is told is as good as the operand that tells it."""
+    """A state is as good as the operand that publishes it."""
     if pods is None or (node.observed and node.follows and not node.has_failed):
         return None
     ours = [pod for pod in pods if pod.daemon_set and any(name in pod.daemon_set for name in OPERANDS)]
@@ -115,7 +115,7 @@ def _mixed(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | None
         return None
     remedy = f"Ask for one mode for all: kubectl label node {node.name} {MODE_LABEL}=on --overwrite"
     if node.wanted:
-        remedy = "Single devices have wishes of their own (annotation nvidia.com/cc.mode.devices-wanted): change those."
+        remedy = "Modes are requested for single devices (annotation nvidia.com/cc.mode.devices-wanted): change those."
     return Answer(False, "its devices are in different modes", (*_devices(node), *_state(node, now)), remedy)
 
 

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""All nodes as they were seen last: what a watch tells, and the answers to one's own requests, whichever is newer."""
+"""All nodes as they were seen last: what a watch reports, and the answers to one's own requests, whichever is newer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Mirror:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self.is_complete = False  # a first list was told
+        self.is_complete = False  # a first list has come
 
     def listed(self, nodes: Iterable[Node]) -> list[str]:
         """A whole list; the names of nodes that are to be read again.
 
         Of these a newer version is known, and kept: either it was written while the list was on its way, and to forget
-        it would be to take more nodes than the budget allows, or etcd was restored. A reading tells which.
+        it would be to take more nodes than the budget allows, or etcd was restored. A reading shows which.
         """
         found = {node.name: node for node in nodes}
         doubtful = [name for name, node in found.items() if _number(node) < _number(self.nodes.get(name))]

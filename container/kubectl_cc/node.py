@@ -29,7 +29,7 @@ from .names import ROLLOUT_ANNOTATION
 
 Object = dict[str, Any]
 OURS = f"{VENDOR}/cc."
-# In a managedFields entry, the field of the label that tells the observed mode.
+# In a managedFields entry, the field of the label of the observed mode.
 STATE_FIELD = f"f:{STATE_LABEL}"
 
 
@@ -80,7 +80,7 @@ class Node:
 
     @property
     def changing(self) -> str:
-        """The wish on which its operand works; empty: none."""
+        """The desired mode on which its operand works; empty: none."""
         return self.annotations.get(CHANGING_ANNOTATION, "")
 
     @property
@@ -95,7 +95,7 @@ class Node:
 
     @property
     def wanted(self) -> str:
-        """Wishes for single devices, as the user wrote them: JSON."""
+        """Modes that are desired of single devices, as the user wrote them: JSON."""
         return self.annotations.get(WANTED_ANNOTATION, "")
 
     @cached_property
@@ -124,7 +124,7 @@ class Node:
 
     @cached_property
     def in_service(self) -> bool:
-        """True while it can take work: its kubelet is there, nobody has cordoned it, nothing is changed or about to."""
+        """True while it can take work: its kubelet is there, it is not cordoned, nothing is changed or about to."""
         held = self.claim is not None and self.claim.is_open
         settled = self.is_settled and (self.follows or self.observed == MIXED)
         return not self.kubelet and not self.unschedulable and settled and not held

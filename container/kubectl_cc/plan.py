@@ -93,11 +93,11 @@ def unfit(node: Node | None, rules: Rules, rollout: str) -> str:
         return f"it is in mode {node.observed} though its label asks for {node.desired}"
     if node.observed == MIXED and not node.desired:
         return "its devices are in different modes, and no label says which is right: there is no way back to that"
-    return _wishes(node, rules)
+    return _of_devices(node, rules)
 
 
-def _wishes(node: Node, rules: Rules) -> str:
-    """Wishes for single devices go before the label."""
+def _of_devices(node: Node, rules: Rules) -> str:
+    """What is desired of single devices has precedence over the label."""
     if not node.wanted:
         return ""
     try:

@@ -32,7 +32,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Pause:
-    """Why nothing more is begun. ``node``: whose fault it is; empty: somebody asked for it."""
+    """Why nothing more is begun. ``node``: whose fault it is; empty: a user asked for it."""
 
     cause: str
     node: str = ""

@@ -153,7 +153,7 @@ def _check_open(found: Record) -> None:
 
 
 def _change(cluster: Cluster, change: Any) -> Record:
-    """A change of the status, made anew when the worker was faster."""
+    """A change of the status, made again when the worker was faster."""
     for _attempt in range(AGAIN):
         found = existing(cluster)
         changed = change(found)

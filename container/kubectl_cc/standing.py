@@ -120,7 +120,7 @@ def _left(record: Record, entry: Entry, node: Node, claim: Claim) -> Standing:
 
 
 def _undone(record: Record, entry: Entry, node: Node, claim: Claim | None, now: float) -> Standing:
-    """Only what the rollout has changed is changed back, and only while nobody has asked for something else since."""
+    """Only what the rollout has changed is changed back, and only while no other user has changed it since."""
     if claim is None or (claim.undo and not claim.is_open):
         return Standing(entry, node, DONE)
     if claim.undo:

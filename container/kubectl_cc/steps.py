@@ -100,7 +100,7 @@ Step = Change | Look | RunGate | Pass | Halt | Finish | Wait | Rest
 
 
 def patch(step: Change) -> dict[str, Any]:
-    """The merge patch of the node, which only holds for the version that was seen: nobody else's change is undone."""
+    """The merge patch of the node, which only holds for the version that was seen: no other change is undone."""
     annotations: dict[str, str | None] = {ROLLOUT_ANNOTATION: step.claim.text() if step.claim else None}
     metadata: dict[str, Any] = {"resourceVersion": step.node.version, "annotations": annotations}
     body: dict[str, Any] = {"metadata": metadata}

@@ -168,7 +168,7 @@ class Worker:
             raise Stop(FAILED, f"The lock cannot be had: {problem}")
 
     def _act(self) -> None:
-        """Take what was told, then do one thing, or wait."""
+        """Take the messages, then do one thing, or wait."""
         self._drain()
         record_ = self._record
         if record_ is None:
@@ -225,10 +225,10 @@ class Worker:
             raise Stop(DONE, f"The rollout {record_.id} is {record_.status.phase}.")
 
     def _wait(self, until: float | None) -> None:
-        """Until something is told, or a moment has come. Watches are looked after meanwhile."""
+        """Until a message comes, or a moment has come. Watches are looked after meanwhile."""
         for name, watch in self._watches.items():
             if watch.revive():
-                LOG.error("The watch of %s hung or died, and is begun anew.", name)
+                LOG.error("The watch of %s hung or died, and is started again.", name)
         left_s = LOOK_AFTER_S if until is None else min(LOOK_AFTER_S, max(0.05, until - self._now()))
         try:
             self._take(self._inbox.get(timeout=left_s))
