@@ -15,8 +15,8 @@ from operand.pod import Pod
 from . import moment
 from .node import Node
 
-# DaemonSets that the operand runs in: the GPU Operator's, and the chart's with its release's name.
-OPERANDS = ("nvidia-cc-manager", "cc-manager", "operand")
+# In the name of the operand's DaemonSet: nvidia-cc-manager of the GPU Operator, RELEASE-cc-manager of the chart.
+OPERAND = "cc-manager"
 GPU_OPERATORS_LABEL = "nvidia.com/gpu.deploy.cc-manager"
 SHOWN = 8
 
@@ -57,14 +57,15 @@ def _operand(node: Node, pods: Sequence[Pod] | None, now: float) -> Answer | Non
     """A state is as good as the operand that publishes it."""
     if pods is None or (node.observed and node.follows and not node.has_failed):
         return None
-    ours = [pod for pod in pods if pod.daemon_set and any(name in pod.daemon_set for name in OPERANDS)]
+    ours = [pod for pod in pods if OPERAND in pod.daemon_set]
     if not ours:
         label = f"label {GPU_OPERATORS_LABEL}={node.labels.get(GPU_OPERATORS_LABEL, '(absent)')}"
         remedy = (
             "Install the operand, or let its DaemonSet choose this node: with the GPU Operator "
             f"kubectl label node {node.name} {GPU_OPERATORS_LABEL}=true --overwrite"
         )
-        return Answer(False, "no pod of the operand is on the node", (label, *_state(node, now)), remedy)
+        sought = f"no pod of a DaemonSet with {OPERAND} in its name; {label}"
+        return Answer(False, "no pod of the operand is on the node", (sought, *_state(node, now)), remedy)
     dead = [pod for pod in ours if not pod.running]
     if len(dead) < len(ours):
         return None
