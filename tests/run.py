@@ -190,7 +190,7 @@ def suites() -> list[Suite]:
         # Kubernetes' own controllers beside ours, which takes a build of them: on request.
         Suite(
             "cloud",
-            [(*pytest, "tests/cloud/test_ours.py", "-q", "--durations=5")],
+            [(*pytest, "tests/cloud/test_ours.py", "tests/cloud/test_kubectl_cc.py", "-q", "--durations=5")],
             files="tests/cloud/test_*.py",
             tools=["go"],
             enable=GO,

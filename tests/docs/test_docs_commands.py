@@ -225,6 +225,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
             "ctr",
             "podman",
             "docker",
+            "ln",
             "buildah",
             "nvidia-smi",
             "talosctl",
