@@ -13,6 +13,7 @@ import json
 import os
 import re
 import subprocess
+import tarfile
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from .._core.errors import InvalidRequest
@@ -69,7 +70,7 @@ class Helm:
                 "Give the archive that this digest is of, or the digest of this one if you trust it.",
                 digest=digest,
             )
-        name, version = _metadata(self._run(["show", "chart", path]))
+        name, version = _metadata(_chart_file(path))
         if chart.version and version != chart.version.lstrip("v") and version != chart.version:
             raise ChartRefused(
                 "The chart %s is version %s, not %s." % (chart.ref, version, chart.version),
@@ -201,6 +202,23 @@ def _run(command: Sequence[str], text: str) -> str:
             status=done.returncode,
         )
     return done.stdout
+
+
+def _chart_file(path: str) -> str:
+    """Chart.yaml of a folder or an archive, whose only folder is the chart. Raises InvalidRequest."""
+    try:
+        if os.path.isdir(path):
+            with open(os.path.join(path, "Chart.yaml"), encoding="utf-8") as file:
+                return file.read()
+        with tarfile.open(path) as archive:
+            # Charts that it depends on lie deeper.
+            name = next(name for name in archive.getnames() if re.match(r"(\./)?[^/]+/Chart\.yaml$", name))
+            member = archive.extractfile(name)
+            return member.read().decode("utf-8", "replace") if member else ""
+    except (OSError, StopIteration, tarfile.TarError) as error:
+        raise InvalidRequest(
+            "%s is no chart: it has no Chart.yaml that can be read." % path, "Give the folder or the archive of a chart."
+        ) from error
 
 
 def _digest(path: str) -> str:
