@@ -248,6 +248,12 @@ workloads:
   returned: success
   type: dict
   sample: {worker-1: vm-passthrough}
+capable:
+  description: The nodes with the label C(nvidia.com/cc.capable=true), by which the operand of this collection chooses.
+  returned: success
+  type: list
+  elements: str
+  sample: [worker-1]
 lists:
   description: How many kinds of objects were asked for.
   returned: success

@@ -217,7 +217,8 @@ def _chart_file(path: str) -> str:
             return member.read().decode("utf-8", "replace") if member else ""
     except (OSError, StopIteration, tarfile.TarError) as error:
         raise InvalidRequest(
-            "%s is no chart: it has no Chart.yaml that can be read." % path, "Give the folder or the archive of a chart."
+            "%s is no chart: it has no Chart.yaml that can be read." % path,
+            "Give the folder or the archive of a chart.",
         ) from error
 
 

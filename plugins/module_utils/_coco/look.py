@@ -34,6 +34,8 @@ from .rules.operator import default_mode
 from .rules.rivals import OURS, is_nfd_worker
 from .versions import quantity
 
+# By which the operand of this collection chooses its nodes.
+CAPABLE = "nvidia.com/cc.capable"
 # Between two looks while it waits.
 EVERY_S = 1.0
 
@@ -62,6 +64,7 @@ def run(given: Mapping[str, Any], clock: Clock = SYSTEM_CLOCK) -> dict[str, Any]
         "nfd": ["%(namespace)s/%(name)s" % one["metadata"] for one in facts.daemonsets if is_nfd_worker(one)],
         "mode_of_cluster": next((default_mode(one) for one in facts.policies.values()), ""),
         "workloads": {name: labels(node).get(WORKLOAD, "") for name, node in chosen(facts, expect)},
+        "capable": [name for name, node in chosen(facts, expect) if labels(node).get(CAPABLE) == "true"],
         "lists": lists,
     }
 

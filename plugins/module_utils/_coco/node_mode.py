@@ -112,9 +112,7 @@ def _all_settled(api: Api, nodes: Sequence[str], mode: str, timeout_s: float, cl
         except ModeFailed as error:
             failed.append(error)
     if failed:
-        raise ModeFailed(
-            " ".join(one.cause for one in failed), failed[0].remedy, nodes=len(nodes), failed=len(failed)
-        )
+        raise ModeFailed(" ".join(one.cause for one in failed), failed[0].remedy, nodes=len(nodes), failed=len(failed))
 
 
 def _node(api: Api, name: str) -> Any:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tools.needs import PATH
 from . import images
 from .api import Api, ApiError, Object
 from .programs import EVERY, NEEDED
-from .settings import NODE, SERVER, Settings
+from .settings import HANDLERS, NODE, SERVER, Settings
 from .space import Process, Space, SpaceError
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -32,11 +32,11 @@ NODE_PATH = f"/api/v1/nodes/{NODE}"
 class Cluster:
     """A running cluster of one node. ``runtime``: where the container runtime is, for PATH; empty: the machine's."""
 
-    def __init__(self, folder: Path, runtime: str = "") -> None:
+    def __init__(self, folder: Path, runtime: str = "", handlers: Sequence[str] = HANDLERS) -> None:
         self.folder = folder
         self._path = f"PATH={runtime}:{PATH}" if runtime else f"PATH={PATH}"
         self.space = Space(folder)
-        self.settings = Settings(folder / "k")
+        self.settings = Settings(folder / "k", handlers)
         self.api = Api(folder / "api.sock")
         self.processes: dict[str, Process] = {}
         # Its own, so that it meets nobody else's pods and can be removed when it is empty.
@@ -265,11 +265,11 @@ def is_ready(node: Object) -> bool:
 
 
 @contextlib.contextmanager
-def running(keep: Path | None = None, runtime: str = "") -> Iterator[Cluster]:
+def running(keep: Path | None = None, runtime: str = "", handlers: Sequence[str] = HANDLERS) -> Iterator[Cluster]:
     """A cluster that is there for as long as the context is, with this container runtime. Its logs go to ``keep``."""
     # Short, because a socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as name:
-        cluster = Cluster(Path(name), runtime)
+        cluster = Cluster(Path(name), runtime, handlers)
         try:
             cluster.start()
             yield cluster

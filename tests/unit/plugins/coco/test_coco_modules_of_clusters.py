@@ -467,7 +467,9 @@ def test_older_charts_other_versions_other_digests_are_refused(folder: Folder, c
 def test_several_releases_are_compared_at_once(folder: Folder, chart: Path, tmp_path: Path) -> None:
     released(folder, chart)
     folder.put("api/v1/namespaces/other/secrets")
-    shared = {key: CHART[key] for key in ("keep_values", "downgrade", "registry", "take_ownership", "repair", "patience")}
+    shared = {
+        key: CHART[key] for key in ("keep_values", "downgrade", "registry", "take_ownership", "repair", "patience")
+    }
     same = {"name": "kata-deploy", "namespace": "kata-system", "chart": str(chart), "values": {"debug": False}}
     new = {**same, "name": "new", "namespace": "other"}
     none = {**new, "chart": str(tmp_path / "none")}
