@@ -74,8 +74,8 @@ options:
         default: k8s
       imports:
         description:
-          - Nodes of K3s or RKE2 whose containerd is known to import C(config-v3.toml.d/*.toml). Other ones are refused unless
-            their containerd tells that it has Kata's handlers.
+          - Nodes of K3s or RKE2 whose containerd is known to import C(config-v3.toml.d/*.toml).
+          - Other ones are refused unless their containerd tells that it has Kata's handlers.
         type: list
         elements: str
         default: []
@@ -113,9 +113,16 @@ options:
     description: Whether to read the cluster. Without it, the report is of what O(also) holds alone.
     type: bool
     default: true
+  dest:
+    description:
+      - A file for the report as JSON, with RV(rows) and RV(findings); it is replaced whole. Empty for none.
+      - A report is no change of what it is about, so it is also written in check mode.
+    type: str
+    default: ""
   also:
     description:
-      - Findings of others, such as a sample's, for the rows of the report; as RV(findings). Those about other nodes are left out.
+      - Findings of others, such as a sample's, for the rows of the report; as RV(findings).
+      - Those about other nodes are left out.
     type: list
     elements: dict
     default: []
@@ -200,7 +207,8 @@ table:
   type: list
   elements: str
 as_installed:
-  description: What each rule says if everything is to be installed by now, whatever O(installed) is; as RV(findings) without texts.
+  description:
+    - What each rule says if everything is to be installed by now, whatever O(installed) is; as RV(findings), no texts.
   returned: with O(read=true), as all that follows
   type: list
   elements: dict
@@ -302,6 +310,7 @@ def main() -> None:
             "configz": {"type": "bool", "default": True},
             "wait": {"type": "float", "default": 0},
             "read": {"type": "bool", "default": True},
+            "dest": {"type": "str", "default": ""},
             "also": {"type": "list", "elements": "dict", "default": []},
             **_module.CLUSTER_ARGUMENTS,
         },

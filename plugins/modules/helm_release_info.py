@@ -12,8 +12,8 @@ version_added: 0.2.0
 description:
   - Compares each installed release with what is wanted, as M(confidential.gpu.helm_release) does in check mode, but all
     of them at once, which takes the time of the slowest.
-  - A release that cannot be compared, because its chart is not to be had or its installed version is newer, is told with the reason
-    and keeps none of the others from being told.
+  - A release that cannot be compared, because its chart is not to be had or the installed one is newer, is told with
+    the reason, and keeps none of the others from being told.
 author:
   - confidential.gpu contributors (@confidential-gpu)
 options:

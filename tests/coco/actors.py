@@ -150,7 +150,7 @@ class Actors:
 
 def _ready() -> Object:
     """A condition, as old as now."""
-    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "reason": "StandIn"}
 
 

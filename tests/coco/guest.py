@@ -9,7 +9,6 @@ nvattest proves nothing: it takes a nonce of 64 hexadecimal digits, tells it, an
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from tests.cluster.kube import images
 from tools.buildah import docker_archive

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The operand of this collection with an emulated GPU: a stock cluster, the mode, a sample in the runtime class, the report.
+"""The operand with an emulated GPU: from a stock cluster to the mode, a sample in the runtime class, and the report.
 
 The cluster has containerd 2, which tells its handlers: runc and Kata's for SEV-SNP, and none for TDX.
 """

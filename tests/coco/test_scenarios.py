@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import re
 import shutil
 import signal
 from pathlib import Path

@@ -84,11 +84,14 @@ def _present(
         helm.forget(newest.revision)
     wanted = None
     if not (problem and check):
-        wanted = helm.render(chart, values, given["take_ownership"], installed is None)
+        wanted = helm.render(chart, values, given["take_ownership"], installed is None, False)
     changes = [Change("repair", newest.status, "deployed")] if problem and newest else []
     if wanted:
         refuse_images(wanted, given["registry"])
         changes += differences(installed, wanted, [path for path, _value in leaves(hidden)])
+    if changes and wanted and check:
+        # As the real run would be refused: what is held against the schemas is only what would be sent.
+        helm.render(chart, values, given["take_ownership"], installed is None, True)
     if changes and not check:
         helm.upgrade(chart, values, given["take_ownership"], given["timeout"])
     return {

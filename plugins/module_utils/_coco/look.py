@@ -8,6 +8,7 @@ import contextlib
 from typing import Any, Mapping, Optional
 
 from .._core.errors import InvalidRequest
+from .._core.files import replace_json
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from . import readiness
 from .errors import ClusterUnreachable
@@ -41,11 +42,17 @@ EVERY_S = 1.0
 
 
 def run(given: Mapping[str, Any], clock: Clock = SYSTEM_CLOCK) -> dict[str, Any]:
-    """Findings, rows and what else the playbooks need. Raises ExplainedError."""
+    """Findings, rows and what else the playbooks need; with ``dest`` also in that file. Raises ExplainedError."""
     expect = expectation(given)
     also = [one for one in map(_finding, given["also"]) if one.about in (CLUSTER, *expect.nodes)]
-    if not given["read"]:
-        return _judged(also, expect)
+    answer = _looked(given, expect, also, clock) if given["read"] else _judged(also, expect)
+    if given["dest"]:
+        replace_json(given["dest"], {key: answer[key] for key in ("rows", "findings")}, "report")
+    return answer
+
+
+def _looked(given: Mapping[str, Any], expect: Expect, also: list[Finding], clock: Clock) -> dict[str, Any]:
+    """The answer from what the cluster says now."""
     with Api(Place(kubectl=given["kubectl"], kubeconfig=given["kubeconfig"], context=given["context"])) as api:
         facts = _facts(api, given, expect, clock)
         lists = api.lists

@@ -26,7 +26,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._coco.errors impo
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._coco.helm import Chart, Helm
 from ansible_collections.confidential.gpu.plugins.module_utils._coco.kubectl import Api, Place
-from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest, NotPermitted
 from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
 
 HERE = Path(__file__).parent
@@ -104,7 +104,7 @@ def folder(tmp_path: Path, cluster: Cluster) -> Folder:
 
 def looked(folder: Folder, **changes: Any) -> dict[str, Any]:
     given = {"nodes": [NODE], "installed": True, "steps": [], "expect": EXPECT, "configz": True, "also": []}
-    return look.run({"wait": 0, "read": True, **given, **folder.options, **changes}, Hurried())
+    return look.run({"wait": 0, "read": True, "dest": "", **given, **folder.options, **changes}, Hurried())
 
 
 class Hurried(Clock):
@@ -162,6 +162,14 @@ def test_findings_as_if_all_were_installed_come_with_those_of_the_preflight(fold
     assert (found["mode_of_cluster"], found["workloads"]) == ("", {NODE: "vm-passthrough"})
 
 
+def test_the_report_is_a_file_too(folder: Folder, tmp_path: Path) -> None:
+    file = tmp_path / "new/report.json"
+    found = looked(folder, dest=str(file))
+    assert json.loads(file.read_text()) == {"rows": found["rows"], "findings": found["findings"]}
+    with pytest.raises(NotPermitted, match="report"):
+        looked(folder, dest=str(file / "below"))
+
+
 def test_a_report_of_what_is_known_asks_nobody(folder: Folder) -> None:
     known = looked(folder)["as_installed"]
     asked(folder)
@@ -174,7 +182,7 @@ def test_it_waits_until_nothing_of_the_wanted_steps_fails(folder: Folder, cluste
     cluster.labels["katacontainers.io/kata-runtime"] = "false"
     folder.put("api/v1/nodes", cluster.node)
     given = {"nodes": [NODE], "installed": True, "steps": ["kata"], "expect": EXPECT, "configz": False, "also": []}
-    arguments = {**given, **folder.options, "read": True, "wait": 5}
+    arguments = {**given, **folder.options, "read": True, "wait": 5, "dest": ""}
     assert any("kata-runtime" in words for words in look.run(arguments, Hurried())["unmet"])
     assert len([one for one in asked(folder) if one.startswith("/api/v1/nodes")]) == 6
 
