@@ -88,7 +88,9 @@ options:
         type: str
         default: ""
       minimum:
-        description: Oldest versions of V(kernel), V(containerd), V(kubernetes) and V(kata); older ones are refused.
+        description:
+          - Oldest versions of V(kernel), V(containerd), V(kubernetes), V(kata) and V(gpu_operator); older ones are refused,
+            an operator only where it is to be installed by now.
         type: dict
         default: {}
       documented:

@@ -8,6 +8,7 @@ The cluster has containerd 2, which tells its handlers: runc and Kata's for SEV-
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,12 @@ from tests.cluster.kube.programs import built_runtime, check_machine
 from tests.cluster.kube.release import VALUES
 from tests.cluster.kube.workloads import IMAGE
 from tests.coco.actors import Actors
-from tests.coco.bench import FIGURES, Bench
+from tests.coco.bench import FIGURES, MIRROR, Bench
 from tools import image
 from tools.cache import ROOT
 from tools.needs import NotPossible
 
+KATA_IMAGES = {"image": "kata-deploy", "kubectlImage": "kubectl"}
 HANDLERS = ("runc", "kata-qemu-nvidia-gpu-snp")
 OPERAND = {
     "confidential_containers_gpu_operator": False,
@@ -95,8 +97,27 @@ def test_another_mode_and_removal(emulated: tuple[Bench, Bed]) -> None:
     )
     assert played.status == 0, played.text
     assert node.modes() == {"off"}
-    removed = bench.play("confidential_containers_remove", **OPERAND, confidential_containers_remove_nfd=True)
+    gone = {"confidential_containers_remove_nfd": True, "confidential_containers_remove_crds": True}
+    removed = bench.play("confidential_containers_remove", **OPERAND, **gone)
     assert removed.status == 0, removed.text
     assert bench.cluster.helm("list", "-A", "-q").strip() == ""
     labels = bench.cluster.node()["metadata"]["labels"]
     assert [key for key in labels if key.startswith("nvidia.com/")] == []
+
+
+def test_what_somebody_else_installed_in_the_order_of_the_documents_is_taken_over(emulated: tuple[Bench, Bed]) -> None:
+    """kata-deploy before NFD, under a name and in a namespace of their own, with a value of their own."""
+    bench, _node = emulated
+    values = bench.folder / "theirs.yaml"
+    mine = bench.variables()["confidential_containers_kata_values"]
+    values.write_text(json.dumps({**mine, "tolerations": [{"operator": "Exists"}], "imagePullPolicy": "IfNotPresent"}))
+    where = ("--namespace", "elsewhere", "--create-namespace", "--values", str(values))
+    images = [f"--set={key}.reference={MIRROR}/kata-containers/{name}" for key, name in KATA_IMAGES.items()]
+    bench.cluster.helm("install", "theirs", bench.charts["kata"], *where, *images)
+    played = bench.play("confidential_containers", **OPERAND, confidential_containers_expect=expect())
+    assert played.status == 0, played.text
+    releases = json.loads(bench.cluster.helm("list", "-A", "-o", "json"))
+    assert sorted(one["name"] for one in releases) == ["cc-manager", "nfd", "theirs"]
+    kept = json.loads(bench.cluster.helm("get", "values", "theirs", "-n", "elsewhere", "-o", "json"))
+    assert kept["tolerations"] == [{"operator": "Exists"}]
+    assert bench.rows()["sample"] == "ok"

@@ -400,7 +400,8 @@ def test_nothing_is_removed_while_a_pod_uses_it(bench: Bench) -> None:
 
 
 def test_removal_leaves_nothing_also_when_a_hook_cannot_run_and_also_twice(bench: Bench) -> None:
-    """The cleanup's image is not there, as without a way to its registry."""
+    """The cleanup's image is not there, as without a way to its registry; and a Helm was interrupted before."""
+    bench.interrupt("gpu-operator", "gpu-operator")
     ctr = ("ctr", "-a", bench.cluster.settings.path("containerd.sock"), "-n", "k8s.io", "images", "rm")
     bench.cluster.space.run(*ctr, "localhost/mirror/kata-containers/kubectl:1.36")
     played = bench.play(

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, Iterator
 
 from ..finding import CLUSTER, FAILED, OK, REFUSED, WARN, Expect, Facts, Finding, chosen, is_ready, labels, notes
+from ..versions import older
 
 STEP = "gpu_operator"
 MODE, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
@@ -46,6 +47,18 @@ def default_mode(policy_object: Any) -> str:
 
 def _standing_alone(facts: Facts) -> bool:
     return any(labels(one).get("app.kubernetes.io/name") == "cc-manager" for one in facts.daemonsets)
+
+
+def documented_operator(facts: Facts, expect: Expect) -> Iterator[Finding]:
+    """The installed release against the documented ones and the oldest that knows Kata's mode."""
+    minimum, documented = expect.minimum.get("gpu_operator", ""), expect.documented.get("gpu_operator", ())
+    for one in [found for found in facts.releases if found.chart == "gpu-operator"]:
+        seen = "GPU Operator %s" % one.version
+        if expect.installed and minimum and older(one.version, minimum):
+            yield Finding("documented_operator", STEP, CLUSTER, FAILED, seen, "Use %s or later." % minimum)
+        elif documented and not any(one.version.lstrip("v").startswith(begin) for begin in documented):
+            remedy = "Nothing if it works: the documents name %s." % ", ".join(documented)
+            yield Finding("documented_operator", STEP, CLUSTER, WARN, seen, remedy)
 
 
 def daemonsets(facts: Facts, expect: Expect) -> Iterator[Finding]:
@@ -120,4 +133,4 @@ def known_mode(facts: Facts, expect: Expect) -> Iterator[Finding]:
         yield Finding("known_mode", "mode", CLUSTER, REFUSED, seen, "Use on, off or devtools.")
 
 
-RULES: Any = (policy, daemonsets, mode, known_mode)
+RULES: Any = (policy, documented_operator, daemonsets, mode, known_mode)

@@ -375,6 +375,28 @@ PITFALLS = [
         lambda c: c.daemonsets[2]["status"].update(numberReady=0),
     ),
     Case(
+        "an operator without Kata's mode",
+        "documented_operator",
+        FAILED,
+        "v25.10.1",
+        "26.3.0",
+        both(
+            put("expect", "minimum", {"gpu_operator": "26.3.0"}),
+            lambda c: c.releases.__setitem__(1, release_of("gpu-operator", "v25.10.1")),
+        ),
+    ),
+    Case(
+        "an operator that the documents do not name",
+        "documented_operator",
+        WARN,
+        "v26.7.0",
+        "26.3.",
+        both(
+            put("expect", "documented", {"gpu_operator": ["26.3."]}),
+            lambda c: c.releases.__setitem__(1, release_of("gpu-operator", "v26.7.0")),
+        ),
+    ),
+    Case(
         "a DaemonSet that nobody has looked at",
         "daemonsets",
         FAILED,
