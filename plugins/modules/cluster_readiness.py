@@ -89,8 +89,8 @@ options:
         default: ""
       minimum:
         description:
-          - Oldest versions of V(kernel), V(containerd), V(kubernetes), V(kata) and V(gpu_operator); older ones are refused,
-            an operator only where it is to be installed by now.
+          - Oldest versions of V(kernel), V(containerd), V(kubernetes), V(kata) and V(gpu_operator).
+          - Older ones are refused; an operator that is older fails where it is to be installed by now.
         type: dict
         default: {}
       documented:
