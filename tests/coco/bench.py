@@ -111,6 +111,7 @@ class Bench:
             "confidential_containers_check_command": ["/bin/sh", "-c", "echo Test PASSED"],
             "confidential_containers_check_sample_timeout": 30,
             "confidential_containers_check_file": str(self.report),
+            "confidential_containers_containerd_settings": str(self.folder / "containerd.toml"),
             "kubelet_confidential_file": str(self.kubelet_file),
             "kubelet_confidential_restart": [str(self._restart)],
             "kubelet_confidential_timeout": 40,
