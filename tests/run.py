@@ -40,6 +40,8 @@ TESTS_IN_CLUSTER = (
     "device_plugin_node",
     "device_cdi",
 )
+# Beside the release of the clusters, whose table is in tests/cluster/kube/programs.py.
+RELEASES = ("1.32", "1.34", "1.37")
 # Debian 12 has no package of it.
 GO = "install Go 1.26 or later from go.dev/dl"
 
@@ -75,24 +77,28 @@ def suites() -> list[Suite]:
     in_cluster = [f"tests/cluster/test_{name}.py" for name in TESTS_IN_CLUSTER]
     in_vm = [f"tests/vm/test_{name}.py" for name in ("smoke", "site", "container")]
     coverage = ("--cov", "--cov-report=term", "--cov-fail-under=90")
+    # They wait more than they compute: three workers for two cores. A file's tests stay together, with their fixtures.
+    workers = ("-n", "3", "--dist", "loadfile")
     return [
         Suite("layers", [(python, "tools/layers.py")], budget_s=10),
         Suite("ruff", [("ruff", "check", "."), ("ruff", "format", "--check", ".")], tools=["ruff"], budget_s=20),
         Suite("mypy", [("mypy",)], tools=["mypy"], budget_s=120),
-        Suite("unit", [(*pytest, "tests/unit", "-q", *coverage)], files="tests/unit/**/test_*.py", budget_s=360),
-        Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"], budget_s=150),
+        Suite(
+            "unit", [(*pytest, "tests/unit", "-q", *workers, *coverage)], files="tests/unit/**/test_*.py", budget_s=380
+        ),
+        Suite("ansible-lint", [("ansible-lint",)], tools=["ansible-lint"], budget_s=120),
         Suite(
             "docs",
             [(*pytest, "tests/docs", "-q"), (python, "-m", "tools.docs")],
-            budget_s=120,
+            budget_s=80,
             prepare=(python, "-m", "tools.docs", "--environment"),
         ),
-        Suite("galaxy-importer", [(python, "tests/importer.py")], budget_s=120),
+        Suite("galaxy-importer", [(python, "tests/importer.py")], budget_s=100),
         Suite(
             "integration",
-            [(*pytest, "tests/integration", "-q")],
+            [(*pytest, "tests/integration", "-q", *workers)],
             files="tests/integration/**/test_*.py",
-            budget_s=420,
+            budget_s=200,
         ),
         *sanity(),
         Suite(
@@ -102,7 +108,7 @@ def suites() -> list[Suite]:
             tools=["podman", "runc", "mmdebstrap"],
             enable="make system-deps",
             as_root=True,  # containers of an ordinary user need more of a machine than every one has
-            budget_s=480,
+            budget_s=650,
             prepare=(python, "-m", "tests.molecule.images"),
         ),
         Suite(
@@ -111,10 +117,13 @@ def suites() -> list[Suite]:
             files="tests/loaders/test_*.py",
             tools=["grub-mkconfig", "update-grub", "kernel-install", "objcopy", "ostree", "unshare"],
             enable="make system-deps",
-            budget_s=120,
+            budget_s=30,
         ),
         Suite(
-            "conformance", [(*pytest, "tests/conformance", "-q")], files="tests/conformance/**/test_*.py", budget_s=60
+            "conformance",
+            [(*pytest, "tests/conformance", "-q", *workers)],
+            files="tests/conformance/**/test_*.py",
+            budget_s=180,
         ),
         # Power cuts and check mode, which take long, are for `make test-vm`.
         Suite(
@@ -123,7 +132,7 @@ def suites() -> list[Suite]:
             files="tests/vm/test_*.py",
             tools=["mmdebstrap", "sfdisk", "mke2fs", "ssh", "ssh-keygen", "fakeroot", "buildah"],
             enable="make system-deps",
-            budget_s=720,
+            budget_s=850,
             prepare=(python, "-m", "tests.vm.bench", "build"),
         ),
         Suite(
@@ -159,7 +168,7 @@ def suites() -> list[Suite]:
             files="tests/chart/**/test_*.py",
             tools=["go"],
             enable=GO,
-            budget_s=150,
+            budget_s=60,
             prepare=(python, "-m", "tests.cluster.kube", "build", "helm"),
         ),
         # Kubernetes' own controllers beside ours, which takes a build of them: on request.
@@ -169,7 +178,7 @@ def suites() -> list[Suite]:
             files="tests/cloud/test_*.py",
             tools=["go"],
             enable=GO,
-            budget_s=180,
+            budget_s=110,
             prepare=(python, "-m", "tests.cluster.kube", "build", "etcd", "kube-apiserver", "helm"),
         ),
         Suite(
@@ -179,6 +188,25 @@ def suites() -> list[Suite]:
             tools=["go"],
             enable=GO,
             on_request=True,
+        ),
+        # Builds an API server for each release: on request.
+        Suite(
+            "skew",
+            [(*pytest, "tests/skew", "-q", "--durations=5")],
+            files="tests/skew/test_*.py",
+            tools=["go", "gcc"],
+            enable=GO,
+            on_request=True,
+            budget_s=120,
+            prepare=(
+                python,
+                "-m",
+                "tests.cluster.kube",
+                "build",
+                "etcd",
+                "helm",
+                *(f"kube-apiserver-{one}" for one in RELEASES),
+            ),
         ),
         Suite(
             "coco",
@@ -197,22 +225,32 @@ def suites() -> list[Suite]:
             tools=["go", "buildah", "busybox", "containerd", "iptables", "mmdebstrap", "runc"],
             enable=f"make system-deps; {GO}",
             as_root=True,
-            budget_s=720,
+            budget_s=600,
             prepare=(python, "-m", "tests.cluster.kube", "build"),
         ),
     ]
 
 
 def sanity() -> Iterator[Suite]:
-    """ansible-test sanity with each Python on this machine."""
-    for version, python in pythons().items():
+    """ansible-test sanity with each Python on this machine.
+
+    The oldest and the newest run all of it. Between them only what asks the Python itself can differ.
+    """
+    found = pythons()
+    for version, python in found.items():
+        tests = () if version in (min(found, key=number), max(found, key=number)) else ("compile", "import")
         yield Suite(
             f"sanity-{version}",
-            [(sys.executable, "tests/sanity/run.py", python)],
+            [(sys.executable, "tests/sanity/run.py", python, *tests)],
             tools=["shellcheck"],
             enable="make system-deps",
             budget_s=120,
         )
+
+
+def number(version: str) -> tuple[int, ...]:
+    """3.9 is older than 3.11."""
+    return tuple(int(part) for part in version.split("."))
 
 
 def pythons() -> dict[str, str]:

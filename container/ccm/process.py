@@ -187,7 +187,7 @@ class Process:
 
     def _look_after(self) -> None:
         if self._watch is not None and self._watch.revive():
-            LOG.error("The watch of nodes hung or died, and is begun anew.")
+            LOG.error("The watch of nodes hung or died, and is begun again.")
         if self._elector is not None:
             problem = self._elector.problem
             if problem is None:

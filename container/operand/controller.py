@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 from kube.client import ApiError
 
+from . import desired as desired_modes
 from . import outcome, reconcile, steps
 from . import reading as readings
-from . import wish as wishes
+from .desired import Desired
 from .messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked, WatchFailed
 from .metrics import Metrics
 from .names import READY_LABEL, REASON_ANNOTATION, STATE_LABEL
@@ -28,7 +29,6 @@ from .retry import Rules
 from .run import Job
 from .seen import CHANGE, READ, Drained, Pods, Policy, Run, Seen
 from .settings import Settings
-from .wish import Wish
 
 LOG = logging.getLogger(__name__)
 # Without the right to make Events; an API server that has just started refuses what it allows a moment later.
@@ -179,7 +179,7 @@ class Controller:
             LOG.warning("The node %s is not there. Is NODE_NAME right (kubectl get nodes)?", self._node_name)
         elif known is not None and _is_older(node, known):
             # A watch runs behind the answers to our own patches. A list may, too; or the cluster was put back to an
-            # older state, and its versions count anew from there: the node itself tells.
+            # older state, and its versions count again from there: the node itself tells.
             self._stale = self._stale or message.fresh
             return
         self._see(node=node)
@@ -241,7 +241,7 @@ class Controller:
             for name, seconds in _phases(readings.entries_of(result), whole_s).items():
                 self._metrics.phase(name, seconds)
         if self.seen.done is not before.done:
-            LOG.info("The devices are in mode %s.", run.wish.words if run.wish else "")
+            LOG.info("The devices are in mode %s.", run.desired.words if run.desired else "")
             self._metrics.changes.labels("done").inc()
         elif run.abandoned_at is not None:
             self._metrics.changes.labels("abandoned").inc()
@@ -256,7 +256,7 @@ class Controller:
         when = "no more" if failure.retry_at is None else f"again in {max(0.0, failure.retry_at - self.seen.now):.0f} s"
         LOG.error("%s: %s Attempt %d; %s.", failure.kind, failure.reason, failure.attempts, when)
         self._metrics.failures.labels(failure.kind).inc()
-        if failure.wish is not None:
+        if failure.desired is not None:
             self._metrics.changes.labels("failed").inc()
 
     # --- what is done -------------------------------------------------------------------------------------------------
@@ -340,9 +340,9 @@ class Controller:
         before = self.seen
         self.seen = outcome.noticed(before)
         if self.seen is not before:
-            wish = self.seen.noticed
-            self._metrics.show_wanted(wish.mode if isinstance(wish, Wish) else None)
-            LOG.info("Wanted: %s", wish.words if isinstance(wish, Wish) else wish)
+            desired = self.seen.noticed
+            self._metrics.show_wanted(desired.mode if isinstance(desired, Desired) else None)
+            LOG.info("Wanted: %s", desired.words if isinstance(desired, Desired) else desired)
         self._sync()
 
     def _sync(self) -> None:
@@ -373,7 +373,7 @@ class Controller:
             self._drain(step.pods)
         elif isinstance(step, steps.Fail):
             before = self.seen
-            self.seen = outcome.called_off(before, step.wish, step.kind, step.reason, self._jitter())
+            self.seen = outcome.called_off(before, step.desired, step.kind, step.reason, self._jitter())
             self._close_if_abandoned(before)
             self._count_failure(before)
         else:
@@ -447,16 +447,16 @@ class Controller:
             self._run_ended({"msg": f"The run cannot be started: {error}."}, failed=True)
 
     def _start_change(self, step: steps.StartChange) -> None:
-        reading, wish = self.seen.reading, step.wish
+        reading, desired = self.seen.reading, step.desired
         if reading is None:
             raise RuntimeError("a change without a reading")
-        modes = wishes.wanted(wish, reading)
-        LOG.info("To do: %s%s", wish.words, " (looking first)" if step.look_first else "")
+        modes = desired_modes.wanted(desired, reading)
+        LOG.info("To do: %s%s", desired.words, " (looking first)" if step.look_first else "")
         if self.seen.failure is not None:
             self._metrics.retries.inc()
-        job = Job(True, wish.mode, modes if wishes.needs_naming(wish, reading) else None, step.waits_s)
+        job = Job(True, desired.mode, modes if desired_modes.needs_naming(desired, reading) else None, step.waits_s)
         asked = tuple(sorted(modes.items()))
-        self._start(job, Run(CHANGE, self.seen.now, wish, asked, step.look_first, waits_s=step.waits_s))
+        self._start(job, Run(CHANGE, self.seen.now, desired, asked, step.look_first, waits_s=step.waits_s))
 
     def _drain(self, pods: tuple[Pod, ...]) -> None:
         drained = self.seen.drained
@@ -498,7 +498,7 @@ class Controller:
             return
         self.seen = outcome.rested(self.seen)
         self._sync()
-        status, _wish = reconcile.standing(self.seen)
+        status, _desired = reconcile.standing(self.seen)
         self.settled = True
         self._metrics.changing.set(0)
         self._metrics.show_state(status.state)

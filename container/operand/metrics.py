@@ -31,7 +31,7 @@ class Metrics:
         self._wanted = gauge("wanted", "1 for the mode that is wanted of all devices", "mode")
         self._device = gauge("device_mode", "1 for the mode as last read", "device", "mode")
         self.changing = gauge("changing", "1 while a change is under way")
-        self.gave_up = gauge("gave_up", "1 when no further attempt is made for this wish")
+        self.gave_up = gauge("gave_up", "1 when no further attempt is made for this request")
         self.last_reading = gauge("last_reading_timestamp_seconds", "when the devices were last read")
         self.changes = counter("changes", "changes by result: done, failed or abandoned", "result")
         self.failures = counter("failures", "failed attempts by kind of error", "kind")
@@ -59,7 +59,7 @@ class Metrics:
         show_one(self._state, (*MODES, MIXED, FAILED, UNKNOWN), state or UNKNOWN)
 
     def show_wanted(self, mode: str | None) -> None:
-        """The wish; None: none."""
+        """The request; None: none."""
         show_one(self._wanted, (*MODES, "none"), mode or "none")
 
     def show_devices(self, reading: Reading) -> None:

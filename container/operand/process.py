@@ -163,7 +163,7 @@ class Process:
     def _look_after_watches(self) -> None:
         for name, watch in self._watches.items():
             if watch.revive():
-                LOG.error("The watch of %s hung or died, and is begun anew.", name)
+                LOG.error("The watch of %s hung or died, and is begun again.", name)
                 self.metrics.watch_restarts.labels(name).inc()
 
     def _watch_node(self, _kept: Kept) -> Watch:

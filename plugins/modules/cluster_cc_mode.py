@@ -65,12 +65,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: The mode that was wished before; empty for none.
+  description: The mode that was desired before; empty for none.
   returned: success
   type: str
   sample: "off"
 after:
-  description: The mode that is wished now.
+  description: The mode that is desired now.
   returned: success
   type: str
   sample: "on"

@@ -102,7 +102,7 @@ class Emulator:
             return list(self._requests)
 
     def forget_requests(self) -> None:
-        """Begin to count anew."""
+        """Begin to count again."""
         with self._lock:
             self._requests = []
 

@@ -86,10 +86,11 @@ class Child:
 
 
 class Server:
-    """A running API server, asked as its administrator."""
+    """A running API server, asked as its administrator. ``release``: of Kubernetes; empty: the one of the clusters."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, release: str = "") -> None:
         self.folder = folder
+        server = EVERY[f"kube-apiserver-{release}" if release else "kube-apiserver"].path()
         etcd_port, peer_port, self.port = (free_port() for _ in range(3))
         self.url = f"https://127.0.0.1:{self.port}"
         self.started: list[Child] = []
@@ -107,7 +108,7 @@ class Server:
                 f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
                 "--unsafe-no-fsync=true",
             ),
-            self.run("apiserver", str(EVERY["kube-apiserver"].path()), *self._arguments(etcd)),
+            self.run("apiserver", str(server), *self._arguments(etcd)),
         ]
         self._opener: ssl.SSLContext | None = None
         self._wait()
@@ -245,7 +246,7 @@ class Server:
         return [one for one in found if one["user"]["username"] == who]
 
     def forget(self) -> None:
-        """Let the log begin anew."""
+        """Let the log begin again."""
         log = self.folder / "audit.log"
         self._forgotten = log.stat().st_size if log.exists() else 0
 
@@ -270,15 +271,13 @@ def until(condition: Any, timeout_s: float = 30.0, words: str = "it did not come
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
+def running(release: str = "") -> Iterator[Server]:
     """One, for as long as it is used. Raises NotPossible."""
-    for name in ("etcd", "kube-apiserver"):
-        EVERY[name].path()
     with tempfile.TemporaryDirectory(prefix="cloud-", ignore_cleanup_errors=True) as name:
         made = Server.__new__(Server)
         made.children = []
         try:
-            made.__init__(Path(name))  # type: ignore[misc]
+            made.__init__(Path(name), release)  # type: ignore[misc]
             yield made
         finally:
             for one in reversed(made.children):

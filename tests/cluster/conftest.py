@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from tests.cluster.kube import plugin, workloads  # noqa: E402
 from tests.cluster.kube.bed import FIGURES, Bed, bed  # noqa: E402
 from tests.cluster.kube.cluster import Cluster, running  # noqa: E402
-from tests.cluster.kube.programs import built_runtime, check_machine  # noqa: E402
+from tests.cluster.kube.programs import RELEASES, built_runtime, check_machine  # noqa: E402
 from tools import image  # noqa: E402
 from tools.needs import NotPossible  # noqa: E402
 
@@ -27,6 +27,7 @@ from tools.needs import NotPossible  # noqa: E402
 def pytest_addoption(parser: pytest.Parser) -> None:
     """For people who run tests again and again."""
     parser.addoption("--image", type=Path, help="a docker archive to test, instead of one built from the working tree")
+    parser.addoption("--release", default="", choices=["", RELEASES[-1]], help="of the API server and the kubelet")
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +54,10 @@ def plugin_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(archive: Path) -> Iterator[Cluster]:
+def cluster(archive: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A running cluster that knows the image."""
     began = time.monotonic()
-    with running(keep=ROOT / "tests/output/cluster") as made:
+    with running(keep=ROOT / "tests/output/cluster", release=request.config.getoption("--release")) as made:
         FIGURES.append(f"cluster: node ready after {time.monotonic() - began:.1f} s")
         made.load(archive)
         made.apply(workloads.namespace())
@@ -64,12 +65,14 @@ def cluster(archive: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def containerd_2(plugin_archive: Path) -> Iterator[Cluster]:
+def containerd_2(plugin_archive: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Another cluster, with containerd 2 and runc from their Go modules, that knows the device plugin's image."""
     began = time.monotonic()
-    with running(keep=ROOT / "tests/output/cluster-containerd-2", runtime=built_runtime()) as made:
-        version = made.node()["status"]["nodeInfo"]["containerRuntimeVersion"]
-        FIGURES.append(f"cluster with {version}: node ready after {time.monotonic() - began:.1f} s")
+    keep, release = ROOT / "tests/output/cluster-containerd-2", request.config.getoption("--release")
+    with running(keep=keep, runtime=built_runtime(), release=release) as made:
+        about = made.node()["status"]["nodeInfo"]
+        versions = f"{about['containerRuntimeVersion']}, kubelet {about['kubeletVersion']}"
+        FIGURES.append(f"cluster with {versions}: node ready after {time.monotonic() - began:.1f} s")
         made.load(plugin_archive)
         yield made
 

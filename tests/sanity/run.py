@@ -1,12 +1,12 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Run ansible-test sanity with one interpreter: python tests/sanity/run.py /usr/bin/python3.12
+"""Run ansible-test sanity with one interpreter: python tests/sanity/run.py /usr/bin/python3.12 [test ...]
 
 ansible-test works only in a folder .../ansible_collections/confidential/gpu that is no link, and below a git
 repository it looks only at files that git knows. So it gets a copy of what is shipped in a temporary folder; the
 other suites look after the rest. It keeps environments in the user's home, so it gets a home of its own below .cache,
 which makes the next run quick.
-Each Python gets the newest ansible-core that the lock has for it.
+Each Python gets the newest ansible-core that the lock has for it. Without names all of its tests run.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main() -> int:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
     env.update(HOME=str(home(venv)), PATH=f"{venv / 'bin'}:{env['PATH']}")
     command = ["ansible-test", "sanity", "--local", "--python", version, "--color", "no"]
+    command += [word for name in sys.argv[2:] for word in ("--test", name)]
     with tempfile.TemporaryDirectory(prefix="confidential-gpu-sanity-") as folder:
         place = Path(folder, "ansible_collections", "confidential", "gpu")
         subprocess.run([sys.executable, "-m", "tools.artifact", "copy", place], cwd=ROOT, check=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import select
 import sys
 import time
@@ -168,3 +169,31 @@ def test_a_suite_for_root_does_not_run_as_somebody_else(monkeypatch: pytest.Monk
     text, code = ended(runner.Suite("a", [YES]), runner.Suite("b", [YES], as_root=True))
     assert code == 0
     assert "run it as root" in text
+
+
+def test_every_python_compiles_and_imports_and_the_oldest_and_the_newest_run_all_of_sanity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "pythons", lambda: {"3.9": "nine", "3.11": "eleven", "3.12": "twelve"})
+    asked = {suite.name: list(suite.commands[0][2:]) for suite in runner.sanity()}
+    assert asked == {
+        "sanity-3.9": ["nine"],
+        "sanity-3.11": ["eleven", "compile", "import"],
+        "sanity-3.12": ["twelve"],
+    }
+
+
+def test_contributors_read_which_suites_run_only_when_they_are_named() -> None:
+    """In the table of CONTRIBUTING.md, where one row may stand for several."""
+    rows = [line.split("|") for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| `")]
+    told = {
+        name.replace("-3.x", ""): row[2].strip().startswith("on request")
+        for row in rows
+        for name in re.findall(r"`([^`]+)`", row[1])
+    }
+    assert told == {suite.name.partition("-3.")[0]: suite.on_request for suite in runner.suites()}
+
+
+def test_the_releases_of_kubernetes_are_those_that_can_be_built() -> None:
+    modules = (ROOT / "tests/cluster/go").glob("kubernetes-*/go.mod")
+    assert sorted(runner.RELEASES) == sorted(path.parent.name.removeprefix("kubernetes-") for path in modules)

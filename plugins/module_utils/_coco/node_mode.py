@@ -54,7 +54,7 @@ def set_of_node(
     if check:
         return Answer(True, before, mode, state, sorted(holders))
     _evict(api, node, holders, timeout_s, clock)
-    # A state that failed for the same wish would be taken for the answer: it goes first.
+    # A state that failed for the same request would be taken for the answer: it goes first.
     api.patch(
         "/api/v1/nodes/" + node, {"metadata": {"labels": {MODE: mode, **({STATE: None} if state == "failed" else {})}}}
     )

@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A mode change from the wish to the verified mode, and what is said about it.
+"""A mode change from the request to the verified mode, and what is said about it.
 
-Everything that can refuse comes before the first write: the wish, the lock, holders, the device's health, capability,
-in-band permission and the way to reset, of all devices.
+Everything that can refuse comes before the first write: the request, the lock, holders, the device's health,
+capability, in-band permission and the way to reset, of all devices.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class ModeChange:
         """Wait until the first write is allowed, then ask again who uses the devices: time has passed.
 
         Nothing is open or claimed meanwhile: whoever is asked to let go of the devices may have to unbind them, and a
-        group that was taken apart and made anew is another one.
+        group that was taken apart and made again is another one.
         """
         claims.release()
         gate.wait({"devices": [described(found) for found in self._found], "plan": plan.steps()})

@@ -30,10 +30,15 @@ NODE_PATH = f"/api/v1/nodes/{NODE}"
 
 
 class Cluster:
-    """A running cluster of one node. ``runtime``: where the container runtime is, for PATH; empty: the machine's."""
+    """A running cluster of one node.
 
-    def __init__(self, folder: Path, runtime: str = "", handlers: Sequence[str] = HANDLERS) -> None:
+    ``runtime``: where the container runtime is, for PATH; empty: the machine's. ``release``: of the API server and the
+    kubelet; empty: that of all other programs. ``handlers``: names under which the runtime knows runc.
+    """
+
+    def __init__(self, folder: Path, runtime: str = "", release: str = "", handlers: Sequence[str] = HANDLERS) -> None:
         self.folder = folder
+        self._release = release
         self._path = f"PATH={runtime}:{PATH}" if runtime else f"PATH={PATH}"
         self.space = Space(folder)
         self.settings = Settings(folder / "k", handlers)
@@ -45,7 +50,8 @@ class Cluster:
 
     def start(self) -> None:
         """Everything, until the node is ready. Raises NotPossible, SpaceError, ApiError."""
-        self._programs = {program.name: str(program.path()) for program in NEEDED}
+        chosen = {program.name: EVERY.get(f"{program.name}-{self._release}", program) for program in NEEDED}
+        self._programs = {name: str(program.path()) for name, program in chosen.items()}
         pause = images.archive()
         self._make_cgroup()
         self.settings.write(f"/{self.cgroup}")
@@ -89,7 +95,7 @@ class Cluster:
         return copy
 
     def restore(self, copy: Path) -> None:
-        """Let etcd hold what it held then, and start everything anew that has seen newer things, pods excepted.
+        """Let etcd hold what it held then, and start everything again that has seen newer things, pods excepted.
 
         So do the documents of Kubernetes; of a manager's pod they say nothing.
         """
@@ -206,7 +212,7 @@ class Cluster:
         return int(self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").read_text())
 
     def forget_memory_peak(self, pod: Object) -> None:
-        """Let the peak begin anew at what the container has now."""
+        """Let the peak begin again at what the container has now."""
         self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").write_text("0")
 
     def cpu_ns(self, pod: Object) -> int:
@@ -265,11 +271,13 @@ def is_ready(node: Object) -> bool:
 
 
 @contextlib.contextmanager
-def running(keep: Path | None = None, runtime: str = "", handlers: Sequence[str] = HANDLERS) -> Iterator[Cluster]:
-    """A cluster that is there for as long as the context is, with this container runtime. Its logs go to ``keep``."""
+def running(
+    keep: Path | None = None, runtime: str = "", release: str = "", handlers: Sequence[str] = HANDLERS
+) -> Iterator[Cluster]:
+    """A cluster that is there for as long as the context is; its logs go to ``keep``. For the rest see Cluster."""
     # Short, because a socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as name:
-        cluster = Cluster(Path(name), runtime, handlers)
+        cluster = Cluster(Path(name), runtime, release, handlers)
         try:
             cluster.start()
             yield cluster

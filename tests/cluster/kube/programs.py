@@ -41,7 +41,7 @@ class Program:
         return [self.package, *self._flags(), *files, *(["C"] if self.c else [])]
 
     def _flags(self) -> list[str]:
-        return [*_flags(), *(["-tags", self.tags] if self.tags else [])]
+        return [*_flags(self.module), *(["-tags", self.tags] if self.tags else [])]
 
     def _build(self, folder: Path) -> None:
         if shutil.which("go") is None:
@@ -54,25 +54,31 @@ class Program:
             raise NotPossible(f"go could not build {self.package} (its words are above)")
 
 
-def _flags() -> list[str]:
-    version = _version("k8s.io/kubernetes")
+def _flags(module: str) -> list[str]:
+    version = _version("k8s.io/kubernetes", module if module.startswith("kubernetes") else "kubernetes")
     major, minor = version.lstrip("v").split(".")[:2]
     names = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     return ["-trimpath", "-ldflags", " ".join(["-s -w", *(f"-X {VERSION}.{key}={names[key]}" for key in names)])]
 
 
-def _version(module: str) -> str:
-    """The version that go.mod requires of a module."""
-    for line in (GO / "kubernetes/go.mod").read_text().splitlines():
-        words = line.split()
+def _version(module: str, folder: str) -> str:
+    """The version that a folder's go.mod requires of a module."""
+    for line in (GO / folder / "go.mod").read_text().splitlines():
+        words = line.removeprefix("require").split()
         if words[:1] == [module]:
             return words[1]
-    raise NotPossible(f"tests/cluster/go/kubernetes/go.mod does not require {module}")
+    raise NotPossible(f"tests/cluster/go/{folder}/go.mod does not require {module}")
 
 
 KUBERNETES = [
     Program(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}")
     for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
+]
+# Other releases: the API servers, and the kubelet of the newest.
+RELEASES = ("1.32", "1.34", "1.37")
+OTHERS = [
+    Program(f"{name}-{release}", f"kubernetes-{release}", f"k8s.io/kubernetes/cmd/{name}")
+    for name, release in [*(("kube-apiserver", release) for release in RELEASES), ("kubelet", RELEASES[-1])]
 ]
 ETCD = Program("etcd", "kubernetes", "go.etcd.io/etcd/server/v3")
 HELM = Program("helm", "helm", "helm.sh/helm/v4/cmd/helm")
@@ -90,7 +96,7 @@ NVIDIA_CTK = Program("nvidia-ctk", "nvidia-ctk", "github.com/NVIDIA/nvidia-conta
 # What each cluster is made of, and what the suite's tests need beside it.
 NEEDED = [*KUBERNETES, ETCD]
 OF_THE_SUITE = [*NEEDED, *RUNTIME, NVIDIA_CTK]
-EVERY = {program.name: program for program in [*NEEDED, HELM, KWOK, *RUNTIME, NVIDIA_CTK]}
+EVERY = {program.name: program for program in [*NEEDED, *OTHERS, HELM, KWOK, *RUNTIME, NVIDIA_CTK]}
 
 
 def built_runtime() -> str:

@@ -481,7 +481,7 @@ class Site:
         self.put(NodeSeen(Node.of({"metadata": self.store.get(NODES, NODE)["metadata"]}), fresh))
 
     def tell_fresh(self) -> None:
-        """The watch of the node begins anew, with a list."""
+        """The watch of the node begins again, with a list."""
         self._tell_node(fresh=True)
 
     def tell_gone(self) -> None:
@@ -552,7 +552,7 @@ class Site:
         return self.annotations.get(REASON, "")
 
     def label(self, **values: str | None) -> None:
-        """Set labels: mode= for the wish, a component's name with underscores for its label."""
+        """Set labels: mode= for the request, a component's name with underscores for its label."""
         names = {"mode": MODE}
         patch = {names.get(key, PREFIX + key.replace("_", "-")): value for key, value in values.items()}
         self.store.patch(NODES, NODE, {"metadata": {"labels": patch}})
@@ -563,7 +563,7 @@ class Site:
         patch = {names[key]: value for key, value in values.items()}
         self.store.patch(NODES, NODE, {"metadata": {"annotations": patch}})
 
-    def wish(self, mode: str, timeout_s: float = 60) -> float:
+    def request(self, mode: str, timeout_s: float = 60) -> float:
         """Set the label and wait for the state."""
         self.label(mode=mode)
         return self.until(lambda: self.state == mode, timeout_s)
