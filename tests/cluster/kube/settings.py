@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -47,9 +47,10 @@ AUDIT = {
 class Settings:
     """Everything in one folder. ``provider_id``: the node waits for a cloud controller manager and a network."""
 
-    def __init__(self, folder: Path, provider_id: str = "") -> None:
+    def __init__(self, folder: Path, provider_id: str = "", handlers: Sequence[str] = HANDLERS) -> None:
         self.folder = folder
         self.provider_id = provider_id
+        self._handlers = handlers
 
     def path(self, name: str) -> str:
         """A file of the folder."""
@@ -202,7 +203,7 @@ class Settings:
 
     def _containerd(self) -> str:
         place = 'plugins."io.containerd.grpc.v1.cri".containerd.runtimes'
-        handlers = "".join(f'[{place}.{name}]\n  runtime_type = "io.containerd.runc.v2"\n' for name in HANDLERS)
+        handlers = "".join(f'[{place}.{name}]\n  runtime_type = "io.containerd.runc.v2"\n' for name in self._handlers)
         return f"""version = 2
 root = "{self.path("containerd")}"
 state = "/run/containerd"
