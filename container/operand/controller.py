@@ -18,6 +18,7 @@ from kube.client import ApiError
 from . import desired as desired_modes
 from . import outcome, reconcile, steps
 from . import reading as readings
+from .audit import Audit
 from .desired import Desired
 from .messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked, WatchFailed
 from .metrics import Metrics
@@ -121,8 +122,10 @@ class Controller:
         now: Callable[[], float],
         boot: str,
         jitter: Callable[[], float] = _jitter,
+        audit: Audit | None = None,
     ) -> None:
         self._node_name = settings.node_name
+        self._audit = audit
         self._cluster = cluster
         self._runner = runner
         self._watch_pods = watch_pods
@@ -142,6 +145,7 @@ class Controller:
         self.settled = False  # the node has been told what is known
         self.stopped = False
         readiness.remove()
+        self._record(Audit.start)
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 
@@ -214,6 +218,9 @@ class Controller:
             self._count_reading(before, result, failed)
         else:
             self._count_change(before, run, result)
+            if run.opened:
+                reason = outcome.reason_of(result) if failed else ""
+                self._record(lambda audit: audit.ended(run, before.reading, self.seen, reason))
         self._count_failure(before)
 
     def _count_reading(self, before: Seen, result: Mapping[str, Any], failed: bool) -> None:
@@ -224,6 +231,9 @@ class Controller:
             self._metrics.last_reading.set_to_current_time()
             if before.reading is not None:
                 self._count_drift(before.reading, self.seen.reading)
+            else:
+                found = self.seen.reading
+                self._record(lambda audit: audit.read(found))
 
     def _count_drift(self, before: readings.Reading, now: readings.Reading) -> None:
         known = before.modes()
@@ -234,6 +244,24 @@ class Controller:
         for address in sorted(set(now.gone) - set(before.gone)):
             self._metrics.drift.inc()
             LOG.warning("%s is no longer there.", address)
+        gone = sorted(set(now.gone) - set(before.gone))
+        if moved or gone:
+            self._record(lambda audit: audit.drifted(known, moved, gone))
+
+    def _record(self, record: Callable[[Audit], str]) -> None:
+        """Add a record where records are kept. One that cannot be written keeps nothing from being done."""
+        if self._audit is None:
+            return
+        try:
+            tail = record(self._audit)
+        except (OSError, ValueError) as error:
+            self._metrics.audit_lost.inc()
+            LOG.error("An audit record could not be written: %s. See that the folder can be written to.", error)
+            return
+        if tail != self.seen.audited:
+            self._metrics.audit_records.inc()
+            LOG.info("Audit record: %s", tail)
+            self._see(audited=tail)
 
     def _count_change(self, before: Seen, run: Run, result: Mapping[str, Any]) -> None:
         if run.opened_at is not None:
@@ -420,6 +448,7 @@ class Controller:
         if isinstance(step, steps.OpenGate):
             if self.seen.paused_at is not None:
                 self._metrics.phase("evict", self.seen.now - self.seen.paused_at)
+            self._record(lambda audit: audit.began(run, self.seen))
             self.seen = outcome.run_opened(self.seen)
             handle.open_gate()
         elif isinstance(step, steps.Abandon):

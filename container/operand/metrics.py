@@ -41,6 +41,8 @@ class Metrics:
         self.api_errors = counter("api_errors", "requests that failed, by HTTP status; 0: no answer", "status")
         self.drift = counter("drift", "devices found in another mode than they were left in, or no longer found")
         self.fights = counter("fights", "keys of the node that something else kept changing back", "key")
+        self.audit_records = counter("audit_records", "audit records that were written")
+        self.audit_lost = counter("audit_lost", "audit records that could not be written")
         self.events_lost = counter("events_lost", "Events that the API refused")
         self._phases = made.seconds("phase_seconds", "seconds of a change", SECONDS, "phase")
         for phase in PHASES:

@@ -26,6 +26,7 @@ CHANGING_ANNOTATION = "nvidia.com/cc.mode.changing"
 REASON_ANNOTATION = "nvidia.com/cc.mode.reason"
 DEVICES_ANNOTATION = "nvidia.com/cc.mode.devices"
 JOURNAL_ANNOTATION = "nvidia.com/cc.mode.journal"
+AUDIT_ANNOTATION = "nvidia.com/cc.mode.audit"  # number and hash of the last audit record
 CORDONED_ANNOTATION = "nvidia.com/cc.mode.cordoned"  # the node was cordoned by the operand, which uncordons it
 
 # The GPU Operator starts a component's pods on the nodes where its label is "true".

@@ -12,6 +12,7 @@ from . import desired as desired_modes
 from . import reading as readings
 from .desired import Desired
 from .names import (
+    AUDIT_ANNOTATION,
     CHANGING_ANNOTATION,
     CORDONED_ANNOTATION,
     DEVICES_ANNOTATION,
@@ -137,8 +138,11 @@ def uncordoned(node: Node) -> Patch:
     return Patch({}, {CORDONED_ANNOTATION: None}, False) if CORDONED_ANNOTATION in node.annotations else Patch()
 
 
-def told(node: Node, status: Status, labels_only: bool = False) -> Patch:
-    """The status; with its annotations the mark of the change and the journal are taken away."""
+def told(node: Node, status: Status, labels_only: bool = False, audited: str = "") -> Patch:
+    """The status; with its annotations the mark of the change and the journal are taken away.
+
+    ``audited``: the last audit record, which others can hold the host's records against.
+    """
     labels: dict[str, str | None] = {STATE_LABEL: status.state, READY_LABEL: status.ready}
     if labels_only:
         return Patch(labels).beyond(node)
@@ -148,6 +152,8 @@ def told(node: Node, status: Status, labels_only: bool = False) -> Patch:
     if status.reading is not None:
         annotations[DEVICES_ANNOTATION] = status.reading.text()
     annotations[REASON_ANNOTATION] = status.reason or None
+    if audited:
+        annotations[AUDIT_ANNOTATION] = audited
     return Patch(labels, _fitting(node, annotations)).beyond(node)
 
 

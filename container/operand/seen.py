@@ -106,6 +106,7 @@ class Seen:
     restore_refused: Refusal | None = None
     told_refused: Refusal | None = None
     stopping_since: float | None = None
+    audited: str = ""  # number and hash of the last audit record; empty: none are written
 
     @property
     def asked(self) -> str:

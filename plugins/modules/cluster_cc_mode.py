@@ -56,6 +56,11 @@ EXAMPLES = r"""
     node: worker-1
     mode: "on"
   delegate_to: localhost
+
+- name: All nodes without a label of their own
+  confidential.gpu.cluster_cc_mode:
+    mode: "on"
+  delegate_to: localhost
 """
 
 RETURN = r"""
@@ -116,7 +121,9 @@ def main() -> None:
                     api, given["node"], given["mode"], given["drain"], given["timeout"], module.check_mode
                 )
             else:
-                found = node_mode.set_of_cluster(api, given["mode"], module.check_mode)
+                found = node_mode.set_of_cluster(
+                    api, given["mode"], given["drain"], given["timeout"], module.check_mode
+                )
     except ExplainedError as error:
         _module.fail(module, error)
     diff = {"before": "mode: %s\n" % found.before, "after": "mode: %s\n" % found.after} if found.changed else {}

@@ -22,6 +22,7 @@ from fake_api.daemon_sets import node as new_node
 from fake_api.store import Change, Refusal, Request, Store
 from kube.client import ApiError
 from operand import settings
+from operand.audit import Audit
 from operand.controller import Controller
 from operand.messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked
 from operand.metrics import Metrics
@@ -427,6 +428,7 @@ class Site:
         """Start an operand."""
         self.inbox.clear()
         self.metrics = Metrics()
+        audit_folder = self.settings.audit_folder
         self.controller = Controller(
             self.settings,
             SimCluster(self),
@@ -436,6 +438,7 @@ class Site:
             self.metrics,
             self.time.now,
             self.boot,
+            audit=Audit(audit_folder, NODE, self.boot) if audit_folder else None,
         )
         self._tell_node(fresh=True)
 
