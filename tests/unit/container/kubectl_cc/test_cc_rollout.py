@@ -263,7 +263,7 @@ def test_wait_cordons_and_goes_on_when_the_pods_have_ended(six: Bed, monkeypatch
 
 def test_wait_does_not_wait_for_ever(six: Bed) -> None:
     six.store.create(PODS, gpu_pod("guest", "gpu-0"))
-    assert six.run(*START, "--busy", "wait", "--busy-timeout", "1") == PAUSED
+    assert six.run(*START, "--busy", "wait", "--pods-timeout", "1") == PAUSED
     assert paused(six) == "gpu-0: pods hold its GPUs still after 1 s"
     assert not six.taken()
     assert not cordoned(six)  # it is given back
