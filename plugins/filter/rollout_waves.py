@@ -82,7 +82,7 @@ def rollout_waves(
     per_zone: bool = False,
     allow_last: bool = False,
 ) -> list[list[str]]:
-    """The waves, each a list of hosts. Raises AnsibleFilterError for what cannot be meant."""
+    """The waves, each a list of hosts. Raises AnsibleFilterError for a request that is not valid."""
     for name, value in (("per_zone", per_zone), ("allow_last", allow_last)):
         if not isinstance(value, bool):
             raise _refused("%s is true or false, not %r." % (name, value))

@@ -122,7 +122,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils import _module
 from ansible_collections.confidential.gpu.plugins.module_utils._core import lock
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError, InvalidRequest
 from ansible_collections.confidential.gpu.plugins.module_utils._rollout import record
-from ansible_collections.confidential.gpu.plugins.module_utils._rollout.record import Record, Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._rollout.record import Record, Request
 
 # The lock is held for one read and one write.
 LOCK_WAIT_S = 10.0
@@ -176,9 +176,9 @@ def _next(given: dict[str, Any], old: Optional[Record]) -> Optional[Record]:
     if not given["mode"] and not given["undo"]:
         raise InvalidRequest("No mode is given.", "Give the mode that the rollout brings, or undo.")
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    wish = Wish(given["name"], given["mode"] or "", given["by"], now, given["undo"], given["take_over"])
+    request = Request(given["name"], given["mode"] or "", given["by"], now, given["undo"], given["take_over"])
     before = {str(address): _module.mode_text(mode) for address, mode in given["before"].items()}
-    return record.begin(old, wish, before if given["state"] == record.BEGUN else None)
+    return record.begin(old, request, before if given["state"] == record.BEGUN else None)
 
 
 if __name__ == "__main__":

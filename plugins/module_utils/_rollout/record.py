@@ -15,7 +15,8 @@ import stat
 from typing import Any, Mapping, NamedTuple, Optional
 
 from .._core import files
-from .._core.errors import ExplainedError, InvalidRequest, NotPermitted, errno_words
+from .._core.errors import InvalidRequest, NotPermitted, errno_words
+from .errors import HeldByAnother, RecordUnreadable
 
 # The host is taken; its change has begun; its wave has passed the gates; all is done and the host is free.
 CLAIMED, BEGUN, PASSED, ENDED = "claimed", "begun", "passed", "ended"
@@ -25,15 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _TEXTS = ("name", "mode", "by", "since", "state")
 
 
-class RecordUnreadable(ExplainedError):
-    """There is a record, and it cannot be told whose."""
-
-
-class HeldByAnother(ExplainedError):
-    """Another rollout has this host."""
-
-
-class Wish(NamedTuple):
+class Request(NamedTuple):
     """Who wants to begin. ``now``: the time as ISO 8601 in UTC. ``take_over``: a rollout whose record may be replaced."""
 
     name: str
@@ -75,32 +68,32 @@ def checked_name(name: str) -> str:
     return name
 
 
-def begin(old: Optional[Record], wish: Wish, before: Optional[Mapping[str, str]] = None) -> Record:
-    """The record with which ``wish`` has the host; with ``before``, the change begins. Raises HeldByAnother, InvalidRequest.
+def begin(old: Optional[Record], request: Request, before: Optional[Mapping[str, str]] = None) -> Record:
+    """The record with which ``request`` has the host; with ``before``, the change begins. Raises HeldByAnother, InvalidRequest.
 
     Begun again under the same name, the modes that were there at first stay.
     """
-    if old is None or old.name != wish.name:
-        if old is not None and old.is_open and old.name != wish.take_over:
+    if old is None or old.name != request.name:
+        if old is not None and old.is_open and old.name != request.take_over:
             raise held_by_another(old)
-        if wish.undo:
+        if request.undo:
             raise InvalidRequest(
-                "There is no record of the rollout %s here, so nothing is known that could be put back." % wish.name,
+                "There is no record of the rollout %s here, so nothing is known that could be put back." % request.name,
                 "Give the name of the rollout that changed this host, or set the mode with cc_mode.",
             )
-        old = Record(wish.name, wish.mode, wish.by, wish.now, CLAIMED)
-    elif not wish.undo and wish.mode != old.mode:
+        old = Record(request.name, request.mode, request.by, request.now, CLAIMED)
+    elif not request.undo and request.mode != old.mode:
         raise InvalidRequest(
-            "The rollout %s was begun for mode %s, not %s." % (old.name, old.mode, wish.mode),
+            "The rollout %s was begun for mode %s, not %s." % (old.name, old.mode, request.mode),
             "Give the new one another name (rollout_name).",
         )
-    turned = wish.undo != old.undo
+    turned = request.undo != old.undo
     if before is None and not turned:
         return old
     if not old.is_open:
-        old = old._replace(by=wish.by, since=wish.now)
+        old = old._replace(by=request.by, since=request.now)
     state = CLAIMED if before is None else BEGUN
-    return old._replace(state=state, undo=wish.undo, before={**(before or {}), **old.before})
+    return old._replace(state=state, undo=request.undo, before={**(before or {}), **old.before})
 
 
 def passed(old: Optional[Record], name: str) -> Optional[Record]:
