@@ -29,6 +29,7 @@ class Host:
         arguments = {"state": state, "name": name, "path": str(self.path), "by": "alice", **given}
         if state in ("claimed", "begun"):
             arguments = {"mode": "on", **arguments}
+        arguments = {option: value for option, value in arguments.items() if value is not None}
         with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
             rollout_record.main()
         answer: dict[str, Any] = json.loads(self._capsys.readouterr().out)
