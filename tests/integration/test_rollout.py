@@ -156,3 +156,15 @@ def test_a_rollout_from_the_dry_run_to_the_undo(fleet: Fleet) -> None:
     assert set(fleet.modes().values()) == {"off"}
     assert fleet.gates() == ["n1", "n2,n3", "n4"]
     assert {fleet.record(name)["state"] for name in ZONES} == {"ended"}
+
+
+def test_an_undo_after_a_failure_frees_all_hosts(fleet: Fleet) -> None:
+    with fleet.used("n1"):
+        fleet.play(succeeds=False)
+    assert "No host has modes from before" in fleet.play(succeeds=False, rollout_undo=True)
+    with fleet.used("n3"):
+        fleet.play(succeeds=False)
+    fleet.play(rollout_undo=True)
+    assert set(fleet.modes().values()) == {"off"}
+    assert fleet.resets() == {"n1": 2, "n2": 2, "n3": 0, "n4": 0}
+    assert {fleet.record(name)["state"] for name in ZONES} == {"ended"}
