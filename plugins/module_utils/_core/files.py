@@ -53,10 +53,10 @@ def replace_json(path: str, content: Any, what: str) -> None:
         ) from error
 
 
-def replace(path: str, content: bytes, like: Optional[str] = None) -> None:
+def replace(path: str, content: bytes, like: Optional[str] = None, mode: int = 0o644) -> None:
     """Write the file, on the disk when this returns. Raises OSError, ValueError for a path that cannot be one.
 
-    Owner, mode and labels are those of the file ``like``; without one, or where it is not there, 0644.
+    Owner, mode and labels are those of the file ``like``; without one, or where it is not there, ``mode``.
     """
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, mode=0o755, exist_ok=True)
@@ -69,7 +69,7 @@ def replace(path: str, content: bytes, like: Optional[str] = None) -> None:
         if like is not None and os.path.exists(like):
             _liken(draft, like)
         else:
-            os.chmod(draft, 0o644)
+            os.chmod(draft, mode)
         os.replace(draft, path)
     except BaseException:
         os.unlink(draft)
