@@ -62,7 +62,7 @@ def config_space(spec: DeviceSpec, recording: Recording) -> ConfigSpace:
             chain.append(Express(bool(words[at + 4] & FLR), at))
         else:
             chain.append(Link(capability, at))
-    healthy = recording.config.health()
+    healthy = recording.config.health(recording.family)
     for found in recording.config.extended:
         if found.id == SERIAL_NUMBER:
             chain.append(SerialNumber(spec.pdi, found.offset))
@@ -77,7 +77,7 @@ def config_space(spec: DeviceSpec, recording: Recording) -> ConfigSpace:
 
 def health(spec: DeviceSpec, recording: Recording) -> HealthVsec | HealthDvsec | None:
     """The capability of health in its recorded place, where the device has one."""
-    found = recording.config.health()
+    found = recording.config.health(recording.family)
     if found is None:
         return None
     if found.id == DESIGNATED:

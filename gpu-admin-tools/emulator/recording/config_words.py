@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..config_space import VENDOR_NVIDIA
+from ..models import Family
 from .errors import RecordingError
 
 # Reads the aligned dword at an offset.
@@ -94,13 +95,14 @@ class ConfigWords:
         """Where a capability below 0x100 is."""
         return next((found.offset for found in self.capabilities if found.id == capability), None)
 
-    def health(self) -> Found | None:
-        """NVIDIA's capability of health: VSEC id 1, revision 1 (Hopper, GB2xx), or DVSEC id 0 of vendor 10de (GB1xx)."""
-        return next((found for found in self.extended if self._is_health(found)), None)
+    def health(self, family: Family) -> Found | None:
+        """NVIDIA's capability of health: DVSEC id 0 of vendor 10de on GB1xx, elsewhere VSEC id 1, revision 1."""
+        wanted = DESIGNATED if family is Family.BLACKWELL_1XX else VENDOR_SPECIFIC
+        return next((found for found in self.extended if found.id == wanted and self._is_health(found)), None)
 
     def _is_health(self, found: Found) -> bool:
-        head = self.words.get(found.offset + 4, 0)
-        if found.id not in REPEATED or head >> 20 < HEALTH_BYTES:
+        head = self.words[found.offset + 4]
+        if head >> 20 < HEALTH_BYTES:
             return False
         if found.id == DESIGNATED:
             return head & 0xFFFF == VENDOR_NVIDIA and not self.words[found.offset + 8]

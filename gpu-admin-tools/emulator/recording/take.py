@@ -54,7 +54,7 @@ def _check_reachable(source: Source, config: ConfigWords, family: Family) -> Non
             "the device's memory space is off (COMMAND bit 1), and a recorder changes nothing; where nobody uses it, "
             "switch it on (`setpci -s ADDRESS COMMAND=2:2`), and record again"
         )
-    health = config.health()
+    health = config.health(family)
     if health is not None and family in FIREWALL:
         distance, bit = FIREWALL[family]
         if source.config(health.offset + distance) & bit:

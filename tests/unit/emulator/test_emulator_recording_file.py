@@ -162,6 +162,10 @@ def test_an_altered_file_is_refused_or_replayed_as_it_is(tmp_path_factory: pytes
         assert replayed(recording.text(), tmp_path_factory.getbasetemp()) == recording.text()
 
 
+# The second word of NVIDIA's capabilities of health: VSEC id 1, revision 1; DVSEC of vendor 10de.
+HEALTH = {0x0B: 0x10001, 0x23: 0x10DE}
+
+
 class Made:
     """A device that nobody has built: capabilities anywhere, registers with any value that a device at rest can have."""
 
@@ -210,7 +214,10 @@ def _lay(words: dict[int, int], chain: list[tuple[int, int]], at: int, shift: in
         if mask == 0xFF and capability == 0x01:
             words[at + 4] &= ~0x3
         elif mask != 0xFF and capability in (0x0B, 0x23):
-            words[at + 4] = words[at + 4] & 0xFFFFF | 0x18 << 20
+            ours = at & 4  # NVIDIA's own, with the firewall down
+            words[at + 4] = (HEALTH[capability] if ours else words[at + 4] & 0xFFFFF) | 0x18 << 20
+            words[at + 8] &= ~(1 << 20 | 0xFFFF * bool(ours))
+            words[at + 0x14] &= ~(1 << 24)
         if not following:
             break
         at = following
