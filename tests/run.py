@@ -96,11 +96,18 @@ def suites() -> list[Suite]:
         Suite("galaxy-importer", [(python, "tests/importer.py")], budget_s=100),
         Suite(
             "integration",
-            [(*pytest, "tests/integration", "-q", *workers)],
+            [(*pytest, "tests/integration", "-q", "--ignore=tests/integration/bmm", *workers)],
             files="tests/integration/**/test_*.py",
-            budget_s=200,
+            budget_s=160,
         ),
         *sanity(),
+        # After those, whose environments have other releases of ansible-core.
+        Suite(
+            "inventory",
+            [(*pytest, "tests/integration/bmm", "-q", "-n", "3")],
+            files="tests/integration/bmm/test_*.py",
+            budget_s=80,
+        ),
         Suite(
             "molecule",
             [(python, "-m", "tests.molecule.run")],
@@ -155,6 +162,15 @@ def suites() -> list[Suite]:
             on_request=True,
             budget_s=600,
         ),
+        Suite(
+            "browser",
+            [(*pytest, "tests/browser", "-q", "-s")],
+            files="tests/browser/test_*.py",
+            tools=["chromium"],
+            enable="make system-deps",
+            on_request=True,
+            budget_s=120,
+        ),
         Suite("explore", [(python, "tests/cuts/explore_operand.py")], on_request=True, budget_s=660),
         Suite(
             "cuts",
@@ -174,7 +190,7 @@ def suites() -> list[Suite]:
         # Kubernetes' own controllers beside ours, which takes a build of them: on request.
         Suite(
             "cloud",
-            [(*pytest, "tests/cloud/test_ours.py", "-q", "--durations=5")],
+            [(*pytest, "tests/cloud/test_ours.py", "tests/cloud/test_kubectl_cc.py", "-q", "--durations=5")],
             files="tests/cloud/test_*.py",
             tools=["go"],
             enable=GO,
@@ -207,6 +223,17 @@ def suites() -> list[Suite]:
                 "helm",
                 *(f"kube-apiserver-{one}" for one in RELEASES),
             ),
+        ),
+        Suite(
+            "fleet",
+            [(*pytest, "tests/fleet", "-q", "--durations=5")],
+            files="tests/fleet/test_*.py",
+            tools=["go", "nsenter", "unshare", "update-grub"],
+            enable=f"make system-deps; {GO}",
+            as_root=True,
+            on_request=True,
+            budget_s=600,
+            prepare=(python, "-m", "tests.cluster.kube", "build", "etcd", "kube-apiserver", "helm", "kubectl"),
         ),
         Suite(
             "coco",

@@ -66,6 +66,7 @@ class Image:
     folder: Path = CONTAINER  # of packages.txt
     with_collection: bool = False
     modules: tuple[str, ...] = ()  # of the collection, below plugins/module_utils, that its code imports
+    also: tuple[str, ...] = ()  # further folders below container/
 
     @property
     def packages(self) -> list[str]:
@@ -89,10 +90,12 @@ OPERAND = Image(
     lock="operand.txt",
     programs={
         "k8s-cc-manager": PROGRAM.format(package="operand"),
+        "kubectl-cc": PROGRAM.format(package="kubectl_cc"),
         "ansible-playbook": "from ansible.cli.playbook import main\n\nsys.exit(main())\n",
     },
     max_compressed_bytes=60 * 1000 * 1000,
     with_collection=True,
+    also=("kubectl_cc",),
 )
 DEVICE_PLUGIN = Image(
     name="device-plugin",
@@ -188,7 +191,7 @@ def fill(root: Path, image: Image) -> None:
     """Everything that lies on top of Debian."""
     install(root / SITE, ROOT / "requirements" / image.lock)
     ignored = shutil.ignore_patterns("__pycache__", "*.proto", "*.pyi")
-    for name in (SHARED, image.package):
+    for name in (SHARED, image.package, *image.also):
         shutil.copytree(CONTAINER / name, root / SITE / name, ignore=ignored)
     for module in image.modules:
         folder = f"plugins/module_utils/{module}/"

@@ -34,6 +34,10 @@ done < <(grep '^[a-z]' tests/loaders/packages.txt)
 while read -r program package; do
   command -v "$program" > /dev/null || missing+=("$package")
 done < <(grep '^[a-z]' tests/eda/packages.txt)
+# What opens the report's page.
+while read -r program package; do
+  command -v "$program" > /dev/null || missing+=("$package")
+done < <(grep '^[a-z]' tests/browser/packages.txt)
 # What builds the driver's fake library. A header is there, or it is not.
 while read -r program package; do
   command -v "$program" > /dev/null || [ -e "$program" ] || missing+=("$package")

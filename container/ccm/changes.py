@@ -83,7 +83,7 @@ def _provided(text: str, known: Sequence[Address]) -> list[Address]:
 def initialised(node: Node, provider_id: str, instance: Instance, place: Place) -> Operations:
     """A JSON patch that gives a node its provider id and labels and takes the taint away, or changes nothing.
 
-    It is refused when the node was made anew or somebody else has taken the taint away meanwhile; a heartbeat of the
+    It is refused when the node was made again or somebody else has taken the taint away meanwhile; a heartbeat of the
     kubelet is no conflict.
     """
     made: Operations = [{"op": "test", "path": "/metadata/uid", "value": node.uid}]

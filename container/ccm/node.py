@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
-import time
+import datetime
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -91,5 +90,5 @@ def trim(found: dict[str, Any]) -> dict[str, Any]:
 
 def _seconds(text: Any) -> float:
     with contextlib.suppress(ValueError, TypeError):
-        return float(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
+        return datetime.datetime.fromisoformat(text).timestamp()
     return 0.0

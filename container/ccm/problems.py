@@ -33,6 +33,13 @@ class Problems:
             LOG.warning("%s: %s", reason, message)
             self._tell(reason, message)
 
+    def tell_again(self) -> None:
+        """Make the Events once more of what does not work: who did not lead could make none."""
+        with self._lock:
+            known = dict(self._known.values())
+        for reason, message in known.items():
+            self._tell(reason, message)
+
     def over(self, key: str) -> None:
         """That thing works."""
         with self._lock:
@@ -44,7 +51,7 @@ class Problems:
         """The API server did not carry out a request, which needs ``right``: 'patch nodes', which is the key, too."""
         if error.is_denied:
             words = f"This service account may not {right}: {error}. Grant it, as the chart does."
-            self.report(key or right, f"MayNot{_title(right)}", words)
+            self.report(key or right, reason_of(right), words)
 
     def sentences(self) -> list[str]:
         """For /readyz."""
@@ -52,6 +59,6 @@ class Problems:
             return [f"{reason}: {message}" for reason, message in dict.fromkeys(self._known.values())]
 
 
-def _title(right: str) -> str:
-    """PatchNodesStatus for 'patch nodes/status'."""
-    return "".join(word.title() for word in re.findall("[a-z]+", right))
+def reason_of(right: str) -> str:
+    """Of a right that is missing: MayNotPatchNodesStatus for 'patch nodes/status'."""
+    return "MayNot" + "".join(word.title() for word in re.findall("[a-z]+", right))

@@ -17,7 +17,7 @@ from pathlib import Path
 from kube import connection, log, signals
 from kube.client import ApiError, Kube
 from kube.connection import NoConnection
-from kube.events import Subject
+from kube.events import Events, Subject
 from kube.health import STALE_S
 from kube.lease import GROUP, Elector, Lost
 from kube.pages import Pages
@@ -40,7 +40,7 @@ from .loops import Loop
 from .metrics import Metrics
 from .names import COMPONENT
 from .node import Node
-from .problems import Problems
+from .problems import Problems, reason_of
 from .recorder import WARNING, Recorder
 from .secure import Certificate, Guard
 
@@ -53,6 +53,7 @@ EVENTS_S, WRITES_S = 1.0, 4.0
 # Without leader election a write may take so long.
 ALONE_S = 10.0
 ADDRESSES_TICK_S = 1.0
+LEASE_RIGHTS = "get, create and update leases"
 
 
 class Process:
@@ -81,7 +82,8 @@ class Process:
         self._elector = self._new_elector() if chosen.leader_elect else None
         self._certificate = Certificate(chosen.certificate, chosen.key) if chosen.port else None
         self._cloud = Cloud(read(), lambda config: connect(config, self._called))
-        self._recorder = Recorder(self._cluster.tell, self.metrics.events_lost.inc)
+        self._alone = Events(kube, COMPONENT, self._identity)
+        self._recorder = Recorder(self._tell_event, self.metrics.events_lost.inc)
         self._loops: list[Loop] = []
         self._initialiser: Initialiser | None = None
         self._watch: Kept | None = None
@@ -156,6 +158,7 @@ class Process:
             self._loops.append(Loop("lifecycle", self._once_told(lifecycle.round), chosen.monitor_period_s))
         for one in self._loops:
             one.start()
+        self._problems.tell_again()
 
     def _step(self, loop: Loop) -> None:
         loop.busy(False)
@@ -187,13 +190,13 @@ class Process:
 
     def _look_after(self) -> None:
         if self._watch is not None and self._watch.revive():
-            LOG.error("The watch of nodes hung or died, and is begun anew.")
+            LOG.error("The watch of nodes hung or died, and is begun again.")
         if self._elector is not None:
             problem = self._elector.problem
             if problem is None:
                 self._problems.over("the Lease")
             elif problem.is_denied:
-                self._problems.refused("get, create and update leases", problem, "the Lease")
+                self._problems.refused(LEASE_RIGHTS, problem, "the Lease")
             else:
                 self._problems.report("the Lease", "LeaseNotHad", str(problem))
         self._reload()
@@ -217,6 +220,11 @@ class Process:
         about = Subject("Lease", chosen.lease_name, "", chosen.lease_namespace, GROUP)
         if reason != "MayNotCreateEvents":
             self._recorder.event(about, WARNING, reason, message)
+
+    def _tell_event(self, about: Subject, kind: str, reason: str, message: str) -> None:
+        """Only a leader makes Events; but who may not have the Lease never leads, and nothing else would say why."""
+        events = self._alone if reason == reason_of(LEASE_RIGHTS) else self._cluster
+        events.tell(about, kind, reason, message)
 
     def _called(self, call: Call) -> None:
         self.metrics.calls.labels(call.method, call.resource, str(call.status)).inc()

@@ -29,7 +29,7 @@ MOST_KNOWN = 100
 
 
 class Certificate:
-    """The context of new connections, made anew when one of the files is another. Raises BadSetting."""
+    """The context of new connections, made again when one of the files is another. Raises BadSetting."""
 
     def __init__(self, certificate: str, key: str) -> None:
         self._files = (Path(certificate), Path(key))

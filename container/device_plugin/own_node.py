@@ -23,7 +23,7 @@ from kube.watch import Kept, Resource, Watch
 
 LOG = logging.getLogger(__name__)
 COMPONENT = "device-plugin"
-# The server says something about once a minute; a watch that hears nothing is begun anew after a minute and a half.
+# The server says something about once a minute; a watch that hears nothing is begun again after a minute and a half.
 STALE_S = 180.0
 Told = tuple[Mapping[str, str], Mapping[str, str]]
 
@@ -84,7 +84,7 @@ class OwnNode:
     def look(self) -> float:
         """Mend a watch that hangs; seconds after which to look again: silence is no event."""
         if self._kept is not None and self._kept.revive():
-            LOG.error("The watch of the node hung or died, and is begun anew.")
+            LOG.error("The watch of the node hung or died, and is begun again.")
         return max(0.0, self._stale_s - self._silence_s) or self._stale_s
 
     def tell(self, kind: str, reason: str, message: str) -> None:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One resource at the kubelet: served on a socket, registered, and registered again whenever that was undone.
 
-Undone it is when the kubelet starts anew (its socket is another one, and it has removed ours), when somebody empties
+Undone it is when the kubelet starts again (its socket is another one, and it has removed ours), when somebody empties
 the folder, and when the kubelet ends the stream. Up to 1.36 it closes the connection of the *new* instance when the
 stream of the old one ends, in an update with a surge; it shows no device then until somebody registers again.
 """

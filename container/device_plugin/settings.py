@@ -3,7 +3,7 @@
 """Settings of the process, from the environment and the command line, which wins.
 
 Each variable has a flag of the same name, without DEVICE_PLUGIN. What is offered stands in the configuration file,
-which is read anew when it changes; these here hold until the end.
+which is read again when it changes; these here hold until the end.
 """
 
 from __future__ import annotations

@@ -100,10 +100,21 @@ def _checked(token: str, where: str) -> str:
     return token
 
 
-def of_file(path: str) -> Connection:
-    """The current context of a kubeconfig file: token, token file, or client certificate. Raises NoConnection."""
+def of_server(server: str) -> Connection:
+    """An address that asks for nothing: of `kubectl proxy`. Raises NoConnection."""
     try:
-        return _of_content(yaml.safe_load(Path(path).read_bytes()), os.path.dirname(os.path.abspath(path)))
+        return Connection(_server(server))
+    except ValueError as error:
+        raise NoConnection(f"The address {server!r} cannot be used: {error}.") from None
+
+
+def of_file(path: str, context: str = "") -> Connection:
+    """A context of a kubeconfig file, by default the current one: token, token file, or client certificate.
+
+    Raises NoConnection.
+    """
+    try:
+        return _of_content(yaml.safe_load(Path(path).read_bytes()), os.path.dirname(os.path.abspath(path)), context)
     except yaml.YAMLError as error:
         raise _unusable(path, f"it is not YAML{_place(error)}") from None  # its own text shows lines of the file
     except OSError as error:
@@ -116,8 +127,8 @@ def of_file(path: str) -> Connection:
         raise _unusable(path, f"a {type(error).__name__}: a field is not of the kind that it should be") from None
 
 
-def _of_content(content: Any, folder: str) -> Connection:
-    context = _named(content, "contexts", content["current-context"])["context"]
+def _of_content(content: Any, folder: str, name: str) -> Connection:
+    context = _named(content, "contexts", name or content["current-context"])["context"]
     cluster = _named(content, "clusters", context["cluster"])["cluster"]
     user = _named(content, "users", context["user"]).get("user") or {}
     for what, entry, known in (

@@ -10,7 +10,7 @@ from typing import Protocol
 
 # One step of the main loop is a few requests; longer than this, and it hangs.
 STUCK_S = 120.0
-# A watch that hears nothing is begun anew after a minute and a half; what it knows by then is old.
+# A watch that hears nothing is begun again after a minute and a half; what it knows by then is old.
 STALE_S = 180.0
 
 
@@ -61,7 +61,7 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """True when what is known is told, and the wish that is known is not old."""
+        """True when what is known is told, and the request that is known is not old."""
         return not self.problems()
 
     def problems(self) -> list[str]:

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""List, then watch, for ever: what a collection holds, told anew after each change.
+"""List, then watch, for ever: what a collection holds, told again after each change.
 
 Every watch begins with a list, which is the truth whatever was seen before: also after etcd was restored, when an old
 resource version would be taken and no change be told until the new history has grown past it. Every failure is
@@ -213,7 +213,7 @@ class Watch:
 
 
 class Kept:
-    """A watch that is begun anew when its thread dies or hangs. ``make`` gets this, and returns one not begun yet."""
+    """A watch that is begun again when its thread dies or hangs. ``make`` gets this, and returns one not begun yet."""
 
     def __init__(self, make: Callable[[Kept], Watch]) -> None:
         self._make = make
@@ -221,7 +221,7 @@ class Kept:
         self._watch.start()
 
     def revive(self) -> bool:
-        """Begin it anew if it has to be; True if so."""
+        """Begin it again if it has to be; True if so."""
         if self._watch.is_alive:
             return False
         old, new = self._watch, self._make(self)
@@ -242,7 +242,7 @@ class Kept:
 
     @property
     def is_alive(self) -> bool:
-        """False until it is begun anew."""
+        """False until it is begun again."""
         return self._watch.is_alive
 
     @property

@@ -83,7 +83,7 @@ def _locked(path: str) -> int:
         os.fchmod(descriptor, 0o600)  # whoever can open it can hold it
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.lstat(path), found):
-            raise BlockingIOError(f"{path} was removed and made anew")
+            raise BlockingIOError(f"{path} was removed and made again")
     except BaseException:
         os.close(descriptor)
         raise

@@ -15,9 +15,11 @@ from typing import Any, Protocol
 
 from kube.client import ApiError
 
+from . import desired as desired_modes
 from . import outcome, reconcile, steps
 from . import reading as readings
-from . import wish as wishes
+from .audit import Audit
+from .desired import Desired
 from .messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked, WatchFailed
 from .metrics import Metrics
 from .names import READY_LABEL, REASON_ANNOTATION, STATE_LABEL
@@ -28,7 +30,6 @@ from .retry import Rules
 from .run import Job
 from .seen import CHANGE, READ, Drained, Pods, Policy, Run, Seen
 from .settings import Settings
-from .wish import Wish
 
 LOG = logging.getLogger(__name__)
 # Without the right to make Events; an API server that has just started refuses what it allows a moment later.
@@ -121,8 +122,10 @@ class Controller:
         now: Callable[[], float],
         boot: str,
         jitter: Callable[[], float] = _jitter,
+        audit: Audit | None = None,
     ) -> None:
         self._node_name = settings.node_name
+        self._audit = audit
         self._cluster = cluster
         self._runner = runner
         self._watch_pods = watch_pods
@@ -142,6 +145,7 @@ class Controller:
         self.settled = False  # the node has been told what is known
         self.stopped = False
         readiness.remove()
+        self._record(Audit.start)
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ class Controller:
             LOG.warning("The node %s is not there. Is NODE_NAME right (kubectl get nodes)?", self._node_name)
         elif known is not None and _is_older(node, known):
             # A watch runs behind the answers to our own patches. A list may, too; or the cluster was put back to an
-            # older state, and its versions count anew from there: the node itself tells.
+            # older state, and its versions count again from there: the node itself tells.
             self._stale = self._stale or message.fresh
             return
         self._see(node=node)
@@ -214,6 +218,9 @@ class Controller:
             self._count_reading(before, result, failed)
         else:
             self._count_change(before, run, result)
+            if run.opened:
+                reason = outcome.reason_of(result) if failed else ""
+                self._record(lambda audit: audit.ended(run, before.reading, self.seen, reason))
         self._count_failure(before)
 
     def _count_reading(self, before: Seen, result: Mapping[str, Any], failed: bool) -> None:
@@ -224,6 +231,9 @@ class Controller:
             self._metrics.last_reading.set_to_current_time()
             if before.reading is not None:
                 self._count_drift(before.reading, self.seen.reading)
+            else:
+                found = self.seen.reading
+                self._record(lambda audit: audit.read(found))
 
     def _count_drift(self, before: readings.Reading, now: readings.Reading) -> None:
         known = before.modes()
@@ -234,6 +244,24 @@ class Controller:
         for address in sorted(set(now.gone) - set(before.gone)):
             self._metrics.drift.inc()
             LOG.warning("%s is no longer there.", address)
+        gone = sorted(set(now.gone) - set(before.gone))
+        if moved or gone:
+            self._record(lambda audit: audit.drifted(known, moved, gone))
+
+    def _record(self, record: Callable[[Audit], str]) -> None:
+        """Add a record where records are kept. One that cannot be written keeps nothing from being done."""
+        if self._audit is None:
+            return
+        try:
+            tail = record(self._audit)
+        except (OSError, ValueError) as error:
+            self._metrics.audit_lost.inc()
+            LOG.error("An audit record could not be written: %s. See that the folder can be written to.", error)
+            return
+        if tail != self.seen.audited:
+            self._metrics.audit_records.inc()
+            LOG.info("Audit record: %s", tail)
+            self._see(audited=tail)
 
     def _count_change(self, before: Seen, run: Run, result: Mapping[str, Any]) -> None:
         if run.opened_at is not None:
@@ -241,7 +269,7 @@ class Controller:
             for name, seconds in _phases(readings.entries_of(result), whole_s).items():
                 self._metrics.phase(name, seconds)
         if self.seen.done is not before.done:
-            LOG.info("The devices are in mode %s.", run.wish.words if run.wish else "")
+            LOG.info("The devices are in mode %s.", run.desired.words if run.desired else "")
             self._metrics.changes.labels("done").inc()
         elif run.abandoned_at is not None:
             self._metrics.changes.labels("abandoned").inc()
@@ -256,7 +284,7 @@ class Controller:
         when = "no more" if failure.retry_at is None else f"again in {max(0.0, failure.retry_at - self.seen.now):.0f} s"
         LOG.error("%s: %s Attempt %d; %s.", failure.kind, failure.reason, failure.attempts, when)
         self._metrics.failures.labels(failure.kind).inc()
-        if failure.wish is not None:
+        if failure.desired is not None:
             self._metrics.changes.labels("failed").inc()
 
     # --- what is done -------------------------------------------------------------------------------------------------
@@ -340,9 +368,9 @@ class Controller:
         before = self.seen
         self.seen = outcome.noticed(before)
         if self.seen is not before:
-            wish = self.seen.noticed
-            self._metrics.show_wanted(wish.mode if isinstance(wish, Wish) else None)
-            LOG.info("Wanted: %s", wish.words if isinstance(wish, Wish) else wish)
+            desired = self.seen.noticed
+            self._metrics.show_wanted(desired.mode if isinstance(desired, Desired) else None)
+            LOG.info("Wanted: %s", desired.words if isinstance(desired, Desired) else desired)
         self._sync()
 
     def _sync(self) -> None:
@@ -373,7 +401,7 @@ class Controller:
             self._drain(step.pods)
         elif isinstance(step, steps.Fail):
             before = self.seen
-            self.seen = outcome.called_off(before, step.wish, step.kind, step.reason, self._jitter())
+            self.seen = outcome.called_off(before, step.desired, step.kind, step.reason, self._jitter())
             self._close_if_abandoned(before)
             self._count_failure(before)
         else:
@@ -420,6 +448,7 @@ class Controller:
         if isinstance(step, steps.OpenGate):
             if self.seen.paused_at is not None:
                 self._metrics.phase("evict", self.seen.now - self.seen.paused_at)
+            self._record(lambda audit: audit.began(run, self.seen))
             self.seen = outcome.run_opened(self.seen)
             handle.open_gate()
         elif isinstance(step, steps.Abandon):
@@ -447,16 +476,16 @@ class Controller:
             self._run_ended({"msg": f"The run cannot be started: {error}."}, failed=True)
 
     def _start_change(self, step: steps.StartChange) -> None:
-        reading, wish = self.seen.reading, step.wish
+        reading, desired = self.seen.reading, step.desired
         if reading is None:
             raise RuntimeError("a change without a reading")
-        modes = wishes.wanted(wish, reading)
-        LOG.info("To do: %s%s", wish.words, " (looking first)" if step.look_first else "")
+        modes = desired_modes.wanted(desired, reading)
+        LOG.info("To do: %s%s", desired.words, " (looking first)" if step.look_first else "")
         if self.seen.failure is not None:
             self._metrics.retries.inc()
-        job = Job(True, wish.mode, modes if wishes.needs_naming(wish, reading) else None, step.waits_s)
+        job = Job(True, desired.mode, modes if desired_modes.needs_naming(desired, reading) else None, step.waits_s)
         asked = tuple(sorted(modes.items()))
-        self._start(job, Run(CHANGE, self.seen.now, wish, asked, step.look_first, waits_s=step.waits_s))
+        self._start(job, Run(CHANGE, self.seen.now, desired, asked, step.look_first, waits_s=step.waits_s))
 
     def _drain(self, pods: tuple[Pod, ...]) -> None:
         drained = self.seen.drained
@@ -498,7 +527,7 @@ class Controller:
             return
         self.seen = outcome.rested(self.seen)
         self._sync()
-        status, _wish = reconcile.standing(self.seen)
+        status, _desired = reconcile.standing(self.seen)
         self.settled = True
         self._metrics.changing.set(0)
         self._metrics.show_state(status.state)

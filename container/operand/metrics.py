@@ -31,7 +31,7 @@ class Metrics:
         self._wanted = gauge("wanted", "1 for the mode that is wanted of all devices", "mode")
         self._device = gauge("device_mode", "1 for the mode as last read", "device", "mode")
         self.changing = gauge("changing", "1 while a change is under way")
-        self.gave_up = gauge("gave_up", "1 when no further attempt is made for this wish")
+        self.gave_up = gauge("gave_up", "1 when no further attempt is made for this request")
         self.last_reading = gauge("last_reading_timestamp_seconds", "when the devices were last read")
         self.changes = counter("changes", "changes by result: done, failed or abandoned", "result")
         self.failures = counter("failures", "failed attempts by kind of error", "kind")
@@ -41,6 +41,8 @@ class Metrics:
         self.api_errors = counter("api_errors", "requests that failed, by HTTP status; 0: no answer", "status")
         self.drift = counter("drift", "devices found in another mode than they were left in, or no longer found")
         self.fights = counter("fights", "keys of the node that something else kept changing back", "key")
+        self.audit_records = counter("audit_records", "audit records that were written")
+        self.audit_lost = counter("audit_lost", "audit records that could not be written")
         self.events_lost = counter("events_lost", "Events that the API refused")
         self._phases = made.seconds("phase_seconds", "seconds of a change", SECONDS, "phase")
         for phase in PHASES:
@@ -59,7 +61,7 @@ class Metrics:
         show_one(self._state, (*MODES, MIXED, FAILED, UNKNOWN), state or UNKNOWN)
 
     def show_wanted(self, mode: str | None) -> None:
-        """The wish; None: none."""
+        """The request; None: none."""
         show_one(self._wanted, (*MODES, "none"), mode or "none")
 
     def show_devices(self, reading: Reading) -> None:

@@ -9,23 +9,24 @@ OFF, ON, DEVTOOLS, PPCIE = MODES
 # What a device's mode can be beside those.
 UNSUPPORTED = "unsupported"
 INVALID = "invalid"
-# A user's wish for a device that shall not count.
+# A user's request for a device that shall not count.
 NONE = "none"
 
 # Labels of the node.
-MODE_LABEL = "nvidia.com/cc.mode"  # the user's wish
+MODE_LABEL = "nvidia.com/cc.mode"  # the user's request
 STATE_LABEL = "nvidia.com/cc.mode.state"
 READY_LABEL = "nvidia.com/cc.ready.state"
 FAILED = "failed"
 MIXED = "mixed"
 
 # Annotations of the node.
-WANTED_ANNOTATION = "nvidia.com/cc.mode.devices-wanted"  # the user's wishes for single devices
+WANTED_ANNOTATION = "nvidia.com/cc.mode.devices-wanted"  # the user's requests for single devices
 RETRY_ANNOTATION = "nvidia.com/cc.mode.retry"  # any other value than before: the user wants another attempt now
 CHANGING_ANNOTATION = "nvidia.com/cc.mode.changing"
 REASON_ANNOTATION = "nvidia.com/cc.mode.reason"
 DEVICES_ANNOTATION = "nvidia.com/cc.mode.devices"
 JOURNAL_ANNOTATION = "nvidia.com/cc.mode.journal"
+AUDIT_ANNOTATION = "nvidia.com/cc.mode.audit"  # number and hash of the last audit record
 CORDONED_ANNOTATION = "nvidia.com/cc.mode.cordoned"  # the node was cordoned by the operand, which uncordons it
 
 # The GPU Operator starts a component's pods on the nodes where its label is "true".

@@ -6,7 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from .names import MODE_LABEL, WANTED_ANNOTATION
+
+NOT_OURS = (KeyError, TypeError, AttributeError)
+
+
+class Writer(NamedTuple):
+    """Who has set a label or annotation, by the name that its program gave itself, and when (UTC)."""
+
+    key: str
+    by: str
+    at: str
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,7 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     unschedulable: bool = False
+    writers: tuple[Writer, ...] = ()  # of what the user asks for
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Node:
@@ -32,7 +45,21 @@ class Node:
             dict(metadata.get("labels") or {}),
             dict(metadata.get("annotations") or {}),
             bool((found.get("spec") or {}).get("unschedulable", False)),
+            _writers(metadata.get("managedFields") or ()),
         )
+
+
+def _writers(fields: Any) -> tuple[Writer, ...]:
+    """Those of the managed fields that have set the desired mode."""
+    found = []
+    for entry in fields:
+        for section, key in (("f:labels", MODE_LABEL), ("f:annotations", WANTED_ANNOTATION)):
+            try:
+                if "f:" + key in entry["fieldsV1"]["f:metadata"][section]:
+                    found.append(Writer(key, str(entry.get("manager", "")), str(entry.get("time", ""))))
+            except NOT_OURS:
+                continue
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any
 
 from . import reading as readings
 from . import retry
+from .desired import Desired, HostUnknown, Refused
 from .node import Node
 from .reading import BadAnswer, Reading
 from .retry import Done, Failure, Refusal
 from .seen import READ, Run, Seen
 from .settings import WAIT
 from .steps import Mark, Patching, Pause, Restore, TakeBack, Tell
-from .wish import HostUnknown, Refused, Wish
 
 # A reading that leaves something open (no device, a host that does not say what it can do, a change that was cut off)
 # is done again earlier.
@@ -29,34 +29,34 @@ REFUSALS = (400, 403, 413, 422)
 
 
 def noticed(seen: Seen) -> Seen:
-    """Another wish has nothing to do with the attempts at the one before."""
+    """Another request has nothing to do with the attempts at the one before."""
     if seen.node is None or seen.reading is None:
         return seen
     try:
-        wish: Wish | HostUnknown | str | None = seen.wish()
+        desired: Desired | HostUnknown | str | None = seen.desired()
     except Refused as refused:
-        wish = str(refused)
-    if wish == seen.noticed:
+        desired = str(refused)
+    if desired == seen.noticed:
         return seen
-    found = replace(seen, noticed=wish, failure=None, done=None, evict_first=False, everywhere=None, drained=None)
-    return replace(found, reading_due_at=_next_reading_at(found)) if isinstance(wish, HostUnknown) else found
+    found = replace(seen, noticed=desired, failure=None, done=None, evict_first=False, everywhere=None, drained=None)
+    return replace(found, reading_due_at=_next_reading_at(found)) if isinstance(desired, HostUnknown) else found
 
 
 def rested(seen: Seen) -> Seen:
     """Nothing is being changed: nobody's pods matter, and what is as wanted counts as done."""
     found = replace(seen, everywhere=None, pods=None, marked_at=None, paused_at=None, drained=None)
-    wish = found.possible_wish()
-    if wish is None or not found.is_satisfied or found.done_of(wish):
+    desired = found.possible_desired()
+    if desired is None or not found.is_satisfied or found.done_of(desired):
         return found
-    return replace(found, done=Done(wish, found.asked, 0, found.now))
+    return replace(found, done=Done(desired, found.asked, 0, found.now))
 
 
-def failed(seen: Seen, wish: Wish | None, kind: str, reason: str, jitter: float, run: Run | None = None) -> Seen:
+def failed(seen: Seen, desired: Desired | None, kind: str, reason: str, jitter: float, run: Run | None = None) -> Seen:
     """An attempt failed; ``run``: the one that did, if it was a run that ended."""
     opened = run is not None and run.opened
     waits = kind == "DeviceBusy" and seen.policy.busy == WAIT and not opened
     waits_s = seen.policy.busy_timeout_s if waits and run is not None and not run.waits_s else 0.0
-    failure = Failure(wish, seen.asked, kind, reason, 0, None, waits, waits_s)
+    failure = Failure(desired, seen.asked, kind, reason, 0, None, waits, waits_s)
     failure = retry.failed(seen.failure, failure, seen.policy.retry, seen.now, jitter, touched=opened)
     cleared = replace(seen, evict_first=False, everywhere=None, pods=None, marked_at=None, paused_at=None, drained=None)
     return replace(cleared, failure=failure)
@@ -96,7 +96,7 @@ def _reading_ended(seen: Seen, result: Mapping[str, Any], has_failed: bool, jitt
         published = readings.published_modes(annotations, seen.boot)
         reading = reading.knowing(published).after(readings.published_addresses(annotations, seen.boot))
     after = replace(seen, reading=reading)
-    is_over = after.is_satisfied or (after.failure is not None and after.failure.wish is None)
+    is_over = after.is_satisfied or (after.failure is not None and after.failure.desired is None)
     return replace(after, failure=None if is_over else after.failure, reading_due_at=_next_reading_at(after))
 
 
@@ -112,8 +112,8 @@ def _change_ended(seen: Seen, run: Run, result: Mapping[str, Any], has_failed: b
     if not has_failed and wrong:
         has_failed, kind = True, "NoAnswer"
         reason = f"The run ended well, and its answer does not show {', '.join(wrong)} in the mode that was asked for."
-    if not has_failed and run.wish is not None:
-        done = retry.done(seen.done_of(run.wish), run.wish, seen.asked, seen.now)
+    if not has_failed and run.desired is not None:
+        done = retry.done(seen.done_of(run.desired), run.desired, seen.asked, seen.now)
         due_at = _next_reading_at(after)
         cleared = replace(after, evict_first=False, marked_at=None, paused_at=None)
         return replace(cleared, failure=None, done=done, reading_due_at=due_at)
@@ -122,7 +122,7 @@ def _change_ended(seen: Seen, run: Run, result: Mapping[str, Any], has_failed: b
     if kind == "DeviceBusy" and not run.opened and not seen.evict_first and not run.look_first:
         # What is being evicted may be what uses them: let it go first, and then start again.
         return replace(after, evict_first=True)
-    return failed(after, run.wish, kind, reason, jitter, run)
+    return failed(after, run.desired, kind, reason, jitter, run)
 
 
 def _next_reading_at(seen: Seen) -> float | None:
@@ -133,9 +133,9 @@ def _next_reading_at(seen: Seen) -> float | None:
 
 
 def _waits_for_host(seen: Seen) -> bool:
-    """True when the wish depends on what the host does not say yet."""
+    """True when the request depends on what the host does not say yet."""
     try:
-        return isinstance(seen.wish(), HostUnknown)
+        return isinstance(seen.desired(), HostUnknown)
     except Refused:
         return False
 
@@ -182,15 +182,15 @@ def refused(seen: Seen, step: Patching, status: int, text: str, jitter: float) -
         before = seen.told_refused or Refusal(text, 0, seen.now)
         return replace(seen, told_refused=before.after(step.patch, seen.now, jitter))
     what = "marked" if isinstance(step, Mark) else "changed as a change of the mode needs it"
-    wish = seen.run.wish if seen.run else seen.possible_wish()
+    desired = seen.run.desired if seen.run else seen.possible_desired()
     reason = f"The API does not let the node be {what}: {text}"
-    return called_off(seen, wish, "Forbidden" if status == 403 else "Refused", reason, jitter)
+    return called_off(seen, desired, "Forbidden" if status == 403 else "Refused", reason, jitter)
 
 
-def called_off(seen: Seen, wish: Wish | None, kind: str, reason: str, jitter: float) -> Seen:
+def called_off(seen: Seen, desired: Desired | None, kind: str, reason: str, jitter: float) -> Seen:
     """An attempt is given up; a run that waits at its gate is not let through."""
     run = replace(seen.run, abandoned_at=seen.now) if seen.run else None
-    return replace(failed(seen, wish, kind, reason, jitter), run=run)
+    return replace(failed(seen, desired, kind, reason, jitter), run=run)
 
 
 def run_opened(seen: Seen) -> Seen:

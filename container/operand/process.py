@@ -25,6 +25,7 @@ from kube.watch import FORBIDDEN_S, Kept, Watch
 
 from . import controller, settings
 from .alone import Alone
+from .audit import Audit
 from .cluster import COMPONENT, Cluster
 from .controller import Controller
 from .messages import LockTaken, Message, NodeSeen, PodsSeen, StopAsked, WatchFailed
@@ -112,7 +113,12 @@ class Process:
             self.metrics,
             time.monotonic,
             self._boot,
+            audit=self._audit(),
         )
+
+    def _audit(self) -> Audit | None:
+        chosen = self._settings
+        return Audit(chosen.audit_folder, chosen.node_name, self._boot) if chosen.audit_folder else None
 
     def _work(self, work: Controller) -> None:
         while True:
@@ -163,7 +169,7 @@ class Process:
     def _look_after_watches(self) -> None:
         for name, watch in self._watches.items():
             if watch.revive():
-                LOG.error("The watch of %s hung or died, and is begun anew.", name)
+                LOG.error("The watch of %s hung or died, and is begun again.", name)
                 self.metrics.watch_restarts.labels(name).inc()
 
     def _watch_node(self, _kept: Kept) -> Watch:

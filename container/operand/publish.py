@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from . import components, journal
+from . import desired as desired_modes
 from . import reading as readings
-from . import wish as wishes
+from .desired import Desired
 from .names import (
+    AUDIT_ANNOTATION,
     CHANGING_ANNOTATION,
     CORDONED_ANNOTATION,
     DEVICES_ANNOTATION,
@@ -26,7 +28,6 @@ from .names import (
 )
 from .node import Node, Patch
 from .reading import Reading
-from .wish import Wish
 
 READY = {ON: "true", PPCIE: "true", OFF: "false"}
 REASON_MAX_BYTES = 4096
@@ -49,7 +50,7 @@ class Status:
 
     @property
     def is_failure(self) -> bool:
-        """True when the wish, or a device, is not in order."""
+        """True when the request, or a device, is not in order."""
         return self.state == FAILED
 
     def and_also(self, more: str) -> Status:
@@ -57,11 +58,11 @@ class Status:
         return Status(self.state, " ".join(part for part in (self.reason, more) if part), self.reading)
 
 
-def as_read(reading: Reading, reason: str = "", wish: Wish | None = None) -> Status:
-    """The status of devices as they are: of those that count for the wish."""
+def as_read(reading: Reading, reason: str = "", desired: Desired | None = None) -> Status:
+    """The status of devices as they are: of those that count for the request."""
     if not reading.devices:
         return Status(FAILED, "No NVIDIA GPU or NVSwitch was found. Check with lspci -d 10de: on the host.", reading)
-    counted = reading if wish is None else reading.only(wishes.counted(wish, reading))
+    counted = reading if desired is None else reading.only(desired_modes.counted(desired, reading))
     state, why = _state(counted)
     told = why if state == FAILED else reason
     return Status(state, " ".join(part for part in (told, _others(counted, reading)) if part), reading)
@@ -79,7 +80,7 @@ def _state(counted: Reading) -> tuple[str, str]:
     if invalid:
         return FAILED, f"{', '.join(invalid)} came up in an invalid mode. Ask for a mode to repair it."
     if counted.gone:
-        return FAILED, wishes.GONE.format(", ".join(counted.gone))
+        return FAILED, desired_modes.GONE.format(", ".join(counted.gone))
     return counted.shared_mode() or FAILED, "There is no GPU, only NVSwitches."
 
 
@@ -110,7 +111,7 @@ def outdated(node: Node, boot: str) -> Patch:
 
 
 def changing(node: Node, known: Reading, words: str, with_components: bool) -> Patch:
-    """Not ready, on the way to the wish, no mode of any device any more, and what the component labels were.
+    """Not ready, on the way to the request, no mode of any device any more, and what the component labels were.
 
     All of it must stand before a component is paused.
     """
@@ -137,8 +138,11 @@ def uncordoned(node: Node) -> Patch:
     return Patch({}, {CORDONED_ANNOTATION: None}, False) if CORDONED_ANNOTATION in node.annotations else Patch()
 
 
-def told(node: Node, status: Status, labels_only: bool = False) -> Patch:
-    """The status; with its annotations the mark of the change and the journal are taken away."""
+def told(node: Node, status: Status, labels_only: bool = False, audited: str = "") -> Patch:
+    """The status; with its annotations the mark of the change and the journal are taken away.
+
+    ``audited``: the last audit record, which others can hold the host's records against.
+    """
     labels: dict[str, str | None] = {STATE_LABEL: status.state, READY_LABEL: status.ready}
     if labels_only:
         return Patch(labels).beyond(node)
@@ -148,6 +152,8 @@ def told(node: Node, status: Status, labels_only: bool = False) -> Patch:
     if status.reading is not None:
         annotations[DEVICES_ANNOTATION] = status.reading.text()
     annotations[REASON_ANNOTATION] = status.reason or None
+    if audited:
+        annotations[AUDIT_ANNOTATION] = audited
     return Patch(labels, _fitting(node, annotations)).beyond(node)
 
 

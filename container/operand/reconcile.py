@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what is seen to the next step. Pure: nothing here reaches the API, a device or a clock.
 
-Level-triggered: each call looks at everything that is known now (the wish, the journal on the node, the devices, the
-run at work) and names one step. Whatever happens meanwhile - another wish, a lost pod, a restart - is seen by the next
-call, so there is no state to get out of step with.
+Level-triggered: each call looks at everything that is known now (the request, the journal on the node, the devices, the
+run at work) and names one step. Whatever happens meanwhile - another request, a lost pod, a restart - the next call
+sees it, so there is no state to get out of step with.
 
 A change goes: validate - see who uses the devices - start the run, which reads and plans and then waits at its gate -
 mark the node and journal the component labels - pause - wait until the components' pods are gone - ask for node and
@@ -14,7 +14,8 @@ pods once more - open the gate (the run writes, resets and verifies) - put back 
 from __future__ import annotations
 
 from . import components, publish
-from . import wish as wishes
+from . import desired as desired_modes
+from .desired import Desired, HostUnknown, Refused
 from .names import CHANGING_ANNOTATION, CORDONED_ANNOTATION, FAILED, JOURNAL_ANNOTATION, PAUSED
 from .node import Node, Patch
 from .pod import Pod
@@ -44,7 +45,6 @@ from .steps import (
     Wait,
     WatchPods,
 )
-from .wish import HostUnknown, Refused, Wish
 
 # What a run may take beside its waiting for firmware, users and pods; then something hangs, and it is ended.
 RUN_S = 120.0
@@ -80,30 +80,30 @@ def next_step(seen: Seen) -> Step:
     return StartReading() if isinstance(step, Wait) and _reading_is_due(seen) else step
 
 
-def standing(seen: Seen) -> tuple[Status, Wish | None]:
-    """What to tell while nothing is being changed, and the wish that is still to be carried out."""
+def standing(seen: Seen) -> tuple[Status, Desired | None]:
+    """What to tell while nothing is being changed, and the request that is still to be carried out."""
     reading, node = seen.reading, seen.node.name if seen.node else ""
     if reading is None:
         return Status(FAILED, seen.failure.text(node) if seen.failure else ""), None
     try:
-        wish = seen.wish()
+        desired = seen.desired()
     except Refused as refused:
         return Status(FAILED, str(refused), reading), None
-    if isinstance(wish, HostUnknown):
-        return publish.as_read(reading, wish.reason), None
-    if wish is None or not reading.devices or wishes.satisfied(wish, reading):
-        return publish.as_read(reading, wish=wish), None
-    failure, done = seen.failure_of(wish), seen.done_of(wish)
+    if isinstance(desired, HostUnknown):
+        return publish.as_read(reading, desired.reason), None
+    if desired is None or not reading.devices or desired_modes.satisfied(desired, reading):
+        return publish.as_read(reading, desired=desired), None
+    failure, done = seen.failure_of(desired), seen.done_of(desired)
     if failure is not None:
-        return Status(FAILED, failure.text(node), reading), wish
+        return Status(FAILED, failure.text(node), reading), desired
     why_not = _not_repaired(seen, done) if done else ""
-    return publish.as_read(reading, why_not, wish), None if why_not else wish
+    return publish.as_read(reading, why_not, desired), None if why_not else desired
 
 
 def _not_repaired(seen: Seen, done: Done) -> str:
     """Why devices that left their mode are not set again now; empty when they are."""
     node = seen.node.name if seen.node else ""
-    left = f"The devices left the mode {done.wish.words} after it had been set."
+    left = f"The devices left the mode {done.desired.words} after it had been set."
     if not seen.policy.repair:
         return f"{left} {try_again(node)}"
     again_at = done.repairable_at(seen.policy.retry)
@@ -118,13 +118,13 @@ def rests(seen: Seen) -> bool:
     """True when nothing is being changed, or waited for to be changed."""
     if seen.run is not None or seen.node is None or seen.stopping_since is not None:
         return False
-    _status, wish = standing(seen)
-    return wish is None or not _is_due(seen, wish)
+    _status, desired = standing(seen)
+    return desired is None or not _is_due(seen, desired)
 
 
-def _is_due(seen: Seen, wish: Wish) -> bool:
-    """False while an attempt at a wish has failed, and it is too early for the next."""
-    failure = seen.failure_of(wish)
+def _is_due(seen: Seen, desired: Desired) -> bool:
+    """False while an attempt at a request has failed, and it is too early for the next."""
+    failure = seen.failure_of(desired)
     return failure is None or (failure.retry_at is not None and failure.retry_at <= seen.now)
 
 
@@ -145,7 +145,7 @@ def _take_back(seen: Seen, node: Node) -> Step | None:
 
 
 def _reading_is_due(seen: Seen) -> bool:
-    """A wish that is being carried out goes before a reading; one that failed and waits does not."""
+    """A request that is being carried out goes before a reading; one that failed and waits does not."""
     if seen.reading is None or not rests(seen):
         return False
     due_at = seen.reading_due_at
@@ -153,10 +153,10 @@ def _reading_is_due(seen: Seen) -> bool:
 
 
 def _idle(seen: Seen, node: Node) -> Step:
-    status, wish = standing(seen)
-    if wish is None or not _is_due(seen, wish):
+    status, desired = standing(seen)
+    if desired is None or not _is_due(seen, desired):
         return _settle(seen, node, status)
-    return _begin(seen, node, wish)
+    return _begin(seen, node, desired)
 
 
 def _settle(seen: Seen, node: Node, status: Status) -> Step:
@@ -169,7 +169,7 @@ def _settle(seen: Seen, node: Node, status: Status) -> Step:
         status = status.and_also(_fight(node, fought))
     if components.paused(node.labels) and seen.restore_refused is not None:
         status = status.and_also(f"Components stay paused: {seen.restore_refused.text}")
-    patch = _allowed(seen, publish.told(node, status), told=True)
+    patch = _allowed(seen, publish.told(node, status, audited=seen.audited), told=True)
     return Tell(status, patch) if patch else Wait(_wakes_at(seen, node, status))
 
 
@@ -196,10 +196,10 @@ def _fight(node: Node, keys: tuple[str, ...]) -> str:
 
 def _wakes_at(seen: Seen, node: Node, status: Status) -> float | None:
     """The next moment at which there may be something to do though nothing is seen."""
-    wish = seen.possible_wish()
-    failure = seen.failure_of(wish) if seen.reading is not None else seen.failure_of(None)
-    done = seen.done_of(wish) if wish else None
-    left = [publish.restored(node), publish.uncordoned(node), publish.told(node, status)]
+    desired = seen.possible_desired()
+    failure = seen.failure_of(desired) if seen.reading is not None else seen.failure_of(None)
+    done = seen.done_of(desired) if desired else None
+    left = [publish.restored(node), publish.uncordoned(node), publish.told(node, status, audited=seen.audited)]
     return _earliest(
         seen.reading_due_at if seen.reading is not None else None,
         failure.retry_at if failure else None,
@@ -214,57 +214,57 @@ def _later(moment: float | None, now: float) -> float | None:
     return moment if moment is not None and moment > now else None
 
 
-def _begin(seen: Seen, node: Node, wish: Wish) -> Step:
-    users = _users_first(seen, node, wish)
+def _begin(seen: Seen, node: Node, desired: Desired) -> Step:
+    users = _users_first(seen, node, desired)
     if users is not None:
         return users
     if seen.evict_first:
-        step = _make_free(seen, node, wish)
+        step = _make_free(seen, node, desired)
         if step is not None:
             return step
-    failure = seen.failure_of(wish)
+    failure = seen.failure_of(desired)
     known_in_use = seen.reading is not None and any(one.in_use or one.problem for one in seen.reading.devices)
     look_first = not seen.evict_first and (failure is not None or known_in_use)
-    return StartChange(wish, look_first, failure.waits_s if failure else 0)
+    return StartChange(desired, look_first, failure.waits_s if failure else 0)
 
 
 # --- who uses the devices ---------------------------------------------------------------------------------------------
 
 
-def _users_first(seen: Seen, node: Node, wish: Wish) -> Step | None:
+def _users_first(seen: Seen, node: Node, desired: Desired) -> Step | None:
     """None when no pod that can be seen holds GPUs of this node."""
     everywhere = seen.everywhere
     if everywhere is None:
         return FindUsers()
     if everywhere.lost:
-        return _lost(wish, everywhere)
+        return _lost(desired, everywhere)
     if everywhere.denied:  # who uses them is not known here: the run asks the devices, and refuses what it cannot know
         return None
     if everywhere.pods is None:
-        return _listed(seen, wish, everywhere.since)
+        return _listed(seen, desired, everywhere.since)
     users = components.users(everywhere.pods)
     if not users:
         return None
     deadline = everywhere.since + seen.policy.busy_timeout_s
     if seen.policy.busy == REFUSE or seen.now >= deadline:
         waited = "" if seen.policy.busy == REFUSE else f" after {seen.policy.busy_timeout_s:g} s"
-        return Fail(wish, _in_use(users, waited), _busy_kind(seen))
+        return Fail(desired, _in_use(users, waited), _busy_kind(seen))
     return (
         _put_back(seen, node)  # nothing stays paused while somebody is waited for
-        or (_drain(seen, node, wish, users) if seen.policy.busy == DRAIN else None)
+        or (_drain(seen, node, desired, users) if seen.policy.busy == DRAIN else None)
         or Wait(deadline)
     )
 
 
-def _lost(wish: Wish, everywhere: Pods) -> Step:
+def _lost(desired: Desired, everywhere: Pods) -> Step:
     """Who cannot be seen may have come since. An attempt that has not the right from its start asks the devices."""
-    return Fail(wish, f"This node's pods were seen, and cannot be seen any more: {everywhere.denied}", "Forbidden")
+    return Fail(desired, f"This node's pods were seen, and cannot be seen any more: {everywhere.denied}", "Forbidden")
 
 
-def _listed(seen: Seen, wish: Wish, since: float) -> Step:
+def _listed(seen: Seen, desired: Desired, since: float) -> Step:
     if seen.now < since + LISTED_S:
         return Wait(since + LISTED_S)
-    return Fail(wish, f"The API gave no list of this node's pods within {LISTED_S:g} s.", "NoList")
+    return Fail(desired, f"The API gave no list of this node's pods within {LISTED_S:g} s.", "NoList")
 
 
 def _busy_kind(seen: Seen) -> str:
@@ -280,23 +280,23 @@ def _names(pods: list[Pod]) -> str:
     return ", ".join(sorted(pod.words for pod in pods))
 
 
-def _drain(seen: Seen, node: Node, wish: Wish, users: list[Pod]) -> Step | None:
+def _drain(seen: Seen, node: Node, desired: Desired, users: list[Pod]) -> Step | None:
     """Cordon, then evict those that are there, once more those that may not go yet; nobody who comes later."""
     remaining = [pod for pod in users if not pod.deleting]
     unclear = [pod for pod in remaining if not pod.surely_holds_gpus]
     if unclear:
         words = f"{_names(unclear)} may have GPUs, and is not evicted for that. Stop what may use them yourself."
-        return Fail(wish, f"GPUs of this node may be in use: {words}", "DrainFailed")
+        return Fail(desired, f"GPUs of this node may be in use: {words}", "DrainFailed")
     kept = [pod for pod in remaining if pod.daemon_set]
     if kept:
         words = f"{_names(kept)} belong to DaemonSets, which make them again. Keep them off this node first."
-        return Fail(wish, f"GPUs of this node are in use: {words}", "DrainFailed")
+        return Fail(desired, f"GPUs of this node are in use: {words}", "DrainFailed")
     drained = seen.drained
     if drained is not None:
         came = [pod for pod in remaining if pod.identity not in drained.uids]
         if came:
             words = f"{_names(came)} came while this node was being drained. Stop what makes them."
-            return Fail(wish, f"GPUs of this node are in use: {words}", "DrainFailed")
+            return Fail(desired, f"GPUs of this node are in use: {words}", "DrainFailed")
         if remaining and seen.now < drained.at + DRAIN_AGAIN_S:
             return Wait(drained.at + DRAIN_AGAIN_S)
     if not remaining:
@@ -304,7 +304,7 @@ def _drain(seen: Seen, node: Node, wish: Wish, users: list[Pod]) -> Step | None:
     if not seen.looked:
         return Look()
     if CORDONED_ANNOTATION not in node.annotations and not node.unschedulable:
-        return _unfought(seen, wish, publish.cordoned()) or Cordon(publish.cordoned())
+        return _unfought(seen, desired, publish.cordoned()) or Cordon(publish.cordoned())
     return Drain(tuple(remaining))
 
 
@@ -337,17 +337,17 @@ def _running(seen: Seen, run: Run) -> Step:
 
 
 def _before_the_gate(seen: Seen, run: Run, node: Node) -> Step:
-    wish = seen.possible_wish()
-    if wish is None or wish != run.wish:
-        return Abandon("there is another wish")
+    desired = seen.possible_desired()
+    if desired is None or desired != run.desired:
+        return Abandon("there is another request")
     if seen.everywhere is not None and seen.everywhere.lost:
-        return _lost(wish, seen.everywhere)
+        return _lost(desired, seen.everywhere)
     users = components.users((seen.everywhere.pods if seen.everywhere else None) or ())
     if users:  # they came after the run was started
-        return Fail(wish, _in_use(users), _busy_kind(seen))
+        return Fail(desired, _in_use(users), _busy_kind(seen))
     if run.look_first and not run.planned:
         return Wait()
-    step = _make_free(seen, node, wish)
+    step = _make_free(seen, node, desired)
     if step is not None:
         return step
     if not run.planned:
@@ -357,29 +357,31 @@ def _before_the_gate(seen: Seen, run: Run, node: Node) -> Step:
     return OpenGate() if seen.looked else Look()
 
 
-def _make_free(seen: Seen, node: Node, wish: Wish) -> Step | None:
+def _make_free(seen: Seen, node: Node, desired: Desired) -> Step | None:
     """What is left to do before devices may be written to: mark, journal, pause, wait. None when nothing is."""
     evict, pods, known = seen.policy.evict, seen.pods, seen.reading
     if evict and pods is None:
         return WatchPods()
     if evict and pods is not None and pods.denied:
-        return Fail(wish, f"The components' pods cannot be seen: {pods.denied}", "Forbidden")
+        return Fail(desired, f"The components' pods cannot be seen: {pods.denied}", "Forbidden")
     if evict and pods is not None and pods.pods is None:
-        return _listed(seen, wish, pods.since)
-    mark = publish.changing(node, known, wish.words, with_components=evict) if known is not None else Patch()
+        return _listed(seen, desired, pods.since)
+    mark = publish.changing(node, known, desired.words, with_components=evict) if known is not None else Patch()
     if mark:
-        return _unfought(seen, wish, mark) or Mark(mark)
+        return _unfought(seen, desired, mark) or Mark(mark)
     if not evict or pods is None or pods.pods is None:
         return None
     pause = Patch(dict.fromkeys(components.running(node.labels), PAUSED))
     if pause:
-        return _unfought(seen, wish, pause) or Pause(pause)
+        return _unfought(seen, desired, pause) or Pause(pause)
     elsewhere = (seen.everywhere.pods if seen.everywhere else None) or ()  # the namespace may have been set wrongly
     left = sorted({pod.words for pod in components.in_the_way([*pods.pods, *elsewhere])})
-    return _gone_in_time(seen, wish, left, pods.since if seen.paused_at is None else seen.paused_at) if left else None
+    return (
+        _gone_in_time(seen, desired, left, pods.since if seen.paused_at is None else seen.paused_at) if left else None
+    )
 
 
-def _unfought(seen: Seen, wish: Wish, patch: Patch) -> Step | None:
+def _unfought(seen: Seen, desired: Desired, patch: Patch) -> Step | None:
     """None when the patch may be written now: a change does not go on against somebody who undoes it.
 
     A later attempt writes once more, when it is time: whoever it was may have stopped.
@@ -389,15 +391,15 @@ def _unfought(seen: Seen, wish: Wish, patch: Patch) -> Step | None:
         return None
     if seen.writes.times(patch, seen.now) < FIGHT_MAX or seen.node is None:
         return Wait(due_at)
-    return Fail(wish, _fight(seen.node, seen.writes.fought_in(patch, seen.now)), FIGHT)
+    return Fail(desired, _fight(seen.node, seen.writes.fought_in(patch, seen.now)), FIGHT)
 
 
-def _gone_in_time(seen: Seen, wish: Wish, left: list[str], since: float) -> Step:
+def _gone_in_time(seen: Seen, desired: Desired, left: list[str], since: float) -> Step:
     deadline = since + seen.policy.eviction_timeout_s
     if seen.now < deadline:
         return Wait(deadline)
     return Fail(
-        wish,
+        desired,
         f"After {seen.policy.eviction_timeout_s:g} s these pods of paused components are not gone: {', '.join(left)}. "
         "See why they do not end (kubectl describe pod).",
         "EvictionTimeout",
@@ -424,10 +426,10 @@ def _stopping(seen: Seen, since: float) -> Step:
         return step
     if not {CHANGING_ANNOTATION, JOURNAL_ANNOTATION} & node.annotations.keys():
         return Stop()
-    status, wish = standing(seen)
-    if run is not None or (wish is not None and seen.failure_of(wish) is None):
+    status, desired = standing(seen)
+    if run is not None or (desired is not None and seen.failure_of(desired) is None):
         status = Status(FAILED, "The operand was stopped during a change. It goes on when it is started.", None)
-    patch = _allowed(seen, publish.told(node, status), told=True)
+    patch = _allowed(seen, publish.told(node, status, audited=seen.audited), told=True)
     return Tell(status, patch) if patch else Stop()
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from .desired import Desired
 from .names import RETRY_ANNOTATION
 from .node import Patch
-from .wish import Wish
 
 SHORTEST_S = 1.0  # also where the setting says 0
 LONGEST_S = 300.0
@@ -49,9 +49,9 @@ def delay_s(times: int, first_s: float, jitter: float) -> float:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why the last attempt failed. ``wish`` None: a reading. ``asked``: the retry annotation at that moment."""
+    """Why the last attempt failed. ``desired`` None: a reading. ``asked``: the retry annotation at that moment."""
 
-    wish: Wish | None
+    desired: Desired | None
     asked: str
     kind: str
     reason: str
@@ -87,21 +87,21 @@ def failed(
     jitter: float,
     touched: bool,
 ) -> Failure:
-    """A failed attempt after those before it. Of ``now`` wish, asked, kind, reason, waits and waits_s are taken."""
-    in_a_row = before is not None and (before.wish, before.asked) == (now.wish, now.asked)
+    """A failed attempt after those before it. of ``now`` desired, asked, kind, reason, waits and waits_s are taken."""
+    in_a_row = before is not None and (before.desired, before.asked) == (now.desired, now.asked)
     attempts = before.attempts + 1 if before is not None and in_a_row else 1
     if now.waits_s:
         return replace(now, attempts=attempts, retry_at=at + SHORTEST_S)
     patient = now.kind in PATIENT and not touched
-    given_up = now.wish is not None and (now.kind in FINAL or (attempts >= rules.limit and not patient))
+    given_up = now.desired is not None and (now.kind in FINAL or (attempts >= rules.limit and not patient))
     return replace(now, attempts=attempts, retry_at=None if given_up else at + delay_s(attempts, rules.delay_s, jitter))
 
 
 @dataclass(frozen=True)
 class Done:
-    """A wish that was carried out. ``times``: how often in a row, because the devices did not stay; 0: found so."""
+    """A request that was carried out. ``times``: how often in a row, because the devices did not stay; 0: found so."""
 
-    wish: Wish
+    desired: Desired
     asked: str
     times: int
     at: float
@@ -113,10 +113,10 @@ class Done:
         return None if self.times >= rules.limit else self.at + delay_s(self.times, rules.delay_s, 1.0)
 
 
-def done(before: Done | None, wish: Wish, asked: str, at: float) -> Done:
+def done(before: Done | None, desired: Desired, asked: str, at: float) -> Done:
     """A success, after one that did not last or not."""
-    in_a_row = before is not None and (before.wish, before.asked) == (wish, asked) and at < before.at + QUIET_S
-    return Done(wish, asked, before.times + 1 if before is not None and in_a_row else 1, at)
+    in_a_row = before is not None and (before.desired, before.asked) == (desired, asked) and at < before.at + QUIET_S
+    return Done(desired, asked, before.times + 1 if before is not None and in_a_row else 1, at)
 
 
 # --- writes to the node -----------------------------------------------------------------------------------------------

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from . import wish as wishes
+from . import desired as desired_modes
+from .desired import Desired, HostUnknown, Refused
 from .names import RETRY_ANNOTATION
 from .node import Node
 from .pod import Pod
 from .reading import Reading
 from .retry import Done, Failure, Refusal, Rules, Writes
 from .settings import REFUSE
-from .wish import HostUnknown, Refused, Wish
 
 READ, CHANGE = "read", "change"
 
@@ -39,7 +39,7 @@ class Run:
 
     kind: str
     since: float
-    wish: Wish | None = None
+    desired: Desired | None = None
     asked: tuple[tuple[str, str], ...] = ()  # of a change: address and mode of each device that it is about
     look_first: bool = False  # nothing is paused until its plan is there
     planned: bool = False
@@ -98,7 +98,7 @@ class Seen:
     paused_at: float | None = None
     everywhere: Pods | None = None  # of all namespaces: who uses GPUs
     drained: Drained | None = None
-    noticed: Wish | HostUnknown | str | None = None  # the wish, or why it is none, that the rest is about
+    noticed: Desired | HostUnknown | str | None = None  # the request, or why it is none, that the rest is about
     failure: Failure | None = None
     evict_first: bool = False  # the devices are in use by what is being evicted
     done: Done | None = None
@@ -106,6 +106,7 @@ class Seen:
     restore_refused: Refusal | None = None
     told_refused: Refusal | None = None
     stopping_since: float | None = None
+    audited: str = ""  # number and hash of the last audit record; empty: none are written
 
     @property
     def asked(self) -> str:
@@ -117,37 +118,37 @@ class Seen:
         """What this process has written since the user asked for another attempt."""
         return self.written.since(self.asked)
 
-    def wish(self) -> Wish | HostUnknown | None:
-        """The newest wish. Raises Refused when it cannot be carried out."""
+    def desired(self) -> Desired | HostUnknown | None:
+        """The newest request. Raises Refused when it cannot be carried out."""
         if self.node is None or self.reading is None:
             return None
-        wish = wishes.of(self.node, self.policy.default_mode, self.reading.host_support)
-        if isinstance(wish, Wish):
-            wishes.wanted(wish, self.reading)
-        return wish
+        desired = desired_modes.of(self.node, self.policy.default_mode, self.reading.host_support)
+        if isinstance(desired, Desired):
+            desired_modes.wanted(desired, self.reading)
+        return desired
 
-    def possible_wish(self) -> Wish | None:
-        """The newest wish if it can be carried out."""
+    def possible_desired(self) -> Desired | None:
+        """The newest request if it can be carried out."""
         try:
-            wish = self.wish()
+            desired = self.desired()
         except Refused:
             return None
-        return wish if isinstance(wish, Wish) else None
+        return desired if isinstance(desired, Desired) else None
 
-    def failure_of(self, wish: Wish | None) -> Failure | None:
-        """The failure, if it was of this wish, and the user has not asked for another attempt since."""
+    def failure_of(self, desired: Desired | None) -> Failure | None:
+        """The failure, if it was of this request, and the user has not asked for another attempt since."""
         failure = self.failure
-        return failure if failure and (failure.wish, failure.asked) == (wish, self.asked) else None
+        return failure if failure and (failure.desired, failure.asked) == (desired, self.asked) else None
 
-    def done_of(self, wish: Wish) -> Done | None:
-        """The success, if it was of this wish, and the user has not asked for another attempt since."""
+    def done_of(self, desired: Desired) -> Done | None:
+        """The success, if it was of this request, and the user has not asked for another attempt since."""
         done = self.done
-        return done if done and (done.wish, done.asked) == (wish, self.asked) else None
+        return done if done and (done.desired, done.asked) == (desired, self.asked) else None
 
     @property
     def is_satisfied(self) -> bool:
-        """True when there is a wish, and every device is where it wants it."""
-        wish = self.possible_wish()
-        if wish is None or self.reading is None or not self.reading.devices:
+        """True when there is a request, and every device is where it wants it."""
+        desired = self.possible_desired()
+        if desired is None or self.reading is None or not self.reading.devices:
             return False
-        return wishes.satisfied(wish, self.reading)
+        return desired_modes.satisfied(desired, self.reading)

@@ -43,6 +43,7 @@ class Settings:
     retry_delay_s: float
     metrics_port: int
     log_json: bool
+    audit_folder: str
     debug: bool
     own_namespace: str = ""  # of the pod that this process is in; empty: in none
     pod_name: str = ""
@@ -52,6 +53,13 @@ class Settings:
         """Of the host, and of these devices: the sockets' folder, or the state folder."""
         kind, _colon, folder = self.bus.partition(":")
         return folder if kind == "vfio-user" and folder else self.state_folder
+
+
+def folder(value: str) -> str:
+    """An absolute path, or none."""
+    if value and not value.startswith("/"):
+        raise ValueError("an absolute path, or nothing")
+    return value
 
 
 OPTIONS = (
@@ -79,6 +87,7 @@ OPTIONS = (
     Option("CC_MANAGER_RETRY_LIMIT", "retry_limit", "8", count, "attempts before giving up until something changes"),
     Option("CC_MANAGER_RETRY_DELAY", "retry_delay_s", "10", seconds, "seconds before the first retry; then doubled"),
     Option("CC_MANAGER_METRICS_PORT", "metrics_port", "9403", port, "of /metrics, /healthz, /readyz; 0: none"),
+    Option("CC_MANAGER_AUDIT_FOLDER", "audit_folder", "", folder, "of the host; a record of each change; empty: none"),
     Option("CC_MANAGER_LOG_FORMAT", "log_json", "text", is_json, "text or json lines"),
 )
 

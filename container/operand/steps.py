@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .desired import Desired
 from .node import Patch
 from .pod import Pod
 from .publish import Status
-from .wish import Wish
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TakeBack:
 class StartChange:
     """Start the run that makes the change."""
 
-    wish: Wish
+    desired: Desired
     look_first: bool = False
     waits_s: float = 0
 
@@ -109,7 +109,7 @@ class Forget:
 class Fail:
     """Give this attempt up."""
 
-    wish: Wish
+    desired: Desired
     reason: str
     kind: str
 

@@ -104,7 +104,7 @@ class ControlClient:
         self.request("clear_faults")
 
     def reset_counters(self) -> None:
-        """Count from zero, trace anew."""
+        """Count from zero, trace again."""
         self.request("reset_counters")
 
     def power_cycle(self, device: str = "*") -> None:

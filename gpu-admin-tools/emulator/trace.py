@@ -29,7 +29,7 @@ class Trace:
         self.append = self._entries.append
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self._entries.clear()
 
     @property

@@ -12,7 +12,7 @@ version_added: 0.1.0
 author:
   - confidential.gpu contributors (@confidential-gpu)
 description:
-  - Talos Linux has no shell and no SSH, so it is not changed by modules. This filter renders the same wishes as
+  - Talos Linux has no shell and no SSH, so it is not changed by modules. This filter renders the same requests as
     documents of its machine configuration, or as a schematic of Image Factory.
   - Talos ignores kernel parameters in the machine configuration of hosts that boot a unified kernel image, which is the
     default with UEFI. Use O(document=schematic) for these, and make the installer image from it.
@@ -144,7 +144,7 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import talos
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import parse_address
 
@@ -185,7 +185,7 @@ def talos_machine_config(
     given = {"devices": devices, "add": add, "remove": remove, "replace": replace}
     texts = {name: _texts(name, values) for name, values in given.items()}
     try:
-        wish = Wish(texts["add"], texts["remove"], texts["replace"])
+        desired = Desired(texts["add"], texts["remove"], texts["replace"])
         addresses = list(dict.fromkeys(parse_address(address) for address in texts["devices"]))
     except ExplainedError as error:
         raise _refused("%s %s" % (error.cause, error.remedy)) from None
@@ -193,10 +193,10 @@ def talos_machine_config(
     checked, settings = _modules(modules or {}), _sysctls(sysctls or {})
     if document == "schematic":
         names = talos.extensions(driver_branch, kernel_modules, fabric_manager) if containers else []
-        return _yaml(talos.schematic(wish, names))
+        return _yaml(talos.schematic(desired, names))
     if running is None and (containers or default_runtime):
         raise _refused("release is not there, and what containers need differs by it. Give it, such as '1.13'.")
-    if running is not None and running >= talos.DOCUMENTS and talos.kernel_arguments(wish):
+    if running is not None and running >= talos.DOCUMENTS and talos.kernel_arguments(desired):
         raise _refused(
             "Talos %d.%d has kernel parameters in its image only. Give add, remove and replace to document='schematic' "
             "instead, and upgrade the node to the image that Image Factory makes of it." % running
@@ -204,7 +204,7 @@ def talos_machine_config(
     if running is not None and containers:
         checked = {**{name: [] for name in talos.NVIDIA_MODULES}, **checked}
         settings = {**talos.sysctls_for_containers(running), **settings}
-    node = talos.Node(wish, checked, addresses, str(driver), settings, str(default_runtime))
+    node = talos.Node(desired, checked, addresses, str(driver), settings, str(default_runtime))
     return _yaml(talos.patch(node, running))
 
 

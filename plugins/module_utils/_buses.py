@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Optional
 
 from ._core.errors import InvalidRequest
 
-# A bus is imported where it is asked for: a host compiles anew at each run what a module imports.
+# A bus is imported where it is asked for: a host compiles again at each run what a module imports.
 if TYPE_CHECKING:
     from ._pci.bus import Bus
 

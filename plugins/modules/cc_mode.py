@@ -75,6 +75,23 @@ options:
       - It records what was read and does not count as a change. In check mode it is not written.
       - The rest of the play knows what it holds as C(ansible_local.confidential_gpu), without gathering facts again.
     type: path
+  audit_folder:
+    description:
+      - A folder of the host in which each change is recorded, such as V(/var/log/confidential-gpu). The default
+        records nothing.
+      - The file C(ansible.jsonl) has a record before the first write to a device and one after the run, each with the
+        hash of the one before. M(confidential.gpu.audit_trail_info) reads and checks them.
+      - A record that cannot be written is a warning, and does not keep the mode from being changed.
+      - In check mode nothing is recorded.
+    type: path
+    version_added: 0.2.0
+  asked_by:
+    description:
+      - Who asks for the change, for O(audit_folder). The default is the user that became root by sudo on the host.
+      - It is what the controller says, and is not proven.
+    type: str
+    default: ""
+    version_added: 0.2.0
 extends_documentation_fragment:
   - confidential.gpu.devices
   - confidential.gpu.devices.state
@@ -208,6 +225,13 @@ fact:
   returned: success
   type: dict
   sample: {mode: "on", gpus: {"0000:17:00.0": "on"}, nvswitches: {}}
+audit:
+  description:
+    - The last record in O(audit_folder) - its number, the SHA-256 of its line, and why it could not be written.
+    - The number is 0 when this run has written no record.
+  returned: with O(audit_folder)
+  type: dict
+  sample: {number: 12, hash: 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef, problem: ""}
 error:
   description:
     - The error as data - kind, cause, state (what was put back, where something had been changed), remedy, retryable,
@@ -228,6 +252,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._buses import bus
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import fact
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import untested
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.audit import Audit
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request, checked_seconds
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
 
@@ -244,6 +269,8 @@ def main() -> None:
             "fact_file": {"type": "path"},
             "gate": {"type": "path"},
             "gate_timeout": {"type": "float", "default": 600},
+            "audit_folder": {"type": "path"},
+            "asked_by": {"type": "str", "default": ""},
             **_module.STATE_ARGUMENTS,
             **_module.DEVICE_ARGUMENTS,
         },
@@ -253,10 +280,16 @@ def main() -> None:
     )
     given = module.params
     fact_file = None if module.check_mode else given["fact_file"]
+    audit = Audit(given["audit_folder"], given["asked_by"]) if given["audit_folder"] and not module.check_mode else None
+
+    def before_writing() -> None:
+        if audit:
+            audit.began(change)
+
     try:
         gate = Gate(given["gate"], checked_seconds("gate_timeout", given["gate_timeout"])) if given["gate"] else None
         bus = bus_named(given["bus"], given["state_folder"])
-        change = ModeChange(_request(given), bus, given["admin_tools"], gate=gate)
+        change = ModeChange(_request(given), bus, given["admin_tools"], gate=gate, before_writing=before_writing)
         if fact_file:
             fact.can_be_kept(fact_file)
     except ExplainedError as error:
@@ -267,10 +300,24 @@ def main() -> None:
     except ExplainedError as error:
         with contextlib.suppress(ExplainedError):  # the first error is the one to tell
             _keep_fact(change, fact_file)
-        _module.fail(module, error, changed=change.touched(), **change.result())
+        recorded = _record_end(module, audit, change, error)
+        _module.fail(module, error, changed=change.touched(), **recorded, **change.result())
+    recorded = _record_end(module, audit, change)
     if change.untested_tool:
         module.warn(untested(change.untested_tool))
-    module.exit_json(changed=change.is_change, fact=known, **change.result(only_plan=module.check_mode))
+    result = change.result(only_plan=module.check_mode)
+    module.exit_json(changed=change.is_change, fact=known, **recorded, **result)
+
+
+def _record_end(
+    module: AnsibleModule, audit: Optional[Audit], change: ModeChange, error: Optional[ExplainedError] = None
+) -> dict[str, Any]:
+    if audit is None:
+        return {}
+    audit.ended(change, error)
+    if audit.problem:
+        module.warn("The audit record could not be written: %s. The change itself is not concerned." % audit.problem)
+    return {"audit": audit.result()}
 
 
 def _keep_fact(change: ModeChange, path: Optional[str]) -> dict[str, Any]:

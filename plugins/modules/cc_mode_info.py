@@ -157,6 +157,11 @@ host:
     sev_snp: *fact
     iommu: *fact
     lockdown: *fact
+read_at:
+  description: When the devices were read, by the host's clock, in UTC.
+  returned: success
+  type: str
+  sample: "2026-11-27T06:00:00Z"
 tool_version:
   description: Version of gpu-admin-tools.
   returned: success
@@ -173,6 +178,8 @@ error:
   type: dict
   sample: {kind: ToolMissing, cause: Not installed., state: "", remedy: Install it., retryable: false, seen: {}}
 """
+
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -200,7 +207,7 @@ def main() -> None:
         _module.fail(module, error)
     if not found["tool_tested"]:
         module.warn(untested(found["tool_version"]))
-    module.exit_json(changed=False, **found)
+    module.exit_json(changed=False, read_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **found)
 
 
 if __name__ == "__main__":

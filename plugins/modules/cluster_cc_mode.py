@@ -56,16 +56,21 @@ EXAMPLES = r"""
     node: worker-1
     mode: "on"
   delegate_to: localhost
+
+- name: All nodes without a label of their own
+  confidential.gpu.cluster_cc_mode:
+    mode: "on"
+  delegate_to: localhost
 """
 
 RETURN = r"""
 before:
-  description: The mode that was wished before; empty for none.
+  description: The mode that was desired before; empty for none.
   returned: success
   type: str
   sample: "off"
 after:
-  description: The mode that is wished now.
+  description: The mode that is desired now.
   returned: success
   type: str
   sample: "on"
@@ -116,7 +121,9 @@ def main() -> None:
                     api, given["node"], given["mode"], given["drain"], given["timeout"], module.check_mode
                 )
             else:
-                found = node_mode.set_of_cluster(api, given["mode"], module.check_mode)
+                found = node_mode.set_of_cluster(
+                    api, given["mode"], given["drain"], given["timeout"], module.check_mode
+                )
     except ExplainedError as error:
         _module.fail(module, error)
     diff = {"before": "mode: %s\n" % found.before, "after": "mode: %s\n" % found.after} if found.changed else {}

@@ -72,6 +72,13 @@ options:
         type: str
         choices: [k8s, k3s, rke2, k0s, microk8s]
         default: k8s
+      imports:
+        description:
+          - Nodes of K3s or RKE2 whose containerd is known to import C(config-v3.toml.d/*.toml).
+          - Other ones are refused unless their containerd tells that it has Kata's handlers.
+        type: list
+        elements: str
+        default: []
       installs_nfd:
         description: Whether NFD is going to be installed by its own chart.
         type: bool
@@ -81,7 +88,9 @@ options:
         type: str
         default: ""
       minimum:
-        description: Oldest versions of V(kernel), V(containerd), V(kubernetes) and V(kata); older ones are refused.
+        description:
+          - Oldest versions of V(kernel), V(containerd), V(kubernetes), V(kata) and V(gpu_operator).
+          - Older ones are refused; an operator that is older fails where it is to be installed by now.
         type: dict
         default: {}
       documented:
@@ -96,8 +105,26 @@ options:
     description: Whether to ask each of the O(nodes) for its kubelet's settings.
     type: bool
     default: true
+  wait:
+    description:
+      - Seconds to wait until nothing of the O(steps) fails; then, or at the end of this time, what is seen is told.
+        0 looks once.
+    type: float
+    default: 0
+  read:
+    description: Whether to read the cluster. Without it, the report is of what O(also) holds alone.
+    type: bool
+    default: true
+  dest:
+    description:
+      - A file for the report as JSON, with RV(rows) and RV(findings); it is replaced whole. Empty for none.
+      - A report is no change of what it is about, so it is also written in check mode.
+    type: str
+    default: ""
   also:
-    description: Findings of others, such as a sample's, for the rows of the report; as RV(findings).
+    description:
+      - Findings of others, such as a sample's, for the rows of the report; as RV(findings).
+      - Those about other nodes are left out.
     type: list
     elements: dict
     default: []
@@ -181,6 +208,13 @@ table:
   returned: success
   type: list
   elements: str
+as_installed:
+  description:
+    - What each rule says if everything is to be installed by now, whatever O(installed) is; as RV(findings), no texts.
+  returned: with O(read=true), as all that follows
+  type: list
+  elements: dict
+  sample: []
 nodes:
   description: For each node its technology, and its confidential runtime class.
   returned: success
@@ -214,6 +248,22 @@ nfd:
   type: list
   elements: str
   sample: [node-feature-discovery/nfd-worker]
+mode_of_cluster:
+  description: The default mode in the ClusterPolicy; empty for none.
+  returned: success
+  type: str
+  sample: "on"
+workloads:
+  description: For each node the value of its label C(nvidia.com/gpu.workload.config); empty for none.
+  returned: success
+  type: dict
+  sample: {worker-1: vm-passthrough}
+capable:
+  description: The nodes with the label C(nvidia.com/cc.capable=true), by which the operand of this collection chooses.
+  returned: success
+  type: list
+  elements: str
+  sample: [worker-1]
 lists:
   description: How many kinds of objects were asked for.
   returned: success
@@ -246,6 +296,7 @@ def main() -> None:
         "sample_nvswitches": {"type": "int", "default": 0},
         "sample_memory": {"type": "str", "default": "16Gi"},
         "distribution": {"type": "str", "choices": ["k8s", "k3s", "rke2", "k0s", "microk8s"], "default": "k8s"},
+        "imports": {"type": "list", "elements": "str", "default": []},
         "installs_nfd": {"type": "bool", "default": False},
         "kata_version": {"type": "str", "default": ""},
         "minimum": {"type": "dict", "default": {}},
@@ -259,6 +310,9 @@ def main() -> None:
             "steps": {"type": "list", "elements": "str", "choices": STEPS, "default": []},
             "expect": {"type": "dict", "default": {}, "options": expect, "apply_defaults": True},
             "configz": {"type": "bool", "default": True},
+            "wait": {"type": "float", "default": 0},
+            "read": {"type": "bool", "default": True},
+            "dest": {"type": "str", "default": ""},
             "also": {"type": "list", "elements": "dict", "default": []},
             **_module.CLUSTER_ARGUMENTS,
         },

@@ -221,7 +221,7 @@ from typing import Any, NoReturn, Optional, Sequence
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.confidential.gpu.plugins.module_utils import _module
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import AUTO, NAMES, Configuration
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import Interrupted
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host
@@ -252,10 +252,10 @@ def main(root: str = "/") -> None:
         signal.signal(number, _interrupted)
     configuration = purpose = None
     try:
-        wish = Wish(tuple(given["add"]), tuple(given["remove"]), tuple(given["replace"]))
-        purpose = Purpose(given["technology"], wish, Path(root)) if given["technology"] else None
+        desired = Desired(tuple(given["add"]), tuple(given["remove"]), tuple(given["replace"]))
+        purpose = Purpose(given["technology"], desired, Path(root)) if given["technology"] else None
         host = Host(Path(root), timeout_s=given["timeout"])
-        configuration = Configuration(host, wish, given["loader"], purpose.wish if purpose else None)
+        configuration = Configuration(host, desired, given["loader"], purpose.desired if purpose else None)
         configuration.run(only_plan=module.check_mode, keep_backups=given["backup"])
     except ExplainedError as error:
         _module.fail(module, error, changed=False, **_result(configuration, purpose))
@@ -265,8 +265,8 @@ def main(root: str = "/") -> None:
 class Purpose:
     """What the host is for, and what its kernel needs for that."""
 
-    def __init__(self, technology: str, asked: Wish, root: Path) -> None:
-        # Here, and not above: a host compiles anew at each run what a module imports.
+    def __init__(self, technology: str, asked: Desired, root: Path) -> None:
+        # Here, and not above: a host compiles again at each run what a module imports.
         from ansible_collections.confidential.gpu.plugins.module_utils._host import (  # noqa: PLC0415
             parameters,
             processor,
@@ -278,9 +278,9 @@ class Purpose:
         self._vendor = processor.read(root).vendor
         self.technology = parameters.technology_of(self._vendor) if technology == AUTO else technology
 
-    def wish(self, configured: Sequence[str], running: Sequence[str]) -> Wish:
+    def desired(self, configured: Sequence[str], running: Sequence[str]) -> Desired:
         """What is asked for, and what the technology needs beside it."""
-        return self._parameters.wish(self._asked, self.technology, self._vendor, configured, running)
+        return self._parameters.desired(self._asked, self.technology, self._vendor, configured, running)
 
     def result(self) -> dict[str, Any]:
         """The technology, and what the running kernel offers."""

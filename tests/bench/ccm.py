@@ -27,6 +27,7 @@ for folder in (ROOT, ROOT / "tests", ROOT / "container"):
 from bmm_emulator.launch import launch  # noqa: E402
 from bmm_emulator.server import Emulator  # noqa: E402
 
+from tests.bench.ccm_steady import cpu_s, memory_mib  # noqa: E402
 from tests.bench.limits import Limit, conclude  # noqa: E402
 from tests.cloud.programs import (  # noqa: E402
     grant,
@@ -94,7 +95,8 @@ def waiting(server: Server, count: int, start: Any, flags: tuple[str, ...], sing
                 time.sleep(1.0)  # each look at all nodes costs the server what it costs the program
             found: dict[str, Any] = {"seconds": last_write(server) - began}
             found["calls"] = len([one for one in emulator.requests if str(one["path"]).startswith("instance")])
-            found["mib"] = memory_mib(child)
+            found["mib"] = memory_mib(child, "VmHWM")
+            found["cpu_s"] = cpu_s(child)  # says more than the clock where the machine has other work
             taken = sorted(one_at_a_time(server, emulator, count, singles))
             if taken:
                 found |= {"p50": statistics.median(taken), "p99": taken[-1 - len(taken) // 100]}
@@ -133,14 +135,6 @@ def one_at_a_time(server: Server, emulator: Emulator, first: int, singles: int) 
         until(is_done)
         taken.append(time.monotonic() - began)
     return taken
-
-
-def memory_mib(child: Child) -> float:
-    """The most it ever had."""
-    for line in Path(f"/proc/{child.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("the kernel does not tell the memory")
 
 
 if __name__ == "__main__":

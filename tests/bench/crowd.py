@@ -123,7 +123,7 @@ def requests_of_a_change(cluster: Cluster, folder: Path) -> Counter[str]:
 
 
 def crowd(cluster: Cluster, count: int, rest_s: float) -> dict[str, Any]:
-    """Nodes, their operands, a rest, and a wish for all of them."""
+    """Nodes, their operands, a rest, and a request for all of them."""
     names = [f"crowd-{number:04}" for number in range(count)]
     make_account(cluster)
     make_nodes(cluster, names)
@@ -141,12 +141,12 @@ def crowd(cluster: Cluster, count: int, rest_s: float) -> dict[str, Any]:
         "per node and minute": with_watches["requests"] * 60 / with_watches["seconds"] / count,
     }
     before, usage, began = Audit(cluster).read(user), cpu_s(cluster), time.time()
-    wished_at = wish(cluster, names, "on")
+    desired_at = request(cluster, names, "on")
     answer = answer_of(cluster, operands, job)
     seconds = time.time() - began
     time.sleep(2)
     changed = Audit(cluster).read(user) - before
-    late = sorted(answer["settled_at"][name] - wished_at[name] for name in answer["settled_at"])
+    late = sorted(answer["settled_at"][name] - desired_at[name] for name in answer["settled_at"])
     found["during the change"] = {
         "seconds": seconds,
         "requests": sum(changed.values()),
@@ -257,7 +257,7 @@ def start_operands(cluster: Cluster, job: Job) -> Process:
     return operands
 
 
-def wish(cluster: Cluster, names: list[str], mode: str) -> dict[str, float]:
+def request(cluster: Cluster, names: list[str], mode: str) -> dict[str, float]:
     """Label every node; when the API server had each label."""
     moments = {}
     for name in names:

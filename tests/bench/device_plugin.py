@@ -227,7 +227,7 @@ async def cycled(devices: Devices, pid: int, slots: int, cycles: int) -> Growth:
 
 
 async def reopened(devices: Shares, pid: int, slots: int, cycles: int) -> Growth:
-    """The driver stops answering, and answers again: its library is loaded anew each time."""
+    """The driver stops answering, and answers again: its library is loaded again each time."""
 
     def leave() -> int:
         devices.lose_driver()

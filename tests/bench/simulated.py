@@ -3,8 +3,8 @@
 
 """The API traffic of many operands in one process: python -m tests.bench.simulated JOB, inside a cluster's namespaces.
 
-Each operand has connections of its own, lists and watches its own node, and answers a new wish with the requests that
-the real operand makes; tests/bench/crowd.py counts both in the API server's log and compares. The time of a change is
+Each operand has connections of its own, lists and watches its own node, and answers a new request as the real
+operand does; tests/bench/crowd.py counts both in the API server's log and compares. The time of a change is
 slept. Bounded: the job says how many nodes and how many seconds.
 """
 
@@ -138,7 +138,7 @@ class Operand:
         self.watching = asyncio.Event()
 
     async def run(self) -> None:
-        """List, watch, and carry out the first wish that differs from the state."""
+        """List, watch, and carry out the first request that differs from the state."""
         selector = f"fieldSelector=metadata.name%3D{self._node}"
         found = await self._requests.request("GET", f"/api/v1/nodes?{selector}", accept=METADATA_LIST)
         version = found["metadata"]["resourceVersion"]
@@ -147,26 +147,26 @@ class Operand:
         self.watching.set()
         async for event in events:
             labels = event["object"]["metadata"].get("labels", {})
-            wish = labels.get(MODE)
-            if event["type"] != "BOOKMARK" and wish and wish != labels.get(STATE):
-                await self._change(wish)
+            desired = labels.get(MODE)
+            if event["type"] != "BOOKMARK" and desired and desired != labels.get(STATE):
+                await self._change(desired)
                 self._answer.settled_at[self._node] = time.time()
                 return
 
-    async def _change(self, wish: str) -> None:
+    async def _change(self, desired: str) -> None:
         """The requests of one change, in the real operand's order."""
         for path in ("/api/v1/pods", f"/api/v1/namespaces/{self._job.components_namespace}/pods"):
             await self._see_pods(path)
         journal = json.dumps(dict.fromkeys(COMPONENTS, "true"))
-        await self._patch({STATE: "", READY: ""}, {CHANGING: wish, JOURNAL: journal})
+        await self._patch({STATE: "", READY: ""}, {CHANGING: desired, JOURNAL: journal})
         await self._patch(dict.fromkeys(COMPONENTS, PAUSED), {})
         await self._look_before_the_gate()
         await asyncio.sleep(self._job.change_s)
         await self._patch(dict.fromkeys(COMPONENTS, "true"), {JOURNAL: None})
-        await self._patch({STATE: wish, READY: "true"}, {CHANGING: None, DEVICES: DEVICES_TEXT})
+        await self._patch({STATE: desired, READY: "true"}, {CHANGING: None, DEVICES: DEVICES_TEXT})
         for task in self._watched:
             task.cancel()
-        await self._event(f"The devices are in mode {wish}.")
+        await self._event(f"The devices are in mode {desired}.")
 
     async def _look_before_the_gate(self) -> None:
         """A fresh list of the node's pods, and the node: what is watched decides nothing that is written."""

@@ -21,7 +21,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Emulator:
             return list(self._requests)
 
     def forget_requests(self) -> None:
-        """Begin to count anew."""
+        """Begin to count again."""
         with self._lock:
             self._requests = []
 
@@ -131,6 +131,10 @@ class Emulator:
         """Take an instance away. Raises DataError."""
         with self._api.store.lock:
             self._api.store.remove(self._api.store.named("instance", name_or_id))
+
+    def on_power_cycle(self, act: Callable[[dict[str, Any]], None]) -> None:
+        """Call this, which must not wait, with an instance whose machine is switched off and on."""
+        self._api.store.power_cycled = act
 
     # --- requests --------------------------------------------------------------------------------------------------
 

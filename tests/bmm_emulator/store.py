@@ -38,6 +38,8 @@ class Store:
     def __init__(self, world: World) -> None:
         self.world = world
         self.lock = threading.RLock()
+        # What else happens when the machine of an instance is switched off and on.
+        self.power_cycled: Callable[[Record], None] = lambda record: None
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._encoded: dict[tuple[str, tuple[str, ...]], bytes] = {}
 
@@ -126,6 +128,7 @@ class Store:
 
     def _begin(self, record: Record) -> None:
         self._enter(record, "Rebooting")
+        self.power_cycled(record)
         self._later("reboot_s", lambda: self._become(record, "Rebooting", "Ready"))
 
     def _become(self, record: Record, before: str, after: str) -> None:

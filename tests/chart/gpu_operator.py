@@ -3,7 +3,7 @@
 
 """The admission policy for a manager that the GPU Operator deploys, as a file to apply alone; it is the chart's.
 
-``python -m tests.chart.gpu_operator`` writes the file anew.
+``python -m tests.chart.gpu_operator`` writes the file again.
 """
 
 from __future__ import annotations

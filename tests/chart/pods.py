@@ -3,7 +3,7 @@
 
 """The rights and mounts of the chart's pod as files, for the suite in virtual machines, which runs without Helm.
 
-``python -m tests.chart.pods`` writes them anew.
+``python -m tests.chart.pods`` writes them again.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 
 from gpu.devid_names import GPU_NAME_BY_DEVID  # noqa: E402
 from kube import events  # noqa: E402
-from operand import journal, metrics, names, publish, reading, settings  # noqa: E402
+from operand import chain, journal, metrics, names, publish, reading, settings  # noqa: E402
 
 from tests.chart import gpu_operator, pods  # noqa: E402
 from tests.cluster.kube import workloads  # noqa: E402
@@ -35,6 +35,9 @@ POLICY = tuple(
 EVICTIONS = "ValidatingAdmissionPolicy cc-manager-evictions"
 TEMPLATE = ("template", "cc-manager", str(CHART), "--namespace", "place", "--kube-version", "1.36.0")
 Manifests = dict[str, Any]
+
+
+AUDIT_FOLDER = "/var/log/confidential-gpu"
 
 
 @pytest.fixture
@@ -294,6 +297,21 @@ def test_volumes_of_the_users_own(render: Any) -> None:
     assert {"name": "more", "mountPath": "/more"} in container(manifests)["volumeMounts"]
 
 
+def test_a_folder_for_audit_records_is_the_hosts(render: Any) -> None:
+    manifests = render(f"settings.auditFolder={AUDIT_FOLDER}")
+    volumes = manifests["DaemonSet"]["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "audit", "hostPath": {"path": AUDIT_FOLDER, "type": "DirectoryOrCreate"}} in volumes
+    assert {"name": "audit", "mountPath": AUDIT_FOLDER} in container(manifests)["volumeMounts"]
+    assert environment(manifests)["CC_MANAGER_AUDIT_FOLDER"] == AUDIT_FOLDER
+    assert "audit" not in str(render()["DaemonSet"]["spec"]["template"]["spec"]["volumes"])
+
+
+def test_lost_records_are_an_alert_where_there_are_any(alerts: Any) -> None:
+    name = "ConfidentialComputingAuditLost"
+    assert name not in alerts()
+    assert AUDIT_FOLDER in alerts(f"settings.auditFolder={AUDIT_FOLDER}")[name]["annotations"]["description"]
+
+
 def test_how_pods_are_replaced(render: Any) -> None:
     assert render()["DaemonSet"]["spec"]["updateStrategy"] == {
         "type": "RollingUpdate",
@@ -452,7 +470,9 @@ def test_the_policy_allows_what_the_operand_writes(render: Any) -> None:
         names.DEVICES_ANNOTATION,
         names.JOURNAL_ANNOTATION,
         names.CORDONED_ANNOTATION,
+        names.AUDIT_ANNOTATION,
     }
+    assert longest[names.AUDIT_ANNOTATION] >= len(chain.Tail(10**12).text)
     assert longest[names.REASON_ANNOTATION] >= publish.REASON_MAX_BYTES
     allowed = json.loads(found["readyOf"])
     assert set(allowed) == {*names.MODES, names.MIXED, names.FAILED, ""}
@@ -492,7 +512,7 @@ def expressions(alerts: Any) -> Any:
 
     def run(where: str) -> list[str]:
         if where == "alerts":
-            return [rule["expr"] for rule in alerts().values()]
+            return [rule["expr"] for rule in alerts(f"settings.auditFolder={AUDIT_FOLDER}").values()]
         found = json.loads((CHART / "files/dashboard.json").read_text())
         return [target["expr"] for panel in found["panels"] for target in panel.get("targets", [])]
 

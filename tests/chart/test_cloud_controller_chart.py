@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 
@@ -16,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 
 from ccm import flags  # noqa: E402
+from ccm.metrics import Metrics  # noqa: E402
 
 CHART = ROOT / "container/charts/cloud-controller"
 TEMPLATE = ("template", "cloud-controller", str(CHART), "--namespace", "kube-system", "--kube-version", "1.36.0")
@@ -141,9 +144,67 @@ def test_the_lease_alone(render: Any) -> None:
         "env.TOKEN=x",
         "unknown=1",
         "settings.unknown=1",
+        "podMonitor.interval=often",
+        "podMonitor.tokenSecret.name=x",
     ],
 )
 def test_what_is_refused(helm: Any, value: str) -> None:
     done = helm(*TEMPLATE, "--set", value)
     assert done.returncode != 0
     assert value.partition("=")[0].rpartition(".")[2].removeprefix("TOKEN") in done.stderr
+
+
+# --- monitoring -------------------------------------------------------------------------------------------------------
+
+
+def test_monitoring_is_there_on_request(render: Any) -> None:
+    monitor = ("PodMonitor", "cloud-controller")
+    assert not {monitor, ("PrometheusRule", "cloud-controller")} & set(render())
+    manifests = render(
+        "podMonitor.enabled=true", "podMonitor.tokenSecret.name=reader", "podMonitor.tokenSecret.key=token"
+    )
+    labels = manifests["Deployment", "cloud-controller"]["spec"]["template"]["metadata"]["labels"]
+    assert manifests[monitor]["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    (endpoint,) = manifests[monitor]["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in [one["name"] for one in container(manifests)["ports"]]
+    assert (endpoint["scheme"], endpoint["authorization"]) == (
+        "https",
+        {"credentials": {"name": "reader", "key": "token"}},
+    )
+    right = manifests["ClusterRole", "cloud-controller-metrics"]["rules"]
+    assert right == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+
+
+@pytest.fixture
+def alerts(render: Any) -> Any:
+    """By name."""
+    (group,) = render("alerts.enabled=true")["PrometheusRule", "cloud-controller"]["spec"]["groups"]
+    return {rule["alert"]: rule for rule in group["rules"]}
+
+
+def test_alerts_ask_for_what_is_counted(alerts: Any) -> None:
+    metrics = Metrics()
+    metrics.leading.labels("x")
+    metrics.problems.labels("a", "r")
+    metrics.calls.labels("GET", "instance", "200")
+    metrics.call_seconds.labels("instance")
+    metrics.waiting.labels("nodes")
+    samples = [one for family in metrics.registry.collect() for one in family.samples]
+    known = {one.name for one in samples}
+    labels = {label for one in samples for label in one.labels}
+    asked: set[str] = set()
+    for name, rule in alerts.items():
+        promql_parser.parse(rule["expr"])
+        found = set(re.findall(r"\b((?:bmm|node_controller|leader_election|workqueue)_\w+)", rule["expr"]))
+        assert found <= known, name
+        asked |= found
+        for words in re.findall(r"by \(([^)]*)\)", rule["expr"]):
+            assert {one.strip() for one in words.split(",")} <= labels, name
+    assert {"bmm_problems_total", "bmm_node_deletions_total", "bmm_config_refused", "workqueue_depth"} <= asked
+
+
+def test_every_alert_says_what_to_do(alerts: Any) -> None:
+    for name, rule in alerts.items():
+        assert rule["annotations"]["summary"], name
+        assert rule["annotations"]["description"], name
+        assert rule["labels"]["severity"] in ("warning", "critical"), name

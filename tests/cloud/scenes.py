@@ -123,7 +123,7 @@ SCENES = (
     Scene("foreign-id", instance=None, id="aws:///zone/i-0123"),
     Scene("foreign-not-ready", instance=None, id="kind://docker/kind/node", node={"taints": [], "ready": False}),
     # Later.
-    Scene("made-anew", steps=(Stage.anew,)),
+    Scene("made-again", steps=(Stage.anew,)),
     Scene("address-changed", steps=(lambda at: at.addresses(["10.1.7.7"], ["fd00:1::1"]),)),
     Scene("address-added", steps=(lambda at: at.addresses(["10.1.0.1"], ["fd00:1::1"], ["10.1.7.8"]),)),
     Scene("address-gone", steps=(lambda at: at.addresses(["10.1.0.1"]),)),

@@ -28,7 +28,15 @@ from tests.cluster.kube.programs import EVERY
 READY_S = 60.0
 MERGE = "application/merge-patch+json"
 # The administrator, Kubernetes' own controllers, and ours: two processes with a user each, told apart by the log.
-PEOPLE = {"admin": "system:masters", "oracle": "system:masters", "ccm": "", "ccm-2": "", "reader": "", "nobody": ""}
+PEOPLE = {
+    "admin": "system:masters",
+    "oracle": "system:masters",
+    "ccm": "",
+    "ccm-2": "",
+    "rollout": "",
+    "reader": "",
+    "nobody": "",
+}
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -36,7 +44,7 @@ AUDIT = {
     # Not what is asked once, about which versions there are.
     "rules": [
         {"level": "None", "nonResourceURLs": ["*"]},
-        {"level": "Metadata", "users": ["ccm", "ccm-2", "oracle"]},
+        {"level": "Metadata", "users": ["ccm", "ccm-2", "oracle", "rollout"]},
         {"level": "None"},
     ],
 }
@@ -246,7 +254,7 @@ class Server:
         return [one for one in found if one["user"]["username"] == who]
 
     def forget(self) -> None:
-        """Let the log begin anew."""
+        """Let the log begin again."""
         log = self.folder / "audit.log"
         self._forgotten = log.stat().st_size if log.exists() else 0
 

@@ -174,7 +174,7 @@ def test_a_right_that_is_missing_is_named(
         return verb in text.lower() and resource.partition("/")[0] in text
 
     until(is_named, words=f"readyz does not name {missing}")
-    if resource not in ("events", "leases") and verb not in ("list",):
+    if resource != "events":
         until(lambda: [one for one in server.events("kube-system") if "MayNot" in one["reason"]])
     # The rest works.
     if resource != "leases" and missing not in (("list", "nodes"), ("patch", "nodes"), ("patch", "nodes/status")):
@@ -183,6 +183,19 @@ def test_a_right_that_is_missing_is_named(
         until(lambda: "gpu-1" not in server.nodes())
     grant(server, tmp_path)
     until(untainted(server, ["gpu-0"]), timeout_s=90)
+
+
+def test_a_right_to_count_events_that_is_missing_is_named(server: Server, emulator: Emulator, tmp_path: Path) -> None:
+    """It is needed when an Event is made again, as by the next process."""
+    grant(server, tmp_path, without=("patch", "events"))
+    emulator.add_faults([{"action": "status", "status": 401, "path": "*", "times": "forever"}])
+    server.register(kubelet_node("gpu-0"))
+    first = start_ours(server, emulator)
+    until(lambda: server.events("kube-system"))
+    assert first.end() == 0
+    port = secure(server, emulator, tmp_path)
+    until(lambda: "may not patch events" in body(port, "/readyz"))
+    until(lambda: "MayNotPatchEvents" in [one["reason"] for one in server.events("kube-system")])
 
 
 # --- the port and the file --------------------------------------------------------------------------------------------

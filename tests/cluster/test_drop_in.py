@@ -67,14 +67,14 @@ def test_a_bogus_mode_touches_nothing(node: Bed) -> None:
     assert node.modes() == {"off"}
 
 
-def test_the_newest_wish_wins(node: Bed) -> None:
+def test_the_newest_request_wins(node: Bed) -> None:
     node.start()
     node.until(lambda found: is_settled(found, "off"))
     for mode in ("on", "devtools", "ppcie", "off", "on"):
         node.want(mode)
     node.until(lambda found: is_settled(found, "on"))
     assert node.modes() == {"on"}
-    # Fewer resets than wishes: what is no longer wanted is not carried out.
+    # Fewer resets than requests: what is no longer wanted is not carried out.
     assert node.resets() <= 2 * 12
 
 

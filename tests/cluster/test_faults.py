@@ -58,7 +58,7 @@ def stage(node: Bed, name: str) -> None:
         node.wait_until(lambda: node.modes() == {"on"})
 
 
-STAGES = ("wished", "journalled", "paused", "pods gone", "staged", "reset", "verified")
+STAGES = ("desired", "journalled", "paused", "pods gone", "staged", "reset", "verified")
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -76,7 +76,7 @@ def test_api_server_away_during_a_change(node: Bed) -> None:
     node.want("on")
     stage(node, "paused")
     node.cluster.processes["kube-apiserver"].stop(signal.SIGKILL)
-    node.wait_until(lambda: node.modes() == {"on"} or node.seconds_since_wish() > 8)
+    node.wait_until(lambda: node.modes() == {"on"} or node.seconds_since_request() > 8)
     node.cluster.start_server()
     check(node, "on")
 
@@ -91,7 +91,7 @@ def test_etcd_restarted_during_a_change(node: Bed) -> None:
 
 
 def test_node_rebooted_during_a_change(node: Bed) -> None:
-    """Devices lose their power, /run is empty, the pod begins anew."""
+    """Devices lose their power, /run is empty, the pod begins again."""
     begin(node)
     pid = node.cluster.container_pid(node.manager())
     node.want("on")

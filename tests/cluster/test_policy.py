@@ -277,7 +277,7 @@ def draining(stand_in: Account, tmp_path: Path) -> Account:
 
 
 def installed(account: Account, folder: Path, drain: bool) -> Account:
-    """Install anew only when it is not so already."""
+    """Install again only when it is not so already."""
     has = f"{RELEASE}-evictions" in account.cluster.kubectl("get", "validatingadmissionpolicies", "-o", "name")
     if has != drain:
         install(account.cluster, folder, {**NOWHERE, "settings": {"busy": "drain" if drain else "refuse"}})

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,8 @@ class Bench:
         self.kubelet_file = Path(cluster.settings.path("kubelet.json"))
         self._restart = folder / "restart-kubelet"
         self.actors: Actors
+        # The chart of Kata that was there before an upgrade.
+        self.older = ""
         self.charts = {
             "nfd": str(CHARTS / "node-feature-discovery"),
             "gpu_operator": str(CHARTS / "gpu-operator"),
@@ -72,12 +75,15 @@ class Bench:
 
     def prepare(self) -> None:
         """Tag the images, and write what restarts the kubelet."""
-        ctr = ("ctr", "-a", self.cluster.settings.path("containerd.sock"), "-n", "k8s.io", "images", "tag", "--force")
         for image in IMAGES:
-            self.cluster.space.run(*ctr, BUSYBOX, f"{MIRROR}/{image}")
+            self.tag(BUSYBOX, image)
         command = " ".join([str(EVERY["kubelet"].path()), *self.cluster.settings.kubelet()])
         self._restart.write_text(RESTART.format(command=command, log=self.folder / "kubelet.log"))
         self._restart.chmod(0o755)
+
+    def tag(self, image: str, name: str) -> None:
+        """Give an image of the node a name below the mirror."""
+        self.cluster.ctr("images", "tag", "--force", image, f"{MIRROR}/{name}")
 
     def variables(self, **more: Any) -> dict[str, Any]:
         """What the playbooks are told on this cluster, whose machine is far from the documented one."""
@@ -105,17 +111,24 @@ class Bench:
             "confidential_containers_check_command": ["/bin/sh", "-c", "echo Test PASSED"],
             "confidential_containers_check_sample_timeout": 30,
             "confidential_containers_check_file": str(self.report),
+            "confidential_containers_containerd_settings": str(self.folder / "containerd.toml"),
             "kubelet_confidential_file": str(self.kubelet_file),
             "kubelet_confidential_restart": [str(self._restart)],
             "kubelet_confidential_timeout": 40,
             **more,
         }
 
-    def play(self, playbook: str, *options: str, hosts: tuple[str, ...] = (NODE,), **more: Any) -> Played:
-        """Run a playbook of the collection inside, against this node."""
+    def play(
+        self, playbook: str, *options: str, hosts: Sequence[str] = (NODE,), nodes: Mapping[str, str] = {}, **more: Any
+    ) -> Played:
+        """Run a playbook of the collection inside, against this node. ``nodes``: names of hosts that are not theirs."""
         inventory = self.folder / "inventory.yml"
-        host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        inventory.write_text(json.dumps({"gpu_nodes": {"hosts": dict.fromkeys(hosts, host)}}))
+        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        known = {
+            host: {**local, **({"confidential_containers_node": nodes[host]} if host in nodes else {})}
+            for host in hosts
+        }
+        inventory.write_text(json.dumps({"gpu_nodes": {"hosts": known}}))
         extra = self.folder / "variables.json"
         extra.write_text(json.dumps(self.variables(**more)))
         settings = {
@@ -155,6 +168,10 @@ class Bench:
         made = {"apiVersion": "v1", "kind": "Secret", "type": newest["type"], "metadata": metadata}
         self.cluster.api.request("POST", secrets, {**made, "data": {"release": data}})
 
-    def rows(self) -> dict[str, str]:
-        """State by step in the last report."""
-        return {row["step"]: row["state"] for row in json.loads(self.report.read_text())["rows"]}
+    def rows(self, node: str = NODE) -> dict[str, str]:
+        """State by step of a node in the last report."""
+        return {step: row["state"] for step, row in self.told(node).items()}
+
+    def told(self, node: str = NODE) -> dict[str, dict[str, str]]:
+        """The row of each step of a node in the last report."""
+        return {row["step"]: row for row in json.loads(self.report.read_text())["rows"] if row["node"] == node}

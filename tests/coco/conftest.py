@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One cluster for all scenarios, which begin in it bare and go on where the one before ended."""
+"""One cluster for all scenarios of a file, which begin in it bare and go on where the one before ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(f"--{name}-chart", default="", help="an archive of the real chart, instead of the stub")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bare cluster whose pods do what the real ones do."""
     try:

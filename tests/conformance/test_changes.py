@@ -19,30 +19,30 @@ THOROUGH = ("h100-pcie", "b200")
 ENTERED = {(OFF, ON), (ON, OFF), (ON, DEVTOOLS), (DEVTOOLS, PPCIE), (OFF, PPCIE), (PPCIE, OFF)}
 
 
-def _pairs(families: list[Family], wishes: tuple[str, ...]) -> list[tuple[str, str, str]]:
+def _pairs(families: list[Family], desired_modes: tuple[str, ...]) -> list[tuple[str, str, str]]:
     return [
-        (family.name, start, wish)
+        (family.name, start, desired)
         for family in families
-        for start, wish in itertools.product(family.modes, wishes)
-        if family.name in THOROUGH or (start, wish) in ENTERED
+        for start, desired in itertools.product(family.modes, desired_modes)
+        if family.name in THOROUGH or (start, desired) in ENTERED
     ]
 
 
 # The tool's 'off' of CC is not the end of ppcie: that has a test of its own.
 CC_PAIRS = [pair for pair in _pairs(WITH_CC, CC_MODES) if pair[1:] != (PPCIE, OFF)]
 PPCIE_PAIRS = _pairs(WITH_PPCIE, (OFF, PPCIE))
-OUR_PAIRS = [(name, start, wish) for name, start, wish in _pairs(list(SUPPORTED), MODES) if start != wish]
+OUR_PAIRS = [(name, start, desired) for name, start, desired in _pairs(list(SUPPORTED), MODES) if start != desired]
 OUR_PAIRS = [pair for pair in OUR_PAIRS if pair[2] in FAMILIES[pair[0]].modes]
 
 
-@pytest.mark.parametrize(("family", "start", "wish"), CC_PAIRS)
-def test_nvidia_sets_the_cc_mode(subject: Subject, start: str, wish: str) -> None:
+@pytest.mark.parametrize(("family", "start", "desired"), CC_PAIRS)
+def test_nvidia_sets_the_cc_mode(subject: Subject, start: str, desired: str) -> None:
     """--set-cc-mode with its reset."""
     subject.put(start)
-    answer = subject.nvidia("--devices", "gpus", "--set-cc-mode=%s" % wish, "--reset-after-cc-mode-switch")
+    answer = subject.nvidia("--devices", "gpus", "--set-cc-mode=%s" % desired, "--reset-after-cc-mode-switch")
     assert answer.status == 0, answer.text
-    assert subject.agreed_modes() == subject.expected(wish)
-    _nothing_is_left_to_do(subject, wish)
+    assert subject.agreed_modes() == subject.expected(desired)
+    _nothing_is_left_to_do(subject, desired)
 
 
 @pytest.mark.parametrize("family", ["h100-pcie", "h200"])
@@ -59,27 +59,27 @@ def test_nvidias_off_of_cc_leaves_ppcie_without_its_filter(subject: Subject) -> 
     assert state["active_bar0_filter"]
 
 
-@pytest.mark.parametrize(("family", "start", "wish"), PPCIE_PAIRS)
-def test_nvidia_sets_the_ppcie_mode(subject: Subject, start: str, wish: str) -> None:
+@pytest.mark.parametrize(("family", "start", "desired"), PPCIE_PAIRS)
+def test_nvidia_sets_the_ppcie_mode(subject: Subject, start: str, desired: str) -> None:
     """--set-ppcie-mode with its reset. The tool's 'off' is about PPCIe alone: it leaves CC as it is."""
     subject.put(start)
     devices = subject.family.all_devices
-    value = ON if wish == PPCIE else OFF
+    value = ON if desired == PPCIE else OFF
     answer = subject.nvidia("--devices", devices, "--set-ppcie-mode=%s" % value, "--reset-after-ppcie-mode-switch")
     assert answer.status == 0, answer.text
-    after = start if wish == OFF and start != PPCIE else wish
+    after = start if desired == OFF and start != PPCIE else desired
     assert subject.agreed_modes() == subject.expected(after)
-    if after == wish:
+    if after == desired:
         _nothing_is_left_to_do(subject, after)
 
 
-@pytest.mark.parametrize(("family", "start", "wish"), OUR_PAIRS)
-def test_nvidia_reads_what_we_set(subject: Subject, start: str, wish: str) -> None:
+@pytest.mark.parametrize(("family", "start", "desired"), OUR_PAIRS)
+def test_nvidia_reads_what_we_set(subject: Subject, start: str, desired: str) -> None:
     """After our change, and once more after NVIDIA's tool has read: the second change has nothing to do."""
     subject.put(start)
-    assert subject.change(wish).is_change
-    assert subject.agreed_modes() == subject.expected(wish)
-    assert not subject.change(wish).is_change
+    assert subject.change(desired).is_change
+    assert subject.agreed_modes() == subject.expected(desired)
+    assert not subject.change(desired).is_change
 
 
 @pytest.mark.parametrize("family", [family.name for family in WITH_CC])
@@ -105,15 +105,15 @@ def test_nvidias_own_test_of_ppcie_switching(subject: Subject) -> None:
 @pytest.mark.parametrize("family", [family.name for family in SUPPORTED])
 def test_a_reset_by_nvidia_activates_what_we_staged(subject: Subject, way: str) -> None:
     """Knobs written without a reset are pending for us, and active after NVIDIA's reset."""
-    wish = PPCIE if subject.family.has_ppcie else ON
-    subject.stage(wish)
+    desired = PPCIE if subject.family.has_ppcie else ON
+    subject.stage(desired)
     staged = subject.our_devices().values()
     assert {entry["mode"] for entry in staged} == {OFF}
-    assert {entry["pending_mode"] for entry in staged} == {wish}
+    assert {entry["pending_mode"] for entry in staged} == {desired}
     answer = subject.nvidia("--devices", subject.family.all_devices, way)
     assert answer.status == 0, answer.text
-    assert subject.agreed_modes() == subject.expected(wish)
-    _nothing_is_left_to_do(subject, wish)
+    assert subject.agreed_modes() == subject.expected(desired)
+    _nothing_is_left_to_do(subject, desired)
 
 
 def _nothing_is_left_to_do(subject: Subject, mode: str) -> None:

@@ -7,9 +7,9 @@
     python tests/cuts/explore_operand.py --depth 2
 
 Each search begins in every state of a change that nothing disturbs, and tries every sequence of events from there:
-wishes, retries, answers of the module, guests' pods and guests, kills, stops, devices that fail, requests that are
+requests, retries, answers of the module, guests' pods and guests, kills, stops, devices that fail, requests that are
 refused, get lost or are the last. The two laws hold in each state; and from each the node comes to rest with nothing
-paused and the newest wish carried out, once nothing more happens.
+paused and the newest request carried out, once nothing more happens.
 """
 
 from __future__ import annotations

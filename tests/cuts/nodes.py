@@ -35,9 +35,9 @@ class Node:
         mode = BARE.get(mode, mode)
         return {address: mode if model == GPU or mode == PPCIE else OFF for address, model in self.models.items()}
 
-    def chosen(self, start: str | None, wish: str | None) -> list[tuple[str, str]]:
+    def chosen(self, start: str | None, desired: str | None) -> list[tuple[str, str]]:
         """The changes between these modes; None stands for any."""
-        return [pair for pair in self.changes if start in (None, pair[0]) and wish in (None, pair[1])]
+        return [pair for pair in self.changes if start in (None, pair[0]) and desired in (None, pair[1])]
 
 
 ONE = Node(
@@ -55,11 +55,11 @@ NODES = {node.name: node for node in (ONE, FABRIC)}
 
 @dataclass(frozen=True)
 class Cut:
-    """One cut: in the change from start to wish, at one device's at-th write."""
+    """One cut: in the change from start to request, at one device's at-th write."""
 
     node: str
     start: str
-    wish: str
+    desired: str
     how: str
     device: str
     at: int
@@ -67,14 +67,14 @@ class Cut:
     @property
     def change(self) -> tuple[str, str, str, str]:
         """What cuts are counted by."""
-        return self.node, self.start, self.wish, self.how
+        return self.node, self.start, self.desired, self.how
 
     def command(self) -> str:
         """What repeats just this one."""
         return "python tests/cuts/run.py --node %s --from %s --to %s --cut %s --device %s --at %d" % (
             self.node,
             self.start,
-            self.wish,
+            self.desired,
             self.how,
             self.device,
             self.at,

@@ -7,7 +7,7 @@
     python tests/cuts/run.py --node one-h100 --from off --to on --cut kill --at 17
 
 A change is run once to count what it writes to each device, then once more for every write with a cut at that write.
-After each cut a plain second run must end in the wish.
+After each cut a plain second run must end in the request.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def arguments() -> argparse.Namespace:
     modes = (OFF, ON, DEVTOOLS, PPCIE)
     parser.add_argument("--node", choices=NODES)
     parser.add_argument("--from", dest="start", choices=(*modes, *BARE), help="the mode before")
-    parser.add_argument("--to", dest="wish", choices=modes, help="the mode that is wanted")
+    parser.add_argument("--to", dest="desired", choices=modes, help="the mode that is wanted")
     parser.add_argument("--cut", choices=(KILL, POWER), help="kill the process, or cut the device's power")
     parser.add_argument("--device", help="the PCI address of the device whose write is cut")
     parser.add_argument("--at", type=int, help="the number of the write, from 1")
@@ -72,13 +72,13 @@ def every_cut(options: argparse.Namespace) -> Iterator[Cut]:
         if options.node not in (None, node.name):
             continue
         with running(node) as subject:
-            for start, wish in node.chosen(options.start, options.wish):
-                writes = subject.writes(start, wish)
+            for start, desired in node.chosen(options.start, options.desired):
+                writes = subject.writes(start, desired)
                 for how in [options.cut] if options.cut else [KILL, POWER]:
                     for device, count in writes.items():
                         for at in range(1, count + 1):
                             if options.device in (None, device) and options.at in (None, at):
-                                yield Cut(node.name, start, wish, how, device, at)
+                                yield Cut(node.name, start, desired, how, device, at)
 
 
 def run_all(cuts: Sequence[Cut], workers: int) -> Iterator[tuple[Cut, str]]:

@@ -6,8 +6,8 @@
     python tests/cuts/run_operand.py --from off --to on --cut write --at 17
 
 The operand's own process does the change here, with the collection's code on an emulated device and an API server on
-loopback; only Ansible is left out between the two, so that the kill takes all at once, as the end of a pod does. A
-change is run once to count, then once more for each cut. After each a second operand must bring the node to the wish.
+loopback; only Ansible is left out between the two, so that the kill takes all at once, as the end of a pod does.
+A change is run once to count, then once more for each cut. After each a second operand must bring the node there.
 """
 
 from __future__ import annotations
@@ -198,15 +198,15 @@ class Bench:
         self._nursery, self._store, self._server = nursery, store, server
         self.store_events = threading.Event()
 
-    def count(self, start: str, wish: str) -> dict[str, list[Any]]:
+    def count(self, start: str, desired: str) -> dict[str, list[Any]]:
         """A change undisturbed: how many requests and writes it makes, from the label on."""
         operand = self._begun(start)
         try:
             answers: list[int] = []
             before = len(self._store.requests)
             self._store.after = lambda: answers.append(1)
-            self._label(wish)
-            self._rest(wish, operand)
+            self._label(desired)
+            self._rest(desired, operand)
             requests = len(self._store.requests) - before
             writes = {one: state["counters"]["writes"] for one, state in self._control.state().items()}
         finally:
@@ -219,12 +219,12 @@ class Bench:
             WRITE: at_devices,
         }
 
-    def run(self, start: str, wish: str, how: str, device: str | None, at: int) -> str:
+    def run(self, start: str, desired: str, how: str, device: str | None, at: int) -> str:
         """Cut, look, start another; what is wrong, or nothing."""
         operand = self._begun(start)
         try:
             self._arm(how, device, at, operand)
-            self._label(wish)
+            self._label(desired)
             if not operand.is_gone(TIMEOUT_S):
                 return "the cut did not come"
         finally:
@@ -234,7 +234,7 @@ class Bench:
             operand.close()
         operand = Operand(self._nursery.start(server=self._server.url, sockets=str(self._sockets)))
         try:
-            self._until(lambda: self._is_well(wish), operand)
+            self._until(lambda: self._is_well(desired), operand)
         except AssertionError as error:
             return str(error)
         finally:
@@ -323,30 +323,32 @@ def main() -> int:
     """Run what was asked for; 0 if every cut was recovered from."""
     parser = argparse.ArgumentParser(description="Cut the operand at every request and every write to a device.")
     parser.add_argument("--from", dest="start")
-    parser.add_argument("--to", dest="wish")
+    parser.add_argument("--to", dest="desired")
     parser.add_argument("--cut", choices=(BEFORE, AFTER, WRITE))
     parser.add_argument("--device")
     parser.add_argument("--at", type=int)
     options = parser.parse_args()
     began, done, failed = time.monotonic(), 0, 0
     nursery = Nursery()
-    for node, start, wish, kinds in CHANGES:
-        if options.start not in (None, start) or options.wish not in (None, wish):
+    for node, start, desired, kinds in CHANGES:
+        if options.start not in (None, start) or options.desired not in (None, desired):
             continue
         with bench(node, nursery) as one:
-            for how, places in one.count(start, wish).items():
+            for how, places in one.count(start, desired).items():
                 if options.cut not in (None, how) or how not in kinds:
                     continue
                 wrong = 0
                 chosen = [(d, n) for d, n in places if options.device in (None, d) and options.at in (None, n)]
                 for device, at in chosen:
-                    why = one.run(start, wish, how, device, at)
+                    why = one.run(start, desired, how, device, at)
                     if why:
                         wrong += 1
-                        command = f"python tests/cuts/run_operand.py --from {start} --to {wish} --cut {how} --at {at}"
+                        command = (
+                            f"python tests/cuts/run_operand.py --from {start} --to {desired} --cut {how} --at {at}"
+                        )
                         print(f"FAILED: {why}\n    {command}{f' --device {device}' if device else ''}", flush=True)
                 done, failed = done + len(chosen), failed + wrong
-                line = f"{node.name:20} {start:9} -> {wish:9} {how:6}"
+                line = f"{node.name:20} {start:9} -> {desired:9} {how:6}"
                 print(f"{line} {len(chosen) - wrong:4d}/{len(chosen)}", flush=True)
     nursery.close()
     print("operand: %d/%d cuts recovered, %.0f s" % (done - failed, done, time.monotonic() - began))

@@ -58,26 +58,26 @@ class Subject:
         self._clock = ShortClock()
         self._bus = VfioUserBus(str(emulator.sockets), self._clock)
 
-    def writes(self, start: str, wish: str) -> dict[str, int]:
+    def writes(self, start: str, desired: str) -> dict[str, int]:
         """Run a change undisturbed; how often it writes to each device."""
         self._put(start)
-        self._change(wish)
-        self._must_be(wish)
+        self._change(desired)
+        self._must_be(desired)
         return {address: state["counters"]["writes"] for address, state in self._control.state().items()}
 
     def run(self, cut: Cut) -> str:
         """Cut, look, run again, look again; what is wrong, or nothing."""
         self._put(cut.start)
         self._control.fault(device=cut.device, event="write", nth=cut.at, action=ACTIONS[cut.how])
-        status = in_child(lambda: self._change(cut.wish))
+        status = in_child(lambda: self._change(cut.desired))
         self._control.clear_faults()
         try:
             self._must_have_been_cut(cut, status)
             if status == DONE:
-                self._must_be(cut.wish)
-            self._change(cut.wish)
-            self._must_be(cut.wish)
-            self._must_be_told(cut.wish)
+                self._must_be(cut.desired)
+            self._change(cut.desired)
+            self._must_be(cut.desired)
+            self._must_be_told(cut.desired)
         except (AssertionError, ExplainedError) as error:
             return "%s: %s" % (type(error).__name__, error)
         return ""
@@ -99,8 +99,8 @@ class Subject:
     def _booted(self) -> bool:
         return all(state["booted"] for state in self._control.state().values())
 
-    def _change(self, wish: str) -> None:
-        ModeChange(Request(mode=wish), self._bus, clock=self._clock).run()
+    def _change(self, desired: str) -> None:
+        ModeChange(Request(mode=desired), self._bus, clock=self._clock).run()
 
     def _must_have_been_cut(self, cut: Cut, status: int) -> None:
         _check(status != CRASHED, "the cut run crashed")

@@ -24,7 +24,7 @@ from tests.run import GROUPS, suites
 # Variables of playbooks that no role has.
 PLAYBOOKS = ROOT / "playbooks"
 # What a reader puts in, and what lies outside of the repository.
-PLACES = ("inventory", "wheels", "dist", "nvidia", "wheel", "package")
+PLACES = ("inventory", "reports", "wheels", "dist", "nvidia", "wheel", "package")
 LABELS = r"nvidia\.com/[\w.-]+"
 
 
@@ -221,7 +221,22 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     **dict.fromkeys(("apt", "git", "pip", "diff", "lspci", "systemctl", "ansible-doc", "ansible-galaxy"), anything),
     **dict.fromkeys(("ansible-navigator", "ansible-rulebook", "ansible-inventory", "grep"), anything),
     **dict.fromkeys(
-        ("ctr", "podman", "docker", "buildah", "nvidia-smi", "talosctl", "rm", "mkdir", "curl", "cat"), anything
+        (
+            "ctr",
+            "podman",
+            "docker",
+            "ln",
+            "buildah",
+            "nvidia-smi",
+            "talosctl",
+            "rm",
+            "mkdir",
+            "curl",
+            "cat",
+            "ssh-keygen",
+            "sha256sum",
+        ),
+        anything,
     ),
 }
 

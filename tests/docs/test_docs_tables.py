@@ -135,6 +135,16 @@ def test_suites_in_contributing() -> None:
     assert listed == {re.sub(r"^sanity-.*", "sanity-3.x", suite.name) for suite in suites()}
 
 
+def test_the_variables_of_the_playbook_fleet() -> None:
+    """Those that its tasks read and do not set themselves."""
+    files = [ROOT / "playbooks/fleet.yml", *(ROOT / "playbooks/tasks").glob("fleet_*.yml")]
+    text = "".join(path.read_text() for path in files)
+    read = set(re.findall(r"\b(fleet_\w+) *\| *default", text))
+    own = set(re.findall(r"(?:register: |^ +)(fleet_\w+)(?::|$)", text, re.MULTILINE))
+    listed = {name for row in table("docs/bare-metal.md", "variable") for name in names(row[0])}
+    assert listed == read - own
+
+
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +156,20 @@ def test_known_faults_are_the_numbered_tests() -> None:
     assert [int(row[0]) for row in rows] == list(range(1, len(rows) + 1))
     for row in rows:
         assert all(int(name[5:7]) == int(row[0]) for name in names(row[3])), row[0]
+
+
+def test_every_fault_of_another_controller_manager_has_a_test() -> None:
+    rows = table("docs/cloud-controller.md", "reported")
+    assert len(rows) >= 26
+    assert len({row[0] for row in rows}) == len(rows)
+    for _reported, where, _here, proof in rows:
+        assert all(re.fullmatch(r"[\w.-]+/[\w.-]+ \d+", one) for one in where.split(", ")), where
+        (test,) = names(proof)
+        assert is_there(test), test
+    # What has no other test has one of its own, and it is in the table.
+    own = "tests/unit/container/ccm/test_ccm_reported.py"
+    listed = {test.partition("::")[2] for row in rows for test in names(row[3]) if test.startswith(own)}
+    assert listed == in_file(own)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/comparison.md"])

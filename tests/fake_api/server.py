@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from .faults import BYTES, DRIP, DRIP_HEADERS, EARLY, HANG, HUGE, PLAIN, SILENT, Refusal, Request
-from .store import Object, Store, fits, metadata_only, selection
+from .store import Object, Store, fits, labelled, metadata_only, selection
 
 BOOKMARK_S = 0.5
 DRIP_S = 0.05
@@ -149,10 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
         field = selection(query.get("fieldSelector", ""))
         if query.get("watch"):
             self._asked("watch", path)
-            self._watch(path, field, query.get("resourceVersion"), float(query["timeoutSeconds"]))
+            selector = query.get("labelSelector", "")
+            self._watch(path, field, selector, query.get("resourceVersion"), float(query["timeoutSeconds"]))
         elif _is_collection(path):
             self._asked("list", path)
             found, version = store.list(path, field)
+            found = [one for one in found if labelled(one, query.get("labelSelector", ""))]
             page, metadata = _page(found, version, query)
             self._answer(200, {"items": [self._shaped(one) for one in page], "metadata": metadata})
         else:
@@ -212,8 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _shaped(self, found: Object) -> Object:
         return metadata_only(found) if "PartialObjectMetadata" in self.headers.get("Accept", "") else found
 
-    def _watch(self, path: str, field: dict[str, str], given: str | None, timeout_s: float) -> None:
-        """Without a version it begins with what there is."""
+    def _watch(self, path: str, field: dict[str, str], selector: str, given: str | None, timeout_s: float) -> None:
+        """Without a version it begins with what there is. What a selector does not select any more is DELETED."""
         store = self.server.store
         there, version = store.list(path, field) if given is None else ([], int(given))
         store.since(path, version)  # an expired version is refused before the first event
@@ -222,7 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._say_nothing()
             return
         for one in there:
-            self._event("ADDED", self._shaped(one))
+            if labelled(one, selector):
+                self._event("ADDED", self._shaped(one))
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             with store.changed:
@@ -237,7 +240,8 @@ class _Handler(BaseHTTPRequestHandler):
                 version = max([version, store.version])
             for change in changes:
                 if fits(change.found, field):
-                    self._event(change.kind, self._shaped(change.found))
+                    kind = change.kind if labelled(change.found, selector) else "DELETED"
+                    self._event(kind, self._shaped(change.found))
             if not changes:
                 self._event("BOOKMARK", {"metadata": {"resourceVersion": str(store.version)}})
             if self._way == EARLY:

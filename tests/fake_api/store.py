@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -219,6 +220,25 @@ def merged(found: Any, patch: Any) -> Any:
         else:
             made[key] = merged(made.get(key), value)
     return made
+
+
+def labelled(found: Object, selector: str) -> bool:
+    """True when a label selector selects it: a, !a, a=b, a!=b, a in (b,c), with commas between."""
+    labels = found["metadata"].get("labels") or {}
+    return all(_meets(labels, one.strip()) for one in re.split(r",(?![^(]*\))", selector) if one.strip())
+
+
+def _meets(labels: Mapping[str, str], one: str) -> bool:
+    among = re.fullmatch(r"(\S+) in \((.*)\)", one)
+    if among:
+        return labels.get(among[1]) in [value.strip() for value in among[2].split(",")]
+    if "!=" in one:
+        key, value = one.split("!=")
+        return labels.get(key) != value
+    if "=" in one:
+        key, value = re.split("==?", one, maxsplit=1)
+        return labels.get(key) == value
+    return (one[1:] not in labels) if one.startswith("!") else one in labels
 
 
 def selection(text: str) -> dict[str, str]:

@@ -100,7 +100,7 @@ class FakeKubelet:
         self._tell()
 
     async def restart(self) -> None:
-        """Killed, and started anew."""
+        """Killed, and started again."""
         await self.kill()
         await self.start()
 

@@ -61,24 +61,24 @@ class Site:
         """A bus of its own, as every run has."""
         return VfioUserBus(self.folder)
 
-    def prepare(self, mode: str | None = None, only_plan: bool = False, bus: Any = None, **wish: Any) -> ModeChange:
+    def prepare(self, mode: str | None = None, only_plan: bool = False, bus: Any = None, **desired: Any) -> ModeChange:
         """A run that has not begun."""
-        options = {name: wish.pop(name) for name in ("tools_path", "clock") if name in wish}
-        request = Request(mode=mode, **{"boot_timeout_s": BOOT_TIMEOUT_S, **wish})
+        options = {name: desired.pop(name) for name in ("tools_path", "clock") if name in desired}
+        request = Request(mode=mode, **{"boot_timeout_s": BOOT_TIMEOUT_S, **desired})
         self.last = ModeChange(request, bus or self.bus(), **options)
         return self.last
 
-    def change(self, mode: str | None = None, only_plan: bool = False, **wish: Any) -> dict[str, Any]:
+    def change(self, mode: str | None = None, only_plan: bool = False, **desired: Any) -> dict[str, Any]:
         """Ask for a mode; returns the result."""
-        run = self.prepare(mode, **wish)
+        run = self.prepare(mode, **desired)
         run.run(only_plan)
         return {"changed": run.is_change, **run.result(only_plan)}
 
-    def refused(self, mode: str | None = None, **wish: Any) -> ExplainedError:
+    def refused(self, mode: str | None = None, **desired: Any) -> ExplainedError:
         """Ask for a mode that cannot be had; returns the error."""
-        only_plan = wish.pop("only_plan", False)
+        only_plan = desired.pop("only_plan", False)
         with pytest.raises(ExplainedError) as caught:
-            self.prepare(mode, **wish).run(only_plan)
+            self.prepare(mode, **desired).run(only_plan)
         return caught.value
 
     def info(self, *addresses: str) -> dict[str, dict[str, Any]]:

@@ -293,7 +293,7 @@ def test_a_device_that_is_still_booting_is_waited_for(h100: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "wanted", "wish"),
+    ("before", "wanted", "desired"),
     [
         ("off", "on", {}),
         ("ppcie", "devtools", {}),
@@ -302,17 +302,17 @@ def test_a_device_that_is_still_booting_is_waited_for(h100: Any) -> None:
         ("off", "devtools", {"reset": False}),
     ],
 )
-def test_check_mode_predicts_the_run(h100: Any, before: str, wanted: str, wish: dict[str, Any]) -> None:
+def test_check_mode_predicts_the_run(h100: Any, before: str, wanted: str, desired: dict[str, Any]) -> None:
     h100.control.set(H100, mode=before)
-    predicted = h100.change(wanted, only_plan=True, **wish)
+    predicted = h100.change(wanted, only_plan=True, **desired)
     assert h100.touched() == {}
     assert h100.modes() == {H100: before}
-    real = h100.change(wanted, **wish)
+    real = h100.change(wanted, **desired)
     for result in (predicted, real):
         for device in result["devices"]:
             device.pop("seconds")
     assert predicted == real
-    after = h100.change(wanted, only_plan=True, **wish)
+    after = h100.change(wanted, only_plan=True, **desired)
     assert (after["changed"], after["plan"]) == (False, [])
 
 

@@ -122,7 +122,7 @@ def test_own_is_installed_once_and_uninstalled_once(play: Play) -> None:
 
 
 def test_nvidias_with_metrics_of_ours(play: Play) -> None:
-    wish = {
+    desired = {
         "implementation": "nvidia",
         "chart": str(play.chart),
         "nvidia_configs": TWO,
@@ -131,7 +131,7 @@ def test_nvidias_with_metrics_of_ours(play: Play) -> None:
         "nvidia_exporter_values": {"image": {"tag": "1.0"}},
         "values": {"image": {"tag": "v0.20.0"}, "securityContext": {"readOnlyRootFilesystem": False}},
     }
-    assert "changed=1" in play.run(**wish)
+    assert "changed=1" in play.run(**desired)
     plugin, exporter = play.releases["nvidia-device-plugin"], play.releases["nvidia-device-plugin-exporter"]
     assert plugin["chart"] == "nvidia-device-plugin"
     values = plugin["values"]
@@ -144,10 +144,10 @@ def test_nvidias_with_metrics_of_ours(play: Play) -> None:
     assert (exporter["values"]["source"], exporter["values"]["register"]) == ("gpu", False)
     assert exporter["values"]["gpuConfig"] == TWO["shared"]
     assert exporter["values"]["image"] == {"tag": "1.0"}
-    assert "changed=0" in play.run(**wish)
-    assert "changed=1" in play.run(**{**wish, "nvidia_exporter": False})
+    assert "changed=0" in play.run(**desired)
+    assert "changed=1" in play.run(**{**desired, "nvidia_exporter": False})
     assert set(play.releases) == {"nvidia-device-plugin"}
-    play.run(**wish)
+    play.run(**desired)
     assert "changed=1" in play.run(implementation="nvidia", state="absent")
     assert play.releases == {}
 

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Commands, Host, Result
 
@@ -32,7 +32,7 @@ for word in "$@"; do
   esac
 done
 """
-WISH = Wish(add=("intel_iommu=on", 'dyndbg="file iommu.c +p"'), remove=("iommu=pt",))
+DESIRED = Desired(add=("intel_iommu=on", 'dyndbg="file iommu.c +p"'), remove=("iommu=pt",))
 FOLDERS = ("boot", "dev", "etc", "proc", "run", "sys", "tmp", "usr", "var/lib", "bound")
 LINKS = ("bin", "sbin", "lib", "lib64")
 
@@ -80,14 +80,14 @@ def host(root: Path, files: Mapping[str, str], bound: Mapping[str, str] | None =
     return Host(root, confined, timeout_s=60)
 
 
-def change(machine: Host, wish: Wish = WISH) -> Configuration:
-    """Carry out a wish: as check mode announced it, and so that a second run changes nothing."""
-    planned = Configuration(machine, wish)
+def change(machine: Host, desired: Desired = DESIRED) -> Configuration:
+    """Carry out a request: as check mode announced it, and so that a second run changes nothing."""
+    planned = Configuration(machine, desired)
     planned.run(only_plan=True)
-    real = Configuration(machine, wish)
+    real = Configuration(machine, desired)
     real.run()
     assert real.result()["after"] == planned.result()["after"]
-    again = Configuration(machine, wish)
+    again = Configuration(machine, desired)
     again.run()
     assert not again.is_change
     return real

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from loader_root import Confined, change, host
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired, split
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     CommandFailed,
     NothingBoots,
@@ -84,16 +84,16 @@ def test_a_change_is_in_every_entry(tmp_path: Path) -> None:
 def test_taken_back_without_a_trace(tmp_path: Path) -> None:
     machine = debian(tmp_path)
     before = (tmp_path / "boot/grub/grub.cfg").read_bytes()
-    change(machine, Wish(add=("a=b", "c")))
+    change(machine, Desired(add=("a=b", "c")))
     assert (tmp_path / "boot/grub/grub.cfg").read_bytes() != before
-    change(machine, Wish(remove=("a=b", "c")))
+    change(machine, Desired(remove=("a=b", "c")))
     assert (tmp_path / "boot/grub/grub.cfg").read_bytes() == before
 
 
 def test_a_menu_that_is_older_than_its_settings_is_made_anew(tmp_path: Path) -> None:
     machine = debian(tmp_path)
     (tmp_path / "etc/default/grub").write_text(SETTINGS.replace("iommu=pt", "intel_iommu=on nohibernate"))
-    result = change(machine, Wish(add=("intel_iommu=on",)))
+    result = change(machine, Desired(add=("intel_iommu=on",)))
     assert result.is_change
     assert result.planned is not None
     assert result.planned.edits == []
@@ -105,22 +105,22 @@ def test_a_drop_in_that_appends_under_a_condition(number: int, tmp_path: Path) -
     """Before our own file, and behind it."""
     name = {40: "40-nvidia.cfg", 99: "99-nvidia.cfg"}[number]
     machine = debian(tmp_path, **{"etc/default/grub.d/" + name: NVIDIA})
-    after = split(change(machine, Wish(add=("intel_iommu=on",), remove=("iommu=pt",))).result()["after"])
+    after = split(change(machine, Desired(add=("intel_iommu=on",), remove=("iommu=pt",))).result()["after"])
     assert set(after) >= {"earlycon", "nvme.poll_queues=4", "intel_iommu=on", "quiet"}
     assert "iommu=pt" not in after
     with pytest.raises(NotUnderstood, match=r"grub.d/%s, line 2: earlycon is set there" % name):
-        change(machine, Wish(remove=("earlycon",)))
+        change(machine, Desired(remove=("earlycon",)))
 
 
 def test_settings_in_another_file(tmp_path: Path) -> None:
     extra = {"etc/default/grub.extra": 'GRUB_CMDLINE_LINUX_DEFAULT="hidden=1"\n'}
     machine = debian(tmp_path, SETTINGS + ". /etc/default/grub.extra\n", **extra)
-    assert split(change(machine, Wish(add=("intel_iommu=on",))).result()["after"])[-2:] == [
+    assert split(change(machine, Desired(add=("intel_iommu=on",))).result()["after"])[-2:] == [
         "hidden=1",
         "intel_iommu=on",
     ]
     with pytest.raises(NotUnderstood, match=r"/etc/default/grub, line \d+: hidden=1 is set there"):
-        change(machine, Wish(remove=("hidden",)))
+        change(machine, Desired(remove=("hidden",)))
 
 
 def test_a_script_that_adds_a_token_of_its_own_is_told(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_script_that_adds_a_token_of_its_own_is_told(tmp_path: Path) -> None:
     script.write_text(script.read_text().replace(" ro ${args}", " ro ${args} vendor=1"))
     before = (tmp_path / "boot/grub/grub.cfg").read_bytes()
     with pytest.raises(VerifyMismatch, match=r"vendor=1 is present. Every file was put back"):
-        change(machine, Wish(add=("intel_iommu=on",), remove=("vendor",)))
+        change(machine, Desired(add=("intel_iommu=on",), remove=("vendor",)))
     assert (tmp_path / "boot/grub/grub.cfg").read_bytes() == before
     assert not (tmp_path / "etc/default/grub.d/99-confidential-gpu.cfg").exists()
 

@@ -28,7 +28,7 @@ def withheld(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
 
 
 def _every_mode_is_known(annotations: Mapping[str, str]) -> bool:
-    """A wish that cannot be, or a change that failed, may have been told with the modes as they were read."""
+    """A request that cannot be, or a change that failed, may have been told with the modes as they were read."""
     try:
         found = json.loads(annotations.get(DEVICES, ""))
         there = [one for one in found.values() if not one.get("gone")]

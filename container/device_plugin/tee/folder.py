@@ -45,7 +45,7 @@ def _ensure(folder: Folder, place: Path) -> None:
     found = os.lstat(place)
     if not stat.S_ISDIR(found.st_mode):
         raise BadFolder(f"{folder.path} is no folder. Remove what is in its place.")
-    if _is_as_wished(found, folder):
+    if _is_as_desired(found, folder):
         return  # not even opened: root without capabilities may not read what is another's
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -57,5 +57,5 @@ def _ensure(folder: Folder, place: Path) -> None:
         os.close(descriptor)
 
 
-def _is_as_wished(found: os.stat_result, folder: Folder) -> bool:
+def _is_as_desired(found: os.stat_result, folder: Folder) -> bool:
     return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (folder.uid, folder.gid, folder.mode)

@@ -27,12 +27,12 @@ class Labels(NamedTuple):
     after: dict[str, str]
 
 
-def wanted_labels(instance: Record, wish: Optional[Mapping[str, Any]], replace: bool) -> Labels:
-    """The whole map that the API wants to have; a wish of None takes a label away. Raises InvalidRequest."""
+def wanted_labels(instance: Record, desired: Optional[Mapping[str, Any]], replace: bool) -> Labels:
+    """The whole map that the API wants to have; a request of None takes a label away. Raises InvalidRequest."""
     before = {str(key): str(value) for key, value in (instance.get("labels") or {}).items()}
-    if wish is None:
+    if desired is None:
         return Labels(before, before)
-    merged: dict[str, Any] = dict(wish) if replace else {**before, **wish}
+    merged: dict[str, Any] = dict(desired) if replace else {**before, **desired}
     after = {str(key): str(value) for key, value in sorted(merged.items()) if value is not None}
     if len(after) > MOST_LABELS:
         raise InvalidRequest(

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the token comes from: a value, a file, an OIDC server, or an NGC key.
 
-A token that is asked for is fetched anew a while before it expires, by one thread while the others wait.
+A token that is asked for is fetched again a while before it expires, by one thread while the others wait.
 """
 
 from __future__ import annotations

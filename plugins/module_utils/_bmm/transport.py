@@ -182,7 +182,7 @@ class Transport:
 
 @contextlib.contextmanager
 def _limited(connection: Connection, ends: float) -> Iterator[None]:
-    """End the exchange at its deadline: a socket's own timeout begins anew with each byte."""
+    """End the exchange at its deadline: a socket's own timeout begins again with each byte."""
     left = max(ends - time.monotonic(), 0.001)
     sock = connection.sock
     sock.settimeout(left)

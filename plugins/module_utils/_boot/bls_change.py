@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A wish carried out on entries of the Boot Loader Specification: each by itself, and what they share.
+"""A request carried out on entries of the Boot Loader Specification: each by itself, and what they share.
 
 The tokens of an entry are those of its ``options``, with the value of GRUB's variable kernelopts in its place. Each
 token goes where it stands. One that is added goes to kernelopts when every entry that uses it lacks the token, else to
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple, Optional, Sequence
 
 from .bls import BlsFile, expanded, parse
-from .cmdline import TOKEN, Fate, Wish, normal, pieces, rewrite, split
+from .cmdline import TOKEN, Desired, Fate, normal, pieces, rewrite, split
 from .errors import NotUnderstood, Shadowed
 from .grubenv import KERNELOPTS
 
@@ -28,20 +28,22 @@ class _Place(NamedTuple):
     variable: str = ""
 
 
-def changed(files: Sequence[BlsFile], variables: Mapping[str, str], wish: Wish) -> tuple[dict[str, str], Optional[str]]:
+def changed(
+    files: Sequence[BlsFile], variables: Mapping[str, str], desired: Desired
+) -> tuple[dict[str, str], Optional[str]]:
     """The texts of the files that change, and the new value of kernelopts (None: it stays).
 
     Raises NotUnderstood when entries want different things of kernelopts, Shadowed when another variable is in the way.
     """
-    return _Change(files, variables, wish).result()
+    return _Change(files, variables, desired).result()
 
 
 class _Change:
-    def __init__(self, files: Sequence[BlsFile], variables: Mapping[str, str], wish: Wish) -> None:
+    def __init__(self, files: Sequence[BlsFile], variables: Mapping[str, str], desired: Desired) -> None:
         self.variables = variables
-        self.wish = wish
+        self.desired = desired
         self.places = {file: self._places(file) for file in files}
-        self.fates = {file: wish.fate([place.token for place in places]) for file, places in self.places.items()}
+        self.fates = {file: desired.fate([place.token for place in places]) for file, places in self.places.items()}
 
     def _places(self, file: BlsFile) -> list[_Place]:
         found = []
@@ -128,7 +130,7 @@ class _Change:
         variables = {**self.variables, **({} if value is None else {KERNELOPTS: value})}
         for file in self.fates:
             entry = parse(file.path, texts.get(file.path, file.text)).entry(variables)
-            unmet = self.wish.unmet(entry.tokens)
+            unmet = self.desired.unmet(entry.tokens)
             if unmet:
                 raise Shadowed(
                     "What would be written to %s would not be in force: %s." % (entry.where, ", ".join(unmet)),

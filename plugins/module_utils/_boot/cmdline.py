@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel command line as an ordered list of tokens, and what is wished of it. Nothing here reaches a file.
+"""The kernel command line as an ordered list of tokens, and what is desired of it. Nothing here reaches a file.
 
 Rules of the kernel (lib/cmdline.c, kernel/params.c): white space separates tokens except between double quotes;
 ``-`` and ``_`` are the same in a parameter's name; quotes around a value, or around the whole token, do not belong to
@@ -98,7 +98,7 @@ class Fate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wish:
+class Desired:
     """Tokens to have (``add``), tokens or names not to have (``remove``), names with one value only (``replace``)."""
 
     add: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ class Wish:
                     raise _contradiction(wanted, "remove asks for %s to go" % unwanted)
 
     def fate(self, tokens: Sequence[str]) -> Fate:
-        """What the wish makes of a command line: only what has to change does."""
+        """What the request makes of a command line: only what has to change does."""
         end = tokens.index(END) if END in tokens else len(tokens)
         kept: list[Optional[str]] = list(tokens)
         for index in range(end):
@@ -155,18 +155,18 @@ class Wish:
         return Fate(tuple(kept), tuple(added))
 
     def applied(self, tokens: Sequence[str]) -> list[str]:
-        """The command line that the wish makes of another."""
+        """The command line that the request makes of another."""
         return self.fate(tokens).applied()
 
     def unmet(self, tokens: Sequence[str]) -> list[str]:
-        """What of the wish a command line does not have, in words; empty when it has all."""
+        """What of the request a command line does not have, in words; empty when it has all."""
         fate = self.fate(tokens)
         gone = [token for token, kept in zip(tokens, fate.kept) if kept != token]
         come = [kept for token, kept in zip(tokens, fate.kept) if kept is not None and kept != token]
         return ["%s is missing" % token for token in (*come, *fate.added)] + ["%s is present" % token for token in gone]
 
     def check_length(self, tokens: Sequence[str]) -> None:
-        """Raise InvalidRequest when the kernel would cut off what the wish makes of a command line."""
+        """Raise InvalidRequest when the kernel would cut off what the request makes of a command line."""
         after = join(self.applied(tokens))
         if len(after) > max(LONGEST, len(join(tokens))):
             raise InvalidRequest(
@@ -222,38 +222,76 @@ def group(characters: Sequence[tuple[str, str]]) -> list[Piece]:
     return [Piece(kind, "".join(texts), "".join(raws)) for kind, texts, raws in found]
 
 
+# A piece that is no gap, with the gap before it.
+_Entries = list[tuple[str, Piece]]
+
+
 def rewrite(old: Sequence[Piece], fate: Fate, spell: Callable[[str], str] = str) -> list[Piece]:
-    """The pieces after a fate of their tokens; gaps stay as they are, so that adding and removing restores the text."""
-    entries: list[tuple[str, Piece]] = []
+    """The pieces after a fate of their tokens; gaps stay as they are, so that adding and removing restores the text.
+
+    "a  b -- c", without b and with d: "a d -- c".
+    """
+    entries, trailing = _survivors(old, fate.kept, spell)
+    first = next((at for at, (_gap, piece) in enumerate(entries) if piece.text == END), len(entries))
+    for at, token in enumerate(fate.added, first):
+        trailing = _insert(entries, at, Piece(TOKEN, token, spell(token)), trailing)
+    return _joined(entries, trailing)
+
+
+def _survivors(
+    old: Sequence[Piece], kept: Sequence[Optional[str]], spell: Callable[[str], str]
+) -> tuple[_Entries, str]:
+    """What stays, each with the gap before it, and the gap after the last.
+
+    "a  b c" without b: "a" after "", "c" after " ", and no gap after it.
+    """
+    entries: _Entries = []
     gap = ""
-    fates = iter(fate.kept)
-    orphan: Optional[str] = None
+    fates = iter(kept)
+    orphan: Optional[str] = None  # the gap before first tokens that go
     for piece in old:
         if piece.kind == GAP:
             gap += piece.raw
             continue
         if orphan is not None and not entries:
-            # Where the first tokens go, their gap is that of the next; a comment stays.
-            gap, orphan = orphan + gap.lstrip() if "#" in gap else orphan, None
-        kept = next(fates) if piece.kind == TOKEN else piece.text
-        if kept is not None:
-            entries.append((gap, piece if kept == piece.text else Piece(TOKEN, kept, spell(kept))))
+            gap, orphan = _inherited(orphan, gap), None
+        text = next(fates) if piece.kind == TOKEN else piece.text
+        if text is not None:
+            entries.append((gap, piece if text == piece.text else Piece(TOKEN, text, spell(text))))
         elif not entries:
             orphan = gap
-        gap = gap if kept is None and entries and "#" in gap else ""
-    trailing = (orphan or "") + gap if not entries else gap
-    at = next((index for index, (_gap, piece) in enumerate(entries) if piece.text == END), len(entries))
-    for token in fate.added:
-        new = Piece(TOKEN, token, spell(token))
-        if not entries and "#" in trailing:
-            entries.append((trailing, new))
-            trailing = ""
-        elif at == 0 and entries:
-            entries.insert(0, (entries[0][0], new))
-            entries[1] = (" ", entries[1][1])
-        else:
-            entries.insert(at, (" " if entries else "", new))
-        at += 1
+        gap = gap if text is None and entries and "#" in gap else ""
+    return entries, gap if entries else (orphan or "") + gap
+
+
+def _inherited(orphan: str, gap: str) -> str:
+    """The gap of the first token that stays, when those before it go: theirs; a comment stays.
+
+    "" and " " give "", so that "a b" without a is "b".
+    """
+    return orphan + gap.lstrip() if "#" in gap else orphan
+
+
+def _insert(entries: _Entries, at: int, new: Piece, trailing: str) -> str:
+    """Put a token in its place; what is left of the gap after the last.
+
+    "b" at 1 of "a": "a b". At 0 of " -- c": " b -- c". Behind a comment alone: on the line after it.
+    """
+    if not entries and "#" in trailing:
+        entries.append((trailing, new))
+        return ""
+    if at == 0 and entries:
+        entries[0:1] = [(entries[0][0], new), (" ", entries[0][1])]
+    else:
+        entries.insert(at, (" " if entries else "", new))
+    return trailing
+
+
+def _joined(entries: _Entries, trailing: str) -> list[Piece]:
+    """Gaps and tokens in their order; empty gaps are none.
+
+    "a" after "", "b" after "  ", and "\\n" at the end: a, two spaces, b, a newline.
+    """
     result: list[Piece] = []
     for gap, piece in entries:
         result += [Piece(GAP, gap, gap), piece] if gap else [piece]

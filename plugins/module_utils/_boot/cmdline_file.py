@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Optional
 
-from .cmdline import GAP, TOKEN, Fate, Piece, Wish, pieces, rewrite
+from .cmdline import GAP, TOKEN, Desired, Fate, Piece, pieces, rewrite
 
 CMDLINE = "/etc/kernel/cmdline"
 
@@ -28,9 +28,9 @@ def tokens_of(text: Optional[str], comments: bool = True) -> list[str]:
     return [piece.text for piece in _layout(text or "", comments) if piece.kind == TOKEN]
 
 
-def edited(text: str, wish: Wish, comments: bool = True) -> str:
-    """Such a file after the wish; comments and layout stay."""
-    return applied(text, wish.fate(tokens_of(text, comments)), comments)
+def edited(text: str, desired: Desired, comments: bool = True) -> str:
+    """Such a file after the request; comments and layout stay."""
+    return applied(text, desired.fate(tokens_of(text, comments)), comments)
 
 
 def applied(text: str, fate: Fate, comments: bool = True) -> str:

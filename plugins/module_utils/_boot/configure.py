@@ -1,13 +1,13 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Which boot loader this host has, and a wish carried out with it."""
+"""Which boot loader this host has, and a request carried out with it."""
 
 from __future__ import annotations
 
 from typing import Any, Callable, Optional, Sequence, Union
 
 from . import refusals
-from .cmdline import Wish, join, split
+from .cmdline import Desired, join, split
 from .entry import default
 from .errors import NOTHING_CHANGED, UnknownLoader
 from .host import Host
@@ -102,19 +102,19 @@ def _distribution(host: Host) -> str:
     return names[0] if names else ""
 
 
-# From what boots by default and what is running to the wish for both.
-Chooser = Callable[[Sequence[str], Sequence[str]], Wish]
+# From what boots by default and what is running to the request for both.
+Chooser = Callable[[Sequence[str], Sequence[str]], Desired]
 
 
 class Configuration:
-    """One wish for one host's kernel command line; ``run`` once, then ``result``, also after an error.
+    """One request for one host's kernel command line; ``run`` once, then ``result``, also after an error.
 
-    ``chooser``: makes the wish of what is read, where it depends on that; ``wish`` alone stands for it until then.
+    ``chooser``: makes the request of what is read, where it depends on that; until then ``desired`` stands for it.
     """
 
-    def __init__(self, host: Host, wish: Wish, name: str = AUTO, chooser: Optional[Chooser] = None) -> None:
+    def __init__(self, host: Host, desired: Desired, name: str = AUTO, chooser: Optional[Chooser] = None) -> None:
         self.host = host
-        self.asked = self.wish = wish
+        self.asked = self.desired = desired
         self.chooser = chooser
         self.name = name
         self.loader: Optional[Loader] = None
@@ -151,8 +151,8 @@ class Configuration:
         if self.chooser is not None:
             entries = loader.left()
             configured = default(entries).tokens if entries else loader.plan(self.asked).before
-            self.wish = self.chooser(configured, self._running())
-        return loader.plan(self.wish)
+            self.desired = self.chooser(configured, self._running())
+        return loader.plan(self.desired)
 
     def _running(self) -> list[str]:
         return split(self.host.text("/proc/cmdline") or "")
@@ -163,7 +163,7 @@ class Configuration:
         result: dict[str, Any] = {
             "loader": self.loader.name if self.loader else None,
             "running": join(running),
-            "reboot_required": bool(self.wish.unmet(running)),
+            "reboot_required": bool(self.desired.unmet(running)),
             "backup_files": self.done.backup_files,
         }
         if self.planned is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Container, Mapping, NamedTuple, Optional, Sequence
 
-from .cmdline import REFERENCE, TOKEN, Fate, Wish, normal
+from .cmdline import REFERENCE, TOKEN, Desired, Fate, normal
 from .errors import Shadowed
 from .shellfile import Assignment, assignments, replaced, spelled
 
@@ -29,7 +29,7 @@ class _Place(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a wish makes of a chain: its tokens before and after, and the files that change, with their new text."""
+    """What a request makes of a chain: its tokens before and after, and the files that change, with their new text."""
 
     old: tuple[str, ...]
     new: tuple[str, ...]
@@ -91,14 +91,14 @@ class Settings:
             values[assignment.variable] = value
         return [place for variable in self.variables for place in values[variable]]
 
-    def rewritten(self, wish: Wish, variable: str, home: Optional[str] = None) -> dict[str, str]:
+    def rewritten(self, desired: Desired, variable: str, home: Optional[str] = None) -> dict[str, str]:
         """The files that change, with their new text.
 
         What is added goes to the last assignment of ``variable``, in the file ``home`` if it is given; without such an
         assignment, to a new line at the end. Raises Shadowed when that would have no effect.
         """
         places = self._places()
-        fate = wish.fate([place.token for place in places])
+        fate = desired.fate([place.token for place in places])
         kept: dict[tuple[str, Assignment], list[Optional[str]]] = {}
         for place, token in reversed(list(zip(places, fate.kept))):  # a place that is referred to twice keeps its first
             mine = kept.setdefault((place.path, place.assignment), list(place.assignment.tokens))
@@ -124,11 +124,11 @@ class Settings:
             is_defined = bool(home) or self.defines(variable)
             files[last] = with_line(files[last], variable, new_line, is_defined, self.setter)
         if not self.plain_only:
-            self._confirm(files, wish)
+            self._confirm(files, desired)
         return {path: text for path, text in files.items() if text != self.files[path]}
 
-    def _confirm(self, files: Mapping[str, str], wish: Wish) -> None:
-        unmet = wish.unmet(Settings(files, self.variables, self.setter).tokens())
+    def _confirm(self, files: Mapping[str, str], desired: Desired) -> None:
+        unmet = desired.unmet(Settings(files, self.variables, self.setter).tokens())
         if unmet:
             raise Shadowed(
                 "What would be written to %s would not be in force: %s." % (", ".join(files), ", ".join(unmet)),

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from typing import Mapping, Optional
 
-from .cmdline import Wish
+from .cmdline import Desired
 from .errors import NotUnderstood, Shadowed
 from .grub import DEFAULT, Change, Settings
 from .host import Host
 
 
 def change(
-    host: Host, files: Mapping[str, str], wish: Wish, home: Optional[str] = None, variable: str = DEFAULT
+    host: Host, files: Mapping[str, str], desired: Desired, home: Optional[str] = None, variable: str = DEFAULT
 ) -> Change:
-    """Make the settings meet the wish. What is added goes to ``variable``, in the file ``home`` if it is given.
+    """Make the settings meet the request. What is added goes to ``variable``, in the file ``home`` if it is given.
 
-    Raises NotUnderstood or Shadowed, naming the file and line that keeps the wish from being met.
+    Raises NotUnderstood or Shadowed, naming the file and line that keeps the request from being met.
     """
     for path, text in files.items():
         if text.startswith("\ufeff"):
@@ -33,10 +33,10 @@ def change(
             )
     try:
         settings = Settings(files)
-        changed = settings.rewritten(wish, variable, home)
+        changed = settings.rewritten(desired, variable, home)
     except (NotUnderstood, Shadowed) as refusal:
         from .grub_shell import Asked  # noqa: PLC0415 - for a few hosts only
 
-        return Asked(host, files, wish, home, variable, refusal).change()
+        return Asked(host, files, desired, home, variable, refusal).change()
     new = Settings({**files, **changed}).tokens() if changed else settings.tokens()
     return Change(tuple(settings.tokens()), tuple(new), changed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple, Sequence
 
 from . import grubenv
-from .cmdline import Wish, normal, split
+from .cmdline import Desired, normal, split
 from .entry import Entry, default
 from .errors import BootError, NothingBoots, Shadowed
 from .grub_menu import Menu, as_booted
@@ -89,12 +89,12 @@ def read(host: Host, config: str) -> Reading:
 
 
 def plan(
-    host: Host, wish: Wish, generator: Generator, old: Sequence[str], new: Sequence[str], edits: Sequence[Edit]
+    host: Host, desired: Desired, generator: Generator, old: Sequence[str], new: Sequence[str], edits: Sequence[Edit]
 ) -> Plan:
     """The plan for edits that take the settings from the tokens ``old`` to ``new``.
 
-    Without edits, the commands alone when what boots does not meet the wish. What a run left that was killed is made
-    anew though it cannot be read. Raises NothingBoots and what reading raises.
+    Without edits, the commands alone when what boots does not meet the request. What a run left that was killed is made
+    again though it cannot be read. Raises NothingBoots and what reading raises.
     """
     was_killed = unfinished(host)
     try:
@@ -105,15 +105,15 @@ def plan(
         reading = Reading([], {}, False)
     now = [reading.expanded(entry) for entry in reading.entries]
     before = default(now).tokens if now else tuple(old)
-    wish.check_length(before)
-    stale = any(wish.unmet(entry.tokens) for entry in now if not entry.is_recovery)
+    desired.check_length(before)
+    stale = any(desired.unmet(entry.tokens) for entry in now if not entry.is_recovery)
     if not (edits or was_killed or stale):
-        return Plan(wish, before, before)
-    coming = [reading.expanded(_with(wish, entry, old, new)) for entry in reading.entries]
+        return Plan(desired, before, before)
+    coming = [reading.expanded(_with(desired, entry, old, new)) for entry in reading.entries]
     checker, config = generator.checker, generator.config
-    _refuse_what_settings_do_not_reach(wish, now)
+    _refuse_what_settings_do_not_reach(desired, now)
     return Plan(
-        wish,
+        desired,
         before,
         default(coming).tokens if coming else tuple(new),
         (*edits, Run(generator.command)),
@@ -124,7 +124,7 @@ def plan(
     )
 
 
-def _with(wish: Wish, entry: Entry, old: Sequence[str], new: Sequence[str]) -> Entry:
+def _with(desired: Desired, entry: Entry, old: Sequence[str], new: Sequence[str]) -> Entry:
     """An entry with other settings, which stand in it in one piece, as far as it can be foretold.
 
     In an entry that is older than they are, they come behind the root file system and how it is mounted.
@@ -136,7 +136,7 @@ def _with(wish: Wish, entry: Entry, old: Sequence[str], new: Sequence[str]) -> E
     at = next((place for place in places if names[place : place + len(wanted)] == wanted), None)
     if at is None:
         return entry._replace(tokens=(*_lead(entry), *coming))
-    tail = [token for token in entry.tokens[at + len(wanted) :] if wish.fate([token]).kept == (token,)]
+    tail = [token for token in entry.tokens[at + len(wanted) :] if desired.fate([token]).kept == (token,)]
     return entry._replace(tokens=(*entry.tokens[:at], *coming, *tail))
 
 
@@ -146,10 +146,10 @@ def _lead(entry: Entry) -> tuple[str, ...]:
     return entry.tokens[: modes[0] + 1] if modes else ()
 
 
-def _refuse_what_settings_do_not_reach(wish: Wish, now: Sequence[Entry]) -> None:
+def _refuse_what_settings_do_not_reach(desired: Desired, now: Sequence[Entry]) -> None:
     for entry in now:
         lead = _lead(entry)
-        unwanted = [token for token, kept in zip(lead, wish.fate(lead).kept) if kept != token]
+        unwanted = [token for token, kept in zip(lead, desired.fate(lead).kept) if kept != token]
         if unwanted and not entry.is_recovery:
             raise Shadowed(
                 "%s: %s is there without any setting, by the scripts in /etc/grub.d." % (entry.where, unwanted[0]),

@@ -197,7 +197,7 @@ class _Reader:
         line = self._line()
         return NotUnderstood(
             "%s, line %d: what opens here has no end." % (self.path, line),
-            "Make the file anew with its generator, then run again.",
+            "Make the file again with its generator, then run again.",
             path=self.path,
             line=line,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Mapping, NoReturn, Optional, Sequence
 
-from .cmdline import Wish, normal, split
+from .cmdline import Desired, normal, split
 from .errors import BootError, CommandTimeout, NotUnderstood, Shadowed
 from .grub import COMMON, DEFAULT, Change, Settings, with_line
 from .host import Host
@@ -34,40 +34,40 @@ class Asked:
         self,
         host: Host,
         files: Mapping[str, str],
-        wish: Wish,
+        desired: Desired,
         home: Optional[str],
         variable: str,
         refusal: BootError,
     ) -> None:
         self.host = host
         self.files = dict(files)
-        self.wish = wish
+        self.desired = desired
         self.home = home
         self.variable = variable
         self.refusal = refusal
 
     def change(self) -> Change:
-        """What the wish makes of it. Raises NotUnderstood or Shadowed with the file and line that is in the way."""
+        """What the request makes of it. Raises NotUnderstood or Shadowed with the file and line that is in the way."""
         old = self._last(self.files)
-        missing = self.wish.unmet(old)
+        missing = self.desired.unmet(old)
         if not missing:
             return Change(old, old, {})
         files = self._without(old)
         new = self._last(files)
-        fate = self.wish.fate(new)
+        fate = self.desired.fate(new)
         left = [token for token, kept in zip(new, fate.kept) if kept != token]
         if left:
             self._refuse_left(files, left[0])
         if fate.added:
             files = self._with(files, fate.added)
             new = self._last(files)
-            if self.wish.unmet(new):
+            if self.desired.unmet(new):
                 self._refuse_shadowed(files, fate.added[0])
         return Change(old, new, {path: text for path, text in files.items() if text != self.files[path]})
 
     def _without(self, tokens: Sequence[str]) -> dict[str, str]:
         """The files without the tokens that have to go, as far as these stand in plain assignments."""
-        fate = self.wish.fate(tokens)
+        fate = self.desired.fate(tokens)
         gone = {normal(token) for token, kept in zip(tokens, fate.kept) if kept != token}
         files = {}
         for path, text in self.files.items():
@@ -78,11 +78,11 @@ class Asked:
     def _with(self, files: Mapping[str, str], tokens: Sequence[str]) -> dict[str, str]:
         """The files with tokens: in the last plain assignment if that does, else in a new line at the end."""
         path = self.home or next(iter(files))
-        wish = Wish(add=tuple(tokens))
+        desired = Desired(add=tuple(tokens))
         one = Settings({path: files[path]}, plain_only=True)
         if one.defines(self.variable):
-            tried = {**files, path: one.rewritten(wish, self.variable, path)[path]}
-            if not self.wish.unmet(self._last(tried)):
+            tried = {**files, path: one.rewritten(desired, self.variable, path)[path]}
+            if not self.desired.unmet(self._last(tried)):
                 return tried
         return {**files, path: with_line(files[path], self.variable, tokens)}
 
@@ -134,7 +134,7 @@ class Asked:
             if was_there and not is_there:
                 line = _line_with(files[path], DEFAULT)
                 raise Shadowed(
-                    "%s, line %d: the command line is set anew there, and %s is lost." % (path, line, token),
+                    "%s, line %d: the command line is set again there, and %s is lost." % (path, line, token),
                     'Let it append: %s="${%s} ...", or give the file a name that sorts earlier.' % (DEFAULT, DEFAULT),
                     path=path,
                     line=line,

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Optional, Sequence
 
 from .._core.errors import VerifyMismatch
-from .cmdline import Wish, join
+from .cmdline import Desired, join
 from .entry import Entry, default, lost
 from .errors import BootError
 from .host import Host
@@ -36,15 +36,15 @@ class Loader(ABC):
         """
 
     @abstractmethod
-    def plan(self, wish: Wish) -> Plan:
-        """What has to be done for the wish; without steps when what boots meets it. Nothing is touched.
+    def plan(self, desired: Desired) -> Plan:
+        """What has to be done for the request; without steps when what boots meets it. Nothing is touched.
 
-        Asks ``entries`` first: what cannot be read back is not changed. Settings that meet the wish, while what boots
-        does not, are a plan of the loader's commands alone.
+        Asks ``entries`` first: what cannot be read back is not changed. Settings that meet it, while what boots does
+        not, are a plan of the loader's commands alone.
         """
 
     def left(self) -> list[Entry]:
-        """``entries``; none when they cannot be read after a run that was killed, whose command makes them anew."""
+        """``entries``; none when they cannot be read after a run that was killed, whose command makes them again."""
         try:
             return self.entries()
         except BootError:
@@ -71,9 +71,9 @@ class Loader(ABC):
         return default(entries).tokens
 
     def compare(self, plan: Plan, entry: Entry, expected: Optional[Sequence[str]] = None) -> None:
-        """Raise VerifyMismatch when an entry does not meet the wish, or lacks what is expected of it."""
+        """Raise VerifyMismatch when an entry does not meet the request, or lacks what is expected of it."""
         expected = plan.expects(entry) if expected is None else expected
-        problems = plan.wish.unmet(entry.tokens)
+        problems = plan.desired.unmet(entry.tokens)
         problems += ["%s was lost" % token for token in lost(expected, entry.tokens)]
         if problems:
             raise VerifyMismatch(

@@ -48,7 +48,7 @@ def first(host: Host) -> Optional[Entry]:
 def is_pending(host: Host) -> bool:
     """Whether what boots next is not what is running, or that is not known.
 
-    The pointers cannot be compared: with every deployment that comes, those of the others are written anew. Where they
+    The pointers cannot be compared: with every deployment that comes, those of the others are written again. Where they
     lead to can: to the folder that / is made of.
     """
     entry = first(host)

@@ -29,7 +29,7 @@ def cmdlines(path: Path) -> list[str]:
         except (struct.error, ValueError) as error:
             raise NotUnderstood(
                 "%s is not a unified kernel image: %s." % (path, error),
-                "Let the program that makes it write it anew, or remove it.",
+                "Let the program that makes it write it again, or remove it.",
                 path=str(path),
             ) from error
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple, Optional, Sequence, Union
 
-from .cmdline import Wish
+from .cmdline import Desired
 from .entry import Entry
 from .host import Host
 
@@ -55,7 +55,7 @@ class Plan(NamedTuple):
     which tokens they have afterwards, ``keeps`` what every other one has that is not for recovery.
     """
 
-    wish: Wish
+    desired: Desired
     before: tuple[str, ...]
     after: tuple[str, ...]
     steps: tuple[Step, ...] = ()

@@ -8,7 +8,7 @@ Proxmox puts a script into /etc/grub.d, so that ``update-grub`` refreshes every 
 
 from __future__ import annotations
 
-from .cmdline import Wish
+from .cmdline import Desired
 from .entry import Entry, default
 from .errors import NothingBoots
 from .esp import ESP_LIST, GRUB_CONFIG, read, uuids
@@ -43,15 +43,15 @@ class ProxmoxGrub(GrubDropin):
             )
         return found
 
-    def plan(self, wish: Wish) -> Plan:
+    def plan(self, desired: Desired) -> Plan:
         """As on Debian; and update-grub alone when a partition is not as /boot/grub/grub.cfg."""
         entries = self.left()
-        found = super().plan(wish)
+        found = super().plan(desired)
         if found.is_change:
             before = default(entries).tokens if entries else found.before
             return found._replace(before=before, repair=(Run((TOOL, "refresh")),))
         before = default(entries).tokens
-        if not any(wish.unmet(entry.tokens) for entry in entries if not entry.is_recovery):
-            return Plan(wish, before, before)
+        if not any(desired.unmet(entry.tokens) for entry in entries if not entry.is_recovery):
+            return Plan(desired, before, before)
         run = Run(GENERATOR.command)
-        return Plan(wish, before, tuple(wish.applied(before)), (run,), keeps=found.before)
+        return Plan(desired, before, tuple(desired.applied(before)), (run,), keeps=found.before)

@@ -177,6 +177,6 @@ GRUB = (
     Refusal(
         "GRUB with entries of the Boot Loader Specification",
         _blscfg_without_grubby,
-        "Install grubby, or set GRUB_ENABLE_BLSCFG=false and make grub.cfg anew.",
+        "Install grubby, or set GRUB_ENABLE_BLSCFG=false and make grub.cfg again.",
     ),
 )

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Talos Linux has no shell to change it from: the same wishes as documents of its machine configuration.
+"""Talos Linux has no shell to change it from: the same requests as documents of its machine configuration.
 
 On hosts that boot a unified kernel image Talos takes the kernel parameters from the image, so they are given as a
 schematic of Image Factory too.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
-from .cmdline import Wish
+from .cmdline import Desired
 
 Release = tuple[int, int]
 Document = dict[str, Any]
@@ -33,7 +33,7 @@ KERNEL_MODULES = {"open": "nvidia-open-gpu-kernel-modules", "nonfree": "nonfree-
 class Node(NamedTuple):
     """What a node shall be. ``modules``: name to parameters; ``runtime``: of pods that name none, or empty."""
 
-    wish: Wish
+    desired: Desired
     modules: Mapping[str, Sequence[str]]
     devices: Sequence[str]
     driver: str
@@ -41,11 +41,11 @@ class Node(NamedTuple):
     runtime: str
 
 
-def kernel_arguments(wish: Wish) -> list[str]:
+def kernel_arguments(desired: Desired) -> list[str]:
     """Parameters as Talos has them: a leading ``-`` removes a value, or all values of a name."""
-    removed = ["-%s" % token for token in dict.fromkeys(wish.remove)]
-    replaced = [word for token in dict.fromkeys(wish.replace) for word in ("-%s" % token.partition("=")[0], token)]
-    return [*removed, *replaced, *dict.fromkeys(wish.add)]
+    removed = ["-%s" % token for token in dict.fromkeys(desired.remove)]
+    replaced = [word for token in dict.fromkeys(desired.replace) for word in ("-%s" % token.partition("=")[0], token)]
+    return [*removed, *replaced, *dict.fromkeys(desired.add)]
 
 
 def sysctls_for_containers(release: Release) -> dict[str, str]:
@@ -72,9 +72,9 @@ def patch(node: Node, release: Optional[Release]) -> list[Document]:
     ]
 
 
-def schematic(wish: Wish, system_extensions: Sequence[str] = ()) -> list[Document]:
+def schematic(desired: Desired, system_extensions: Sequence[str] = ()) -> list[Document]:
     """The one document of a schematic for Image Factory."""
-    arguments = kernel_arguments(wish)
+    arguments = kernel_arguments(desired)
     customization: Document = {}
     if arguments or not system_extensions:
         customization["extraKernelArgs"] = arguments
@@ -96,7 +96,7 @@ def _documents(node: Node) -> list[Document]:
 def _machine(node: Node) -> Document:
     """Up to 1.13."""
     machine: Document = {}
-    arguments = kernel_arguments(node.wish)
+    arguments = kernel_arguments(node.desired)
     if arguments:
         machine["install"] = {"extraKernelArgs": arguments}
     if node.modules:

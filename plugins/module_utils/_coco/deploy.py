@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime
 import json
 import tempfile
 from typing import Any, Mapping, Optional
 
-from .._core.errors import InvalidRequest
+from .._core.errors import ExplainedError, InvalidRequest
 from .errors import ChartRefused
 from .helm import Chart, Helm, age_s
 from .kubectl import Api, Place
@@ -20,9 +21,38 @@ from .versions import older
 def run(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
     """The answer of the module helm_release, whose arguments these are. Raises ExplainedError."""
     hidden = _hidden(given.get("secret_values") or "{}")
-    place = Place(given["kubectl"], given["helm"], given["kubeconfig"], given["context"])
-    with Api(place) as api, tempfile.TemporaryDirectory() as folder:
-        helm = Helm(place, api, given["name"], given["namespace"])
+    with Api(_place(given)) as api:
+        return _one(api, given, hidden, check)
+
+
+def plan(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of the module helm_release_info: what would change in each release, or why nobody can say.
+
+    All are compared at once: Helm spends its time on a process, a chart and a way to the cluster for each.
+    Raises ClusterUnreachable.
+    """
+    wanted = [{**given, "state": "present", "timeout": 0, **one} for one in given["releases"]]
+    with Api(_place(given)) as api, concurrent.futures.ThreadPoolExecutor(max(len(wanted), 1)) as pool:
+        found = list(pool.map(lambda one: _planned(api, one), wanted))
+    return {"releases": found, "images": sorted({image for one in found for image in one["images"]})}
+
+
+def _planned(api: Api, given: Mapping[str, Any]) -> dict[str, Any]:
+    answer = {key: given[key] for key in ("name", "namespace")}
+    try:
+        found = _one(api, given, _hidden(given.get("secret_values") or "{}"), True)
+    except ExplainedError as error:
+        return {**answer, "changed": False, "changes": [], "images": [], "error": error.as_dict()}
+    return {**answer, **{key: found[key] for key in ("changed", "changes", "images", "chart", "installed")}}
+
+
+def _place(given: Mapping[str, Any]) -> Place:
+    return Place(given["kubectl"], given["helm"], given["kubeconfig"], given["context"])
+
+
+def _one(api: Api, given: Mapping[str, Any], hidden: Mapping[str, Any], check: bool) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        helm = Helm(_place(given), api, given["name"], given["namespace"])
         history = helm.history()
         if given["state"] == "absent":
             return _absent(helm, history[0] if history else None, given["timeout"], check)
@@ -54,11 +84,14 @@ def _present(
         helm.forget(newest.revision)
     wanted = None
     if not (problem and check):
-        wanted = helm.render(chart, values, given["take_ownership"], installed is None)
+        wanted = helm.render(chart, values, given["take_ownership"], installed is None, False)
     changes = [Change("repair", newest.status, "deployed")] if problem and newest else []
     if wanted:
         refuse_images(wanted, given["registry"])
         changes += differences(installed, wanted, [path for path, _value in leaves(hidden)])
+    if changes and wanted and check:
+        # As the real run would be refused: what is held against the schemas is only what would be sent.
+        helm.render(chart, values, given["take_ownership"], installed is None, True)
     if changes and not check:
         helm.upgrade(chart, values, given["take_ownership"], given["timeout"])
     return {

@@ -41,6 +41,7 @@ class Expect(NamedTuple):
     sample_memory: str = "16Gi"
     sample_nvswitches: int = 0
     distribution: str = "k8s"
+    imports: Sequence[str] = ()  # nodes whose containerd is known to read kata-deploy's folder; of k3s and rke2
     installs_nfd: bool = False
     kata_version: str = ""
     minimum: Mapping[str, str] = {}
@@ -93,9 +94,9 @@ def allocatable(node: Any) -> Mapping[str, str]:
     return node.get("status", {}).get("allocatable") or {}
 
 
-def is_ready(node: Any) -> bool:
-    """Whether the node takes pods, as its kubelet says."""
-    conditions = node.get("status", {}).get("conditions") or ()
+def is_ready(thing: Any) -> bool:
+    """Whether a node takes pods, or a pod works, as the kubelet says."""
+    conditions = thing.get("status", {}).get("conditions") or ()
     return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import subprocess
+import tarfile
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from .._core.errors import InvalidRequest
@@ -69,7 +70,7 @@ class Helm:
                 "Give the archive that this digest is of, or the digest of this one if you trust it.",
                 digest=digest,
             )
-        name, version = _metadata(self._run(["show", "chart", path]))
+        name, version = _metadata(_chart_file(path))
         if chart.version and version != chart.version.lstrip("v") and version != chart.version:
             raise ChartRefused(
                 "The chart %s is version %s, not %s." % (chart.ref, version, chart.version),
@@ -78,14 +79,18 @@ class Helm:
             )
         return Ready(path, name, version, digest)
 
-    def render(self, chart: Ready, values: Mapping[str, Any], take_ownership: bool, first: bool) -> Release:
+    def render(
+        self, chart: Ready, values: Mapping[str, Any], take_ownership: bool, first: bool, valid: bool
+    ) -> Release:
         """What an upgrade would install; nothing is written.
 
         It is rendered against what the cluster knows now, but for a ``first`` install: then Helm would want the cluster
-        to know the chart's own kinds, which the install brings.
+        to know the chart's own kinds, which the install brings. ``valid``: and held against the server's schemas, which
+        takes longer than all the rest.
         """
-        dry = "--dry-run=client" if first else "--dry-run=server"
-        done = self._run([*self._upgrade(chart, take_ownership), dry, "--output", "json"], json.dumps(values))
+        dry = ["--dry-run=client" if first else "--dry-run=server", "--output", "json"]
+        dry += [] if valid else ["--disable-openapi-validation"]
+        done = self._run([*self._upgrade(chart, take_ownership), *dry], json.dumps(values))
         try:
             found = json.loads(done[done.index("{") :])
         except ValueError as error:
@@ -201,6 +206,24 @@ def _run(command: Sequence[str], text: str) -> str:
             status=done.returncode,
         )
     return done.stdout
+
+
+def _chart_file(path: str) -> str:
+    """Chart.yaml of a folder or an archive, whose only folder is the chart. Raises InvalidRequest."""
+    try:
+        if os.path.isdir(path):
+            with open(os.path.join(path, "Chart.yaml"), encoding="utf-8") as file:
+                return file.read()
+        with tarfile.open(path) as archive:
+            # Charts that it depends on lie deeper.
+            name = next(name for name in archive.getnames() if re.match(r"(\./)?[^/]+/Chart\.yaml$", name))
+            member = archive.extractfile(name)
+            return member.read().decode("utf-8", "replace") if member else ""
+    except (OSError, StopIteration, tarfile.TarError) as error:
+        raise InvalidRequest(
+            "%s is no chart: it has no Chart.yaml that can be read." % path,
+            "Give the folder or the archive of a chart.",
+        ) from error
 
 
 def _digest(path: str) -> str:

@@ -4,35 +4,61 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+import contextlib
+from typing import Any, Mapping, Optional
 
 from .._core.errors import InvalidRequest
+from .._core.files import replace_json
+from .._core.wait import SYSTEM_CLOCK, Clock, poll
 from . import readiness
+from .errors import ClusterUnreachable
 from .facts import gather
-from .finding import CLUSTER, FAILED, HANDLER, REFUSED, WARN, Expect, Facts, Finding, is_gpu, is_ready, system
+from .finding import (
+    CLUSTER,
+    FAILED,
+    HANDLER,
+    REFUSED,
+    WARN,
+    Expect,
+    Facts,
+    Finding,
+    chosen,
+    is_gpu,
+    is_ready,
+    labels,
+    system,
+)
 from .kubectl import Api, Place
+from .rules.gpus import WORKLOAD
 from .rules.kubelet import gates, missing
+from .rules.operator import default_mode
 from .rules.rivals import OURS, is_nfd_worker
 from .versions import quantity
 
+# By which the operand of this collection chooses its nodes.
+CAPABLE = "nvidia.com/cc.capable"
+# Between two looks while it waits.
+EVERY_S = 1.0
 
-def run(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Findings, rows and what else the playbooks need. Raises ExplainedError."""
+
+def run(given: Mapping[str, Any], clock: Clock = SYSTEM_CLOCK) -> dict[str, Any]:
+    """Findings, rows and what else the playbooks need; with ``dest`` also in that file. Raises ExplainedError."""
     expect = expectation(given)
-    also = [_finding(one) for one in given["also"]]
+    also = [one for one in map(_finding, given["also"]) if one.about in (CLUSTER, *expect.nodes)]
+    answer = _looked(given, expect, also, clock) if given["read"] else _judged(also, expect)
+    if given["dest"]:
+        replace_json(given["dest"], {key: answer[key] for key in ("rows", "findings")}, "report")
+    return answer
+
+
+def _looked(given: Mapping[str, Any], expect: Expect, also: list[Finding], clock: Clock) -> dict[str, Any]:
+    """The answer from what the cluster says now."""
     with Api(Place(kubectl=given["kubectl"], kubeconfig=given["kubeconfig"], context=given["context"])) as api:
-        facts = gather(api, expect.nodes if given["configz"] else ())
+        facts = _facts(api, given, expect, clock)
         lists = api.lists
-    findings = readiness.judge(facts, expect) + also
-    rows = readiness.rows(findings, expect)
     return {
-        "findings": [{**one._asdict(), "text": sentence(one)} for one in findings],
-        **{
-            key: sentences(findings, state)
-            for key, state in (("refused", REFUSED), ("unmet", FAILED), ("warned", WARN))
-        },
-        "rows": [one._asdict() for one in rows],
-        "table": readiness.table(rows),
+        **_judged(readiness.judge(facts, expect) + also, expect),
+        "as_installed": [one._asdict() for one in readiness.judge(facts, expect._replace(installed=True))],
         "nodes": readiness.classes(facts, expect),
         "kubelets": kubelets(facts, expect),
         "users": users(facts, expect.nodes),
@@ -43,7 +69,49 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "crds": sorted(facts.crds),
         "nfd": ["%(namespace)s/%(name)s" % one["metadata"] for one in facts.daemonsets if is_nfd_worker(one)],
+        "mode_of_cluster": next((default_mode(one) for one in facts.policies.values()), ""),
+        "workloads": {name: labels(node).get(WORKLOAD, "") for name, node in chosen(facts, expect)},
+        "capable": [name for name, node in chosen(facts, expect) if labels(node).get(CAPABLE) == "true"],
         "lists": lists,
+    }
+
+
+def _facts(api: Api, given: Mapping[str, Any], expect: Expect, clock: Clock) -> Facts:
+    """What the cluster says; with a time to wait, once nothing of the wanted steps fails any more, or at its end."""
+    configz_of = expect.nodes if given["configz"] else ()
+    if given["wait"] <= 0:
+        return gather(api, configz_of)
+    seen: list[Optional[Facts]] = [None]
+
+    def is_well() -> bool:
+        seen[0] = None
+        # While Kata is installed containerd restarts, and on small clusters the API server with it.
+        with contextlib.suppress(ClusterUnreachable):
+            seen[0] = gather(api, configz_of)
+        return seen[0] is not None and not _fails(seen[0], expect)
+
+    with contextlib.suppress(TimeoutError):
+        poll(is_well, given["wait"], EVERY_S, clock)
+    return seen[0] or gather(api, configz_of)
+
+
+def _fails(facts: Facts, expect: Expect) -> bool:
+    """Whether anything of the wanted steps does, whatever the hardware's state."""
+    wanted = expect.steps or readiness.STEPS
+    return any(one.state == FAILED and one.step in wanted for one in readiness.judge(facts, expect))
+
+
+def _judged(findings: list[Finding], expect: Expect) -> dict[str, Any]:
+    """The findings, for programs and for people."""
+    rows = readiness.rows(findings, expect)
+    return {
+        "findings": [{**one._asdict(), "text": sentence(one)} for one in findings],
+        **{
+            key: sentences(findings, state)
+            for key, state in (("refused", REFUSED), ("unmet", FAILED), ("warned", WARN))
+        },
+        "rows": [one._asdict() for one in rows],
+        "table": readiness.table(rows),
     }
 
 

@@ -8,13 +8,14 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from .._core.errors import ExplainedError, InvalidRequest
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
-from .errors import ApiRefused
+from .errors import ApiRefused, ClusterUnreachable
 from .facts import PODS
 from .finding import is_gpu, labels, notes
 from .kubectl import Api
-from .rules.operator import MODE, REASON, STATE
+from .rules.operator import MODE, REASON, STATE, default_mode
 
 POLICIES = "/apis/nvidia.com/v1/clusterpolicies"
+NODES = "/api/v1/nodes"
 
 
 class GpusHeld(ExplainedError):
@@ -53,24 +54,65 @@ def set_of_node(
     if check:
         return Answer(True, before, mode, state, sorted(holders))
     _evict(api, node, holders, timeout_s, clock)
-    # A state that failed for the same wish would be taken for the answer: it goes first.
+    # A state that failed for the same request would be taken for the answer: it goes first.
     api.patch(
         "/api/v1/nodes/" + node, {"metadata": {"labels": {MODE: mode, **({STATE: None} if state == "failed" else {})}}}
     )
     return Answer(True, before, mode, _settled(api, node, mode, timeout_s, clock), sorted(holders))
 
 
-def set_of_cluster(api: Api, mode: str, check: bool) -> Answer:
-    """The default mode in the ClusterPolicy, of nodes without a label of their own. Raises InvalidRequest."""
+def set_of_cluster(
+    api: Api, mode: str, drain: bool, timeout_s: float, check: bool, clock: Clock = SYSTEM_CLOCK
+) -> Answer:
+    """The default mode in the ClusterPolicy, and wait for each node that has no label of its own.
+
+    Raises GpusHeld, ModeFailed, InvalidRequest.
+    """
     if mode == "ppcie":
         raise InvalidRequest("ppcie cannot be the cluster's default.", "Set it on nodes with HGX boards of Hopper.")
     policies = api.list(POLICIES) or ()
     if len(policies) != 1:
         raise InvalidRequest("There are %d ClusterPolicies." % len(policies), "Install the GPU Operator, once.")
-    before = ((policies[0].get("spec") or {}).get("ccManager") or {}).get("defaultMode", "")
-    if before != mode and not check:
-        api.patch("%s/%s" % (POLICIES, policies[0]["metadata"]["name"]), {"spec": {"ccManager": {"defaultMode": mode}}})
-    return Answer(before != mode, before, mode, "")
+    before = default_mode(policies[0])
+    if before == mode:
+        return Answer(False, before, mode, "")
+    found = [one for one in api.list(NODES) or () if _follows(one) and labels(one)[STATE] != mode]
+    nodes = [one["metadata"]["name"] for one in found]
+    pods = {name: pod for name, pod in _holders(api).items() if pod["spec"].get("nodeName") in nodes}
+    if pods and not drain:
+        raise GpusHeld(
+            "Pods hold GPUs of nodes whose mode is the cluster's: %s." % ", ".join(sorted(pods)),
+            "End them, or allow them to be evicted (drain). Nothing was changed.",
+            pods=sorted(pods),
+        )
+    if check:
+        return Answer(True, before, mode, "", sorted(pods))
+    for node in sorted({pod["spec"]["nodeName"] for pod in pods.values()}):
+        _evict(api, node, _holders(api, node), timeout_s, clock)
+    # A state that failed before would be taken for the answer: it goes first.
+    for node in [one["metadata"]["name"] for one in found if labels(one)[STATE] == "failed"]:
+        api.patch("%s/%s" % (NODES, node), {"metadata": {"labels": {STATE: None}}})
+    api.patch("%s/%s" % (POLICIES, policies[0]["metadata"]["name"]), {"spec": {"ccManager": {"defaultMode": mode}}})
+    _all_settled(api, nodes, mode, timeout_s, clock)
+    return Answer(True, before, mode, mode, sorted(pods))
+
+
+def _follows(node: Any) -> bool:
+    """Whether a manager works on the node, and takes the cluster's mode there."""
+    return bool(labels(node).get(STATE)) and not labels(node).get(MODE)
+
+
+def _all_settled(api: Api, nodes: Sequence[str], mode: str, timeout_s: float, clock: Clock) -> None:
+    """Wait for each; one that fails keeps none of the others waiting. Raises ModeFailed for all that failed."""
+    deadline = clock.now() + timeout_s
+    failed = []
+    for node in nodes:
+        try:
+            _settled(api, node, mode, max(0.0, deadline - clock.now()), clock)
+        except ModeFailed as error:
+            failed.append(error)
+    if failed:
+        raise ModeFailed(" ".join(one.cause for one in failed), failed[0].remedy, nodes=len(nodes), failed=len(failed))
 
 
 def _node(api: Api, name: str) -> Any:
@@ -80,9 +122,9 @@ def _node(api: Api, name: str) -> Any:
     return found
 
 
-def _holders(api: Api, node: str) -> Mapping[str, Any]:
-    """'namespace/name' of each pod on the node that has a GPU."""
-    pods = api.list(PODS + "%2Cspec.nodeName%3D" + node) or ()
+def _holders(api: Api, node: str = "") -> Mapping[str, Any]:
+    """'namespace/name' of each pod that has a GPU, on one node or on all."""
+    pods = api.list(PODS + ("%2Cspec.nodeName%3D" + node if node else "")) or ()
     return {"%(namespace)s/%(name)s" % pod["metadata"]: pod for pod in pods if _holds(pod)}
 
 
@@ -128,7 +170,10 @@ def _settled(api: Api, node: str, mode: str, timeout_s: float, clock: Clock) -> 
     seen: list[str] = [""]
 
     def answered() -> Optional[Any]:
-        found = _node(api, node)
+        try:
+            found = _node(api, node)
+        except ClusterUnreachable:  # for a moment; the time to wait goes on
+            return None
         seen[0] = labels(found).get(STATE, "")
         return found if seen[0] in (mode, "failed") else None
 

@@ -10,11 +10,14 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from .._core.errors import ExplainedError
 from .._core.wait import SYSTEM_CLOCK, Clock, poll
+from .errors import ClusterUnreachable
 from .finding import is_gpu
 from .kubectl import Api
 from .pending import Cause, cause
 
 DONE = ("Succeeded", "Failed")
+# How long the API server may be away before a pod is left behind.
+GONE_S = 60.0
 
 
 class Job(NamedTuple):
@@ -81,17 +84,43 @@ def run(api: Api, job: Job, clock: Clock = SYSTEM_CLOCK) -> Ended:
     name = "%s-%s" % (job.prefix, uuid.uuid4().hex[:8])
     pods = "/api/v1/namespaces/%s/pods" % job.namespace
     path = "%s/%s" % (pods, name)
-    api.request("POST", pods, manifest(job, name))
     try:
+        # Inside: a server that went before it answered may have made it.
+        api.request("POST", pods, manifest(job, name))
         try:
-            pod = poll(lambda: _done(api.get(path)), job.timeout_s, 0.5, clock)
+            pod = poll(lambda: _done(_seen(api, path)), job.timeout_s, 0.5, clock)
         except TimeoutError:
             pod = api.get(path) or {}
         log = _log(api, path)
         return _judged(api, job, name, pod, log)
     finally:
         # Never by force: a guest that is killed can leave its GPU unusable until the host reboots (kata 13179).
-        api.delete(path)
+        _delete(api, path, clock)
+
+
+def _seen(api: Api, path: str) -> Any:
+    """The pod, None where there is none. An API server that is away for a moment ends no sample."""
+    try:
+        return api.get(path)
+    except ClusterUnreachable:
+        return {}
+
+
+def _delete(api: Api, path: str, clock: Clock) -> None:
+    def is_deleted() -> bool:
+        try:
+            api.delete(path)
+        except ClusterUnreachable:
+            return False
+        return True
+
+    try:
+        poll(is_deleted, GONE_S, 1, clock)
+    except TimeoutError as error:
+        raise ClusterUnreachable(
+            "The API server did not answer for %.0f s, so the pod %s may be left." % (GONE_S, path.rpartition("/")[2]),
+            "Delete it when the server is back: kubectl delete pod, without force.",
+        ) from error
 
 
 def _done(pod: Any) -> Optional[Any]:

@@ -36,14 +36,17 @@ def judge(facts: Facts, expect: Expect) -> list[Finding]:
 def rows(findings: Sequence[Finding], expect: Expect) -> list[Row]:
     """One row for each node and step; what is found of the cluster counts for every node."""
     wanted = set(expect.steps or STEPS) | set(ALWAYS)
+    # Once through all of them: there are as many as nodes times rules.
+    found: dict[tuple[str, str], list[Finding]] = {}
+    for one in findings:
+        found.setdefault((one.step, one.about), []).append(one)
     answer = []
     for node in expect.nodes:
         for step in STEPS:
             if step not in wanted:
                 answer.append(Row(node, step, SKIPPED, "switched off", ""))
                 continue
-            about = [one for one in findings if one.step == step and one.about in (node, CLUSTER)]
-            answer.append(_row(node, step, about))
+            answer.append(_row(node, step, found.get((step, CLUSTER), []) + found.get((step, node), [])))
     return answer
 
 

@@ -1,15 +1,15 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A mode change from the wish to the verified mode, and what is said about it.
+"""A mode change from the request to the verified mode, and what is said about it.
 
-Everything that can refuse comes before the first write: the wish, the lock, holders, the device's health, capability,
-in-band permission and the way to reset, of all devices.
+Everything that can refuse comes before the first write: the request, the lock, holders, the device's health,
+capability, in-band permission and the way to reset, of all devices.
 """
 
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 from .._core import lock
 from .._core.errors import ExplainedError, InvalidRequest, raise_all
@@ -88,8 +88,10 @@ class ModeChange:
         root: str = "/",
         clock: Clock = SYSTEM_CLOCK,
         gate: Optional[Gate] = None,
+        before_writing: Callable[[], None] = lambda: None,
     ) -> None:
         self._gate = gate
+        self._before_writing = before_writing
         self._request = request.checked()
         self._bus = bus
         self._tools_path = tools_path
@@ -164,6 +166,7 @@ class ModeChange:
         change = self._change
         if change is None:
             raise RuntimeError("there is nothing to carry out")
+        self._before_writing()
         change.stage()
         try:  # a virtual machine may have started while knobs were staged
             refuse_unless_free(claims.take(functions))
@@ -223,7 +226,7 @@ class ModeChange:
         """Wait until the first write is allowed, then ask again who uses the devices: time has passed.
 
         Nothing is open or claimed meanwhile: whoever is asked to let go of the devices may have to unbind them, and a
-        group that was taken apart and made anew is another one.
+        group that was taken apart and made again is another one.
         """
         claims.release()
         gate.wait({"devices": [described(found) for found in self._found], "plan": plan.steps()})
@@ -236,6 +239,11 @@ class ModeChange:
     def lost(self) -> dict[str, str]:
         """Address to kind of the devices that were there earlier in this boot of the host, and no longer are."""
         return {one.address: one.kind for one in self._lost}
+
+    @property
+    def desired(self) -> dict[str, str]:
+        """Address to mode, of the devices that the plan is about."""
+        return {plan.address: plan.wanted for plan in self._plan.devices} if self._plan else {}
 
     @property
     def is_change(self) -> bool:

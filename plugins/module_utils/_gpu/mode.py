@@ -17,7 +17,7 @@ DEVTOOLS = "devtools"
 PPCIE = "ppcie"
 MODES = (OFF, ON, DEVTOOLS, PPCIE)
 
-# Findings, never wishes.
+# Findings, never requests.
 INVALID = "invalid"  # devtools without CC, or CC and PPCIe together
 UNSUPPORTED = "unsupported"
 

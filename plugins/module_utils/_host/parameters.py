@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, NamedTuple, Optional, Sequence
 
-from .._boot.cmdline import END, Wish, normal
+from .._boot.cmdline import END, Desired, normal
 
 TDX = "tdx"
 SNP = "snp"
@@ -204,13 +204,13 @@ def harmful(needed: Sequence[Setting], tokens: Sequence[str]) -> list[str]:
     return [token for token in heeded(tokens) if any(BAD in setting.verdicts(token) for setting in off)]
 
 
-def wish(asked: Wish, technology: str, vendor: str, configured: Sequence[str], running: Sequence[str]) -> Wish:
+def desired(asked: Desired, technology: str, vendor: str, configured: Sequence[str], running: Sequence[str]) -> Desired:
     """What is asked for, and with it what brings the technology about.
 
     Raises InvalidRequest where what is asked for takes away what the technology needs.
     """
     found = edits(settings(technology, vendor), asked.applied(configured), running)
-    return Wish(
+    return Desired(
         tuple(dict.fromkeys([*found.add, *asked.add])),
         tuple(dict.fromkeys([*found.remove, *asked.remove])),
         asked.replace,
@@ -218,7 +218,7 @@ def wish(asked: Wish, technology: str, vendor: str, configured: Sequence[str], r
 
 
 class Edits(NamedTuple):
-    """Tokens to have and tokens not to have, as ``Wish`` takes them."""
+    """Tokens to have and tokens not to have, as ``Desired`` takes them."""
 
     add: tuple[str, ...]
     remove: tuple[str, ...]
@@ -236,11 +236,11 @@ def edits(needed: Sequence[Setting], configured: Sequence[str], running: Sequenc
     for token in harmful(ours, configured):
         remove.append(token)
         add += _without_harm(ours, token)
-    after = Wish(tuple(add), tuple(remove)).applied(configured)
+    after = Desired(tuple(add), tuple(remove)).applied(configured)
     for token in harmful(ours, running):
         remove.append(token)
         add += _without_harm(ours, token) if _has(after, token) else []
-    after = Wish(tuple(add), tuple(remove)).applied(configured)
+    after = Desired(tuple(add), tuple(remove)).applied(configured)
     for setting in ours:
         brings = [token for token in heeded(after) if GOOD in setting.verdicts(token)]
         if not setting.met(after):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Give PCI functions to a driver, take them away from it, or leave them to the kernel's choice; and say what was done.
 
-Everything that can refuse comes before the first write: the wish, the devices, the driver, the IOMMU groups, users.
+Everything that can refuse comes before the first write: the request, the devices, the driver, the IOMMU groups, users.
 The functions of a group move together, and none of them is bound before all are free: at no moment the host's driver
 has one of them and vfio another, and a driver that comes back to a GPU finds the rest of its card back, too.
 """
@@ -209,7 +209,7 @@ class Binding:
         self._loaded = True
 
     def _bring(self, members: Sequence[PciFunction]) -> list[ExplainedError]:
-        """Carry out the plans of functions that move together, made anew: a driver just loaded may have taken some.
+        """Carry out the plans of functions that move together, made again: a driver just loaded may have taken some.
 
         All of them, or none: when one is refused, the others are put back. The errors.
         """

@@ -54,7 +54,7 @@ class Bed:
         self._state = cluster.folder / "emulator-state.json"
         self._stack = contextlib.ExitStack()
         self._components: Sequence[Manifest] = ()
-        self.wished_at = 0.0
+        self.desired_at = 0.0
         self.emulator: Emulator
 
     def power_on(self) -> None:
@@ -112,8 +112,8 @@ class Bed:
     def want(self, mode: str | None) -> float:
         """Set the label; the moment (monotonic seconds) at which the API server had it."""
         self.cluster.set_labels({MODE: mode})
-        self.wished_at = time.monotonic()
-        return self.wished_at
+        self.desired_at = time.monotonic()
+        return self.desired_at
 
     def change(self, mode: str, state: str | None = None, timeout_s: float = 60) -> float:
         """Ask for a mode and wait for the state label; the seconds that it took."""
@@ -174,9 +174,9 @@ class Bed:
                 raise ApiError(f"not seen in {timeout_s:.0f} s; the manager says:\n{self.manager_words()}")
             time.sleep(0.01)
 
-    def seconds_since_wish(self) -> float:
+    def seconds_since_request(self) -> float:
         """Since the label was last set."""
-        return time.monotonic() - self.wished_at
+        return time.monotonic() - self.desired_at
 
     def labels(self) -> dict[str, str]:
         """The node's labels below nvidia.com/."""

@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tools.needs import PATH
 from . import images
 from .api import Api, ApiError, Object
 from .programs import EVERY, NEEDED
-from .settings import NODE, SERVER, Settings
+from .settings import HANDLERS, NODE, SERVER, Settings
 from .space import Process, Space, SpaceError
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -33,15 +33,23 @@ class Cluster:
     """A running cluster of one node.
 
     ``runtime``: where the container runtime is, for PATH; empty: the machine's. ``release``: of the API server and the
-    kubelet; empty: that of all other programs.
+    kubelet; empty: that of all other programs. ``provider_id``: of the node, which then waits for a cloud controller
+    manager and has no network of pods yet. ``handlers``: names under which the runtime knows runc.
     """
 
-    def __init__(self, folder: Path, runtime: str = "", release: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        runtime: str = "",
+        release: str = "",
+        provider_id: str = "",
+        handlers: Sequence[str] = HANDLERS,
+    ) -> None:
         self.folder = folder
         self._release = release
         self._path = f"PATH={runtime}:{PATH}" if runtime else f"PATH={PATH}"
         self.space = Space(folder)
-        self.settings = Settings(folder / "k")
+        self.settings = Settings(folder / "k", provider_id, handlers)
         self.api = Api(folder / "api.sock")
         self.processes: dict[str, Process] = {}
         # Its own, so that it meets nobody else's pods and can be removed when it is empty.
@@ -49,7 +57,7 @@ class Cluster:
         self._programs: dict[str, str] = {}
 
     def start(self) -> None:
-        """Everything, until the node is ready. Raises NotPossible, SpaceError, ApiError."""
+        """Everything, until the node is ready, or waits for the manager. Raises NotPossible, SpaceError, ApiError."""
         chosen = {program.name: EVERY.get(f"{program.name}-{self._release}", program) for program in NEEDED}
         self._programs = {name: str(program.path()) for name, program in chosen.items()}
         pause = images.archive()
@@ -64,7 +72,7 @@ class Cluster:
         self._launch_clients()
         self.start_proxy()
         self.load(pause)
-        self.api.until(f"/api/v1/nodes?fieldSelector=metadata.name={NODE}", is_ready, 60)
+        self.until_node(is_registered if self.settings.provider_id else is_ready, 60)
 
     def end(self) -> None:
         """Take it all down."""
@@ -95,7 +103,7 @@ class Cluster:
         return copy
 
     def restore(self, copy: Path) -> None:
-        """Let etcd hold what it held then, and start everything anew that has seen newer things, pods excepted.
+        """Let etcd hold what it held then, and start everything again that has seen newer things, pods excepted.
 
         So do the documents of Kubernetes; of a manager's pod they say nothing.
         """
@@ -212,7 +220,7 @@ class Cluster:
         return int(self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").read_text())
 
     def forget_memory_peak(self, pod: Object) -> None:
-        """Let the peak begin anew at what the container has now."""
+        """Let the peak begin again at what the container has now."""
         self._cgroup_file(pod, "memory", "memory.max_usage_in_bytes", "memory.peak").write_text("0")
 
     def cpu_ns(self, pod: Object) -> int:
@@ -270,12 +278,23 @@ def is_ready(node: Object) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
+def is_registered(node: Object) -> bool:
+    """Whether its kubelet says what it has."""
+    return bool(node.get("status", {}).get("conditions"))
+
+
 @contextlib.contextmanager
-def running(keep: Path | None = None, runtime: str = "", release: str = "") -> Iterator[Cluster]:
+def running(
+    keep: Path | None = None,
+    runtime: str = "",
+    release: str = "",
+    provider_id: str = "",
+    handlers: Sequence[str] = HANDLERS,
+) -> Iterator[Cluster]:
     """A cluster that is there for as long as the context is; its logs go to ``keep``. For the rest see Cluster."""
     # Short, because a socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as name:
-        cluster = Cluster(Path(name), runtime, release)
+        cluster = Cluster(Path(name), runtime, release, provider_id, handlers)
         try:
             cluster.start()
             yield cluster

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -45,10 +45,12 @@ AUDIT = {
 
 
 class Settings:
-    """Everything in one folder."""
+    """Everything in one folder. ``provider_id``: the node waits for a cloud controller manager and a network."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, provider_id: str = "", handlers: Sequence[str] = HANDLERS) -> None:
         self.folder = folder
+        self.provider_id = provider_id
+        self._handlers = handlers
 
     def path(self, name: str) -> str:
         """A file of the folder."""
@@ -64,9 +66,14 @@ class Settings:
             self.write_kubeconfig(name, token)
         self._write_json("audit.json", AUDIT)
         self._write_json("kubelet.json", self._kubelet(cgroup))
-        self._write_json("cni/10-bridge.conflist", self._network())
+        if not self.provider_id:
+            self.write_network()
         (self.folder / "containerd.toml").write_text(self._containerd())
         self._write_key()
+
+    def write_network(self) -> None:
+        """Give pods a network; the container runtime sees it by itself."""
+        self._write_json("cni/10-bridge.conflist", self._network())
 
     def write_kubeconfig(self, name: str, token: str, server: str = SERVER) -> str:
         """A kubeconfig that trusts the API server's own certificate, once there is one."""
@@ -163,6 +170,7 @@ class Settings:
                 "cert-dir": self.path("kubelet-certificates"),
                 "hostname-override": NODE,
                 "node-ip": ADDRESS,
+                **({"cloud-provider": "external", "provider-id": self.provider_id} if self.provider_id else {}),
             }
         )
 
@@ -195,7 +203,7 @@ class Settings:
 
     def _containerd(self) -> str:
         place = 'plugins."io.containerd.grpc.v1.cri".containerd.runtimes'
-        handlers = "".join(f'[{place}.{name}]\n  runtime_type = "io.containerd.runc.v2"\n' for name in HANDLERS)
+        handlers = "".join(f'[{place}.{name}]\n  runtime_type = "io.containerd.runc.v2"\n' for name in self._handlers)
         return f"""version = 2
 root = "{self.path("containerd")}"
 state = "/run/containerd"

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import time
 from typing import Any
 
 import pytest
-from bmm_controller import FLEET, TOKEN, USER_DATA, Controller
+from bmm_controller import FLEET, TOKEN, USER_DATA, Controller, programs
 from bmm_emulator.launch import launch
 from bmm_emulator.server import Emulator
 
@@ -45,6 +46,11 @@ GRAPH = f"""\
   |  |--gpu-1
   |  |--gpu-2
 """
+
+
+@pytest.mark.skipif(not os.environ.get("REQUIRE_ALL"), reason="the sanity suites bring the others")
+def test_more_than_one_release_of_ansible_core_is_there() -> None:
+    assert len(programs()) > 1
 
 
 def test_the_graph(each_controller: Controller, emulator: Emulator) -> None:

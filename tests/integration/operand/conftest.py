@@ -126,7 +126,7 @@ class Installation:
         told = json.loads(self.annotations["nvidia.com/cc.mode.devices"])
         return [address for address, entry in sorted(told.items()) if entry["kind"] == "gpu"]
 
-    def wish(self, mode: str | None) -> None:
+    def request(self, mode: str | None) -> None:
         self.store.patch(NODES, NODE, {"metadata": {"labels": {"nvidia.com/cc.mode": mode}}})
 
     def until(self, condition: Callable[[], Any]) -> float:

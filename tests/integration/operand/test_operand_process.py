@@ -25,12 +25,12 @@ def test_a_node_follows_its_label(installation: Any) -> None:
     one.until(lambda: one.state == "off")
     one.until(one.ready.exists)
     for mode, switches in (("on", "off"), ("ppcie", "ppcie"), ("off", "off")):
-        one.wish(mode)
+        one.request(mode)
         one.until(lambda mode=mode: one.state == mode)
         assert one.modes() == {mode, switches}
         assert one.components() == {"true"}
         assert JOURNAL not in one.annotations
-    one.wish("bogus")
+    one.request("bogus")
     one.until(lambda: one.state == "failed")
     assert "not a mode" in one.annotations["nvidia.com/cc.mode.reason"]
     assert one.end(signal.SIGTERM) == 0
@@ -40,7 +40,7 @@ def test_a_pod_that_is_killed_is_followed_by_one_that_finishes(installation: Any
     one = installation
     one.start()
     one.until(lambda: one.state == "off")
-    one.wish("on")
+    one.request("on")
     one.until(lambda: one.components() == {PAUSED})
     one.end(signal.SIGKILL)
     assert one.components() == {PAUSED}
@@ -54,7 +54,7 @@ def test_a_pod_that_is_stopped_during_a_reset_finishes_first(installation: Any) 
     one = installation
     one.start()
     one.until(lambda: one.state == "off")
-    one.wish("on")
+    one.request("on")
     one.until(lambda: any(state["counters"]["resets"] for state in one.emulator.control.state().values()))
     assert one.end(signal.SIGTERM) == 0
     assert one.state == "on"
@@ -67,7 +67,7 @@ def test_a_device_that_somebody_uses_is_not_touched(installation: Any) -> None:
     one.until(lambda: one.state == "off")
     (held, *_others) = VfioUserBus(str(one.emulator.sockets)).find()
     held.open()
-    one.wish("on")
+    one.request("on")
     one.until(lambda: one.state == "failed")
     assert held.address in one.annotations["nvidia.com/cc.mode.reason"]
     assert one.components() == {"true"}
@@ -93,12 +93,12 @@ def test_of_two_operands_on_a_node_one_waits_for_the_end_of_the_other(installati
     second = one.start()
     one.until(lambda: "waiting for its end" in one.said(second))
     one.store.listeners.append(restored)
-    one.wish("on")
+    one.request("on")
     one.until(lambda: one.state == "on")
     assert at_restore == [{"on", "off"}]  # the GPUs' and the switches', and not before
     assert "waiting for its end" in one.said(second).splitlines()[-1]
     one.kill(first)
-    one.wish("off")
+    one.request("off")
     one.until(lambda: one.state == "off")
     assert one.components() == {"true"}
 
@@ -112,7 +112,7 @@ def test_one_gpu_that_does_not_boot_makes_the_node_failed_and_is_named(installat
     one.until(lambda: one.state == "off")
     gpu = one.gpus()[0]
     one.emulator.control.fault(device=gpu, event="boot", action="no_boot")
-    one.wish("on")
+    one.request("on")
     one.until(lambda: one.state == "failed")
     assert one.labels["nvidia.com/cc.ready.state"] == ""
     assert gpu in one.annotations["nvidia.com/cc.mode.reason"]
@@ -124,9 +124,9 @@ def test_one_gpu_that_does_not_boot_makes_the_node_failed_and_is_named(installat
     one.until(lambda: "Given up" in one.annotations["nvidia.com/cc.mode.reason"])
     one.emulator.control.clear_faults()
     one.emulator.control.repair(gpu)
-    one.wish("off")
+    one.request("off")
     one.until(lambda: one.state == "off")
-    one.wish("on")
+    one.request("on")
     one.until(lambda: one.state == "on")
 
 
@@ -154,7 +154,7 @@ def test_a_gpu_that_falls_off_the_bus_is_told_also_by_the_next_pod(installation:
 def test_modes_that_somebody_else_changes_are_told(installation: Any) -> None:
     one = installation
     one.start(CC_MANAGER_DRIFT_INTERVAL="1")
-    one.wish("on")
+    one.request("on")
     one.until(lambda: one.state == "on")
     gpu = one.gpus()[0]
     one.emulator.control.set(gpu, mode="off")
@@ -175,7 +175,7 @@ def test_a_stop_in_each_phase_leaves_nothing_paused_and_tells_no_lie(installatio
     if phase == "evicting":
         one.daemon_sets.stuck.add("vfio-manager")
         one.until(lambda: one.state == "off")
-        one.wish("on")
+        one.request("on")
         one.until(lambda: one.components() == {PAUSED})
     began = time.monotonic()
     status = one.end(signal.SIGTERM)
@@ -193,7 +193,7 @@ def test_a_stop_is_heard_while_an_answer_of_the_api_is_waited_for(installation: 
     one.until(one.ready.exists)
     one.store.faults.send(faults.HANG, "patch", times=1)
     requests = len(one.store.requests)
-    one.wish("bogus")
+    one.request("bogus")
     one.until(lambda: any(request.verb == "patch" for request in one.store.requests[requests:]))
     one.ready.touch()
     began = time.monotonic()

@@ -19,8 +19,12 @@ COMPUTED = {
     "device_plugin_chart",
     "device_plugin_release",
     "kubelet_confidential_node",
+    "confidential_containers_node",
     "confidential_containers_nodes",
+    "confidential_containers_containerd_file",
+    "confidential_containers_check_node",
     "confidential_containers_check_nodes",
+    "attestation_check_node",
 }
 
 

@@ -39,6 +39,19 @@ What is wrong, and what to do about it. Without readings by the clock their age 
       annotations:
         summary: A GPU of {{ $node }} left the mode that it was set to
         description: Somebody else changed or reset it. Confidential virtual machines on this node are to be looked at.
+    {{- if .Values.settings.auditFolder }}
+    - alert: ConfidentialComputingAuditLost
+      # The first one is no increase: its series was not there before.
+      expr: >-
+        increase(cc_manager_audit_lost_total[1h]) > 0
+        or (cc_manager_audit_lost_total unless cc_manager_audit_lost_total offset 1h) > 0
+      labels: {severity: warning}
+      annotations:
+        summary: The manager on {{ $node }} could not write an audit record
+        description: >-
+          Modes are changed all the same. See the log of the manager's pod, and whether {{ .Values.settings.auditFolder }}
+          on the node can be written to.
+    {{- end }}
     {{- if $interval }}
     - alert: ConfidentialComputingNotRead
       # Six readings in a row, and never less than half an hour.

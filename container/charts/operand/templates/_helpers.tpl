@@ -71,6 +71,7 @@ CC_MANAGER_RETRY_LIMIT: {{ .retryLimit | int | quote }}
 CC_MANAGER_RETRY_DELAY: {{ .retryDelaySeconds | int | quote }}
 CC_MANAGER_BUS: {{ .bus | quote }}
 CC_MANAGER_STATE_FOLDER: {{ .stateFolder | quote }}
+CC_MANAGER_AUDIT_FOLDER: {{ .auditFolder | quote }}
 CC_MANAGER_LOG_FORMAT: {{ .logFormat | quote }}
 CC_MANAGER_METRICS_PORT: {{ .metricsPort | int | quote }}
 {{- end }}

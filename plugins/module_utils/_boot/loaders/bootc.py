@@ -15,7 +15,7 @@ import re
 from typing import NoReturn
 
 from .. import ostree
-from ..cmdline import Fate, Wish, join, split
+from ..cmdline import Desired, Fate, join, split
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood, NotWritable
 from ..loader import ReadsSettings
@@ -64,14 +64,14 @@ class Bootc(ReadsSettings):
         texts = {name: self.host.text(name) for name in names}
         return {name: _read(text, name)[0] for name, text in texts.items() if _is_for_this_machine(text or "")}
 
-    def plan(self, wish: Wish) -> Plan:
+    def plan(self, desired: Desired) -> Plan:
         """Rewrite the arrays that change. Raises NotWritable on a host that was booted from an image."""
         if ostree.is_booted(self.host):
-            return self._only_read(wish)
+            return self._only_read(desired)
         files = self._files()
         before = [token for tokens in files.values() for token in tokens]
-        wish.check_length(before)
-        fate = wish.fate(before)
+        desired.check_length(before)
+        fate = desired.fate(before)
         kept = iter(fate.kept)
         edits = []
         after = []
@@ -80,19 +80,19 @@ class Bootc(ReadsSettings):
             after += mine
             if mine != tokens:
                 edits.append(self._edit(name, mine))
-        return Plan(wish, tuple(before), tuple(after), tuple(edits))
+        return Plan(desired, tuple(before), tuple(after), tuple(edits))
 
-    def _only_read(self, wish: Wish) -> Plan:
+    def _only_read(self, desired: Desired) -> Plan:
         before = default(self.entries()).tokens
-        if wish.unmet(before):
+        if desired.unmet(before):
             raise NotWritable(
                 "This host was booted from an image of bootc, whose /usr is read-only: %s."
-                % ", ".join(wish.unmet(before)),
+                % ", ".join(desired.unmet(before)),
                 "Build the image with this module and loader: bootc, then bootc upgrade and reboot; or install"
                 " rpm-ostree, which changes the arguments of one host.",
                 before=join(before),
             )
-        return Plan(wish, before, before)
+        return Plan(desired, before, before)
 
     def _edit(self, name: str, tokens: list[str]) -> Edit:
         def change(now: object) -> object:

@@ -3,14 +3,14 @@
 """Flatcar Container Linux: linux_append in the OEM partition's grub.cfg, which the distribution's grub.cfg reads.
 
 The images for some clouds (Azure, STACKIT) set linux_console inside of an if, by the processor. It stays as it is, and
-only a wish that something of it goes is refused.
+only a request that something of it goes is refused.
 """
 
 from __future__ import annotations
 
 import re
 
-from ..cmdline import Wish, split
+from ..cmdline import Desired, split
 from ..entry import Entry
 from ..errors import NothingBoots, NotUnderstood
 from ..grub import Settings
@@ -22,7 +22,7 @@ APPEND = "linux_append"
 PLACES = ("/oem/grub.cfg", "/usr/share/oem/grub.cfg")
 FOLDERS = tuple(path.rpartition("/")[0] for path in PLACES)
 HEADER = "# Flatcar GRUB settings\n"
-NOTHING = Wish()
+NOTHING = Desired()
 
 _CONSOLES = re.compile(r"""\bset[ \t]+%s=(?:"([^"]*)"|'([^']*)'|(\S*))""" % CONSOLE)
 
@@ -57,7 +57,7 @@ class Flatcar(ReadsSettings):
             )
         return path
 
-    def _settings(self, wish: Wish = NOTHING) -> Settings:
+    def _settings(self, desired: Desired = NOTHING) -> Settings:
         path = self._in_use()
         text = self.host.text(path)
         files = {path: HEADER if text is None else text}
@@ -66,7 +66,7 @@ class Flatcar(ReadsSettings):
         except NotUnderstood:
             without_console = Settings(files, (APPEND,), "set")
             consoles = split(" ".join("".join(values) for values in _CONSOLES.findall(files[path])))
-            if list(wish.fate(consoles).kept) != consoles:
+            if list(desired.fate(consoles).kept) != consoles:
                 raise
             return without_console
 
@@ -78,14 +78,14 @@ class Flatcar(ReadsSettings):
         """The file itself: the boot loader reads it. Every entry of the distribution gets its tokens."""
         return [Entry(self._in_use(), "", tuple(self.read()), is_default=True)]
 
-    def plan(self, wish: Wish) -> Plan:
+    def plan(self, desired: Desired) -> Plan:
         """Edit the file; check it where there is a checker."""
-        settings = self._settings(wish)
+        settings = self._settings(desired)
         before = settings.tokens()
-        wish.check_length(before)
+        desired.check_length(before)
         edits = tuple(
-            fixed(path, self.host.text(path), text) for path, text in settings.rewritten(wish, APPEND).items()
+            fixed(path, self.host.text(path), text) for path, text in settings.rewritten(desired, APPEND).items()
         )
         checker = "grub-script-check"
         checks = (Run((checker, self._path())),) if edits and self.host.commands.has(checker) else ()
-        return Plan(wish, tuple(before), tuple(wish.applied(before)), edits, checks)
+        return Plan(desired, tuple(before), tuple(desired.applied(before)), edits, checks)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ..cmdline import Wish
+from ..cmdline import Desired
 from ..entry import Entry
 from ..errors import NotUnderstood
 from ..grub import DEFAULTS
@@ -41,13 +41,13 @@ class GrubDefaults(Loader):
         found = next((generator for generator in GENERATORS if has(generator.command[0])), GENERATORS[0])
         return found._replace(command=UPDATE) if has(UPDATE[0]) else found
 
-    def plan(self, wish: Wish) -> Plan:
-        """Edit the file, then make grub.cfg anew."""
+    def plan(self, desired: Desired) -> Plan:
+        """Edit the file, then make grub.cfg again."""
         text = self.host.text(DEFAULTS)
         if text is None:
             raise NotUnderstood(
                 "%s does not exist." % DEFAULTS, "Install GRUB, or name another boot loader with the option loader."
             )
-        changed = change(self.host, {DEFAULTS: text}, wish)
+        changed = change(self.host, {DEFAULTS: text}, desired)
         edits = [fixed(path, self.host.text(path), new) for path, new in changed.files.items()]
-        return plan(self.host, wish, self._generator(), changed.old, changed.new, edits)
+        return plan(self.host, desired, self._generator(), changed.old, changed.new, edits)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ..cmdline import Wish
+from ..cmdline import Desired
 from ..entry import Entry
 from ..errors import NotUnderstood
 from ..grub import DEFAULTS, Settings
@@ -45,11 +45,11 @@ class GrubDropin(Loader):
         texts = {name: self.host.text(name) for name in [DEFAULTS, *sorted({*names, OURS})]}
         return {name: HEADER if text is None else text for name, text in texts.items()}
 
-    def plan(self, wish: Wish) -> Plan:
+    def plan(self, desired: Desired) -> Plan:
         """Edit the files that have to change, then update-grub."""
-        changed = change(self.host, self._files(), wish, OURS)
+        changed = change(self.host, self._files(), desired, OURS)
         edits = []
         for path, text in changed.files.items():
             empty = path == OURS and not Settings({OURS: text}).tokens()
             edits.append(fixed(path, self.host.text(path), None if empty else text))
-        return plan(self.host, wish, GENERATOR, changed.old, changed.new, edits)
+        return plan(self.host, desired, GENERATOR, changed.old, changed.new, edits)

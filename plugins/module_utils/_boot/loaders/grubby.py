@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Optional
 
 from .. import bls, grubenv
-from ..cmdline import Wish
+from ..cmdline import Desired
 from ..cmdline_file import CMDLINE
 from ..cmdline_file import edited as edited_cmdline
 from ..entry import Entry, default
@@ -51,7 +51,7 @@ class Grubby(Loader):
         """The files that GRUB reads, newest first."""
         return entries(self.host, self._config())
 
-    def plan(self, wish: Wish) -> Plan:
+    def plan(self, desired: Desired) -> Plan:
         """The files that have to change, each by itself."""
         from ..bls_change import changed  # noqa: PLC0415 - of no use to other loaders' hosts
 
@@ -68,15 +68,15 @@ class Grubby(Loader):
         now = [reading.expanded(entry) for entry in reading.entries]
         before = default(now)
         for entry in now:
-            wish.check_length(entry.tokens)
+            desired.check_length(entry.tokens)
         files = bls.files(self.host, bls.FOLDERS[:1])
-        texts, kernelopts = changed(files, reading.variables, wish)
-        edits = [*self._for_kernels_to_come(wish), *self._environment(config, kernelopts)]
+        texts, kernelopts = changed(files, reading.variables, desired)
+        edits = [*self._for_kernels_to_come(desired), *self._environment(config, kernelopts)]
         edits += [fixed(path, self.host.text(path), text) for path, text in texts.items()]
         variables = {**reading.variables, **({} if kernelopts is None else {grubenv.KERNELOPTS: kernelopts})}
         after = {file.path: bls.parse(file.path, texts.get(file.path, file.text)).entry(variables) for file in files}
         return Plan(
-            wish,
+            desired,
             before.tokens,
             after[before.path].tokens if before.path in after else before.tokens,
             tuple(edits),
@@ -96,13 +96,13 @@ class Grubby(Loader):
             )
         return [fixed(path, text, grubenv.changed(text, grubenv.KERNELOPTS, kernelopts, path))]
 
-    def _for_kernels_to_come(self, wish: Wish) -> list[Edit]:
+    def _for_kernels_to_come(self, desired: Desired) -> list[Edit]:
         edits = []
         text = self.host.text(DEFAULTS)
         if text is not None:
-            new = change(self.host, {DEFAULTS: text}, wish, variable=COMMON).files
+            new = change(self.host, {DEFAULTS: text}, desired, variable=COMMON).files
             edits += [fixed(path, text, after) for path, after in new.items()]
         text = self.host.text(CMDLINE)
-        if text is not None and edited_cmdline(text, wish) != text:
-            edits.append(fixed(CMDLINE, text, edited_cmdline(text, wish)))
+        if text is not None and edited_cmdline(text, desired) != text:
+            edits.append(fixed(CMDLINE, text, edited_cmdline(text, desired)))
         return edits

@@ -15,7 +15,7 @@ import re
 from typing import Optional
 
 from .. import bls, images
-from ..cmdline import Wish, join, split
+from ..cmdline import Desired, join, split
 from ..cmdline_file import CMDLINE, edited, has_comments, tokens_of
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood
@@ -101,25 +101,25 @@ class KernelInstall(Loader):
         has_images = any(entry.path.endswith(".efi") for entry in entries)
         return bool(version) and int(version.group() if version else 0) >= _COMMENTS_SINCE[has_images]
 
-    def plan(self, wish: Wish) -> Plan:
-        """Edit the file, then make every kernel's entry or image anew."""
+    def plan(self, desired: Desired) -> Plan:
+        """Edit the file, then make every kernel's entry or image again."""
         entries = self.left()
         source = self._source()
         comments = self._knows_comments(source, entries)
         settings = tokens_of(source, comments)
         before = default(entries).tokens if entries else tuple(settings)
         for tokens in (settings, before):
-            wish.check_length(tokens)
-        is_met = not wish.unmet(settings) and not any(wish.unmet(entry.tokens) for entry in entries)
+            desired.check_length(tokens)
+        is_met = not desired.unmet(settings) and not any(desired.unmet(entry.tokens) for entry in entries)
         if is_met and not unfinished(self.host):
-            return Plan(wish, before, before)
+            return Plan(desired, before, before)
         text = self.host.text(CMDLINE)
-        new = edited(source, wish, comments)
+        new = edited(source, desired, comments)
         wanted = squeezed(tokens_of(new, comments))
         edits = (fixed(CMDLINE, text, new),) if new != text else ()
         runs = self._rebuild()
         return Plan(
-            wish,
+            desired,
             before,
             (*wanted, *(() if named(wanted, _MACHINE) else named(before, _MACHINE))),
             (*edits, *runs),

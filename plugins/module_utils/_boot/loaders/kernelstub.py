@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from .. import bls
-from ..cmdline import Wish, join, split
+from ..cmdline import Desired, join, split
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood
 from ..loader import Loader
@@ -67,25 +67,25 @@ class Kernelstub(Loader):
             )
         return dict(configuration)
 
-    def plan(self, wish: Wish) -> Plan:
+    def plan(self, desired: Desired) -> Plan:
         """Edit the list, then let the program write the entries."""
         configuration = self._configuration()
         entries = self.left()
         settings = list(configuration["user"]["kernel_options"])
         before = default(entries).tokens if entries else tuple(settings)
         for tokens in (settings, before):
-            wish.check_length(tokens)
-        wanted = wish.applied(settings)
-        is_met = wanted == settings and not wish.unmet(before)
+            desired.check_length(tokens)
+        wanted = desired.applied(settings)
+        is_met = wanted == settings and not desired.unmet(before)
         if is_met and not unfinished(self.host):
-            return Plan(wish, before, before)
+            return Plan(desired, before, before)
         # The program puts root= and ro in front.
         configuration["user"]["kernel_options"] = wanted
         text = self.host.text(CONFIGURATION)
         edits = (fixed(CONFIGURATION, text, json.dumps(configuration, indent=2)),) if wanted != settings else ()
         run = Run(("kernelstub",))
         return Plan(
-            wish,
+            desired,
             before,
             (*before[:2], *wanted),
             (*edits, run),

@@ -10,7 +10,7 @@ whose first line has no ``root=`` ends it with an error (its script zz-proxmox-b
 from __future__ import annotations
 
 from .. import bls
-from ..cmdline import Wish
+from ..cmdline import Desired
 from ..cmdline_file import CMDLINE, edited, tokens_of
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood
@@ -58,8 +58,8 @@ class Proxmox(Loader):
         found.sort(key=lambda one: by_version(one[0]), reverse=True)
         return [entry for _id, entry in found]
 
-    def plan(self, wish: Wish) -> Plan:
-        """Edit the first line, then let the tool write every entry anew."""
+    def plan(self, desired: Desired) -> Plan:
+        """Edit the first line, then let the tool write every entry again."""
         entries = self.left()
         text = self.host.text(CMDLINE)
         if text is None:
@@ -76,11 +76,11 @@ class Proxmox(Loader):
                 path=CMDLINE,
             )
         before = default(entries).tokens if entries else tuple(settings)
-        wish.check_length(settings)
-        is_met = not wish.unmet(settings) and not any(wish.unmet(entry.tokens) for entry in entries)
+        desired.check_length(settings)
+        is_met = not desired.unmet(settings) and not any(desired.unmet(entry.tokens) for entry in entries)
         if is_met and not unfinished(self.host):
-            return Plan(wish, before, before)
-        new = edited(line, wish, comments=False)
+            return Plan(desired, before, before)
+        new = edited(line, desired, comments=False)
         after = tuple(tokens_of(new, comments=False))
         if not named(after, "root="):
             raise NotUnderstood(
@@ -89,4 +89,4 @@ class Proxmox(Loader):
             )
         edits = (fixed(CMDLINE, text, new + end + rest),) if new != line else ()
         run = Run((TOOL, "refresh"))
-        return Plan(wish, before, after, (*edits, run), repair=(run,), keeps=after)
+        return Plan(desired, before, after, (*edits, run), repair=(run,), keeps=after)

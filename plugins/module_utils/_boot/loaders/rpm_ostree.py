@@ -6,7 +6,7 @@ It either makes the deployment or leaves everything as it is. What it is asked f
 ``--append-if-missing`` looks at the name alone in libostree (ostree_kernel_args_contains), so ``console=ttyS0`` would
 not come where ``console=tty0`` is. ``--replace=NAME=OLD=NEW`` keeps the place; it cannot be had together with
 ``--delete``, but with ``--delete-if-present``. Where these do not give the wanted order, all tokens from the first that
-changes are taken out and appended anew, in the same transaction.
+changes are taken out and appended again, in the same transaction.
 
 On a node of OpenShift the machine-config daemon does this, from MachineConfig objects of the cluster, and takes a node
 out of service whose parameters are others.
@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Sequence
 
 from .. import ostree
-from ..cmdline import END, Fate, Wish, join, split
+from ..cmdline import END, Desired, Fate, join, split
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood, Shadowed
 from ..loader import Loader
@@ -50,14 +50,14 @@ class RpmOstree(Loader):
             entry = Entry("rpm-ostree kargs", "the deployment that boots next", tokens, is_default=True)
         return [entry]
 
-    def plan(self, wish: Wish) -> Plan:
+    def plan(self, desired: Desired) -> Plan:
         """One call for all tokens."""
         before = default(self.entries()).tokens
-        wish.check_length(before)
-        fate = wish.fate(before)
+        desired.check_length(before)
+        fate = desired.fate(before)
         options, after = _options(before, fate)
         if not options:
-            return Plan(wish, before, before)
+            return Plan(desired, before, before)
         if self.host.exists(OPENSHIFT):
             raise _openshift(before, fate)
         if END in before:
@@ -67,7 +67,7 @@ class RpmOstree(Loader):
             )
         is_pending = ostree.is_pending(self.host)
         return Plan(
-            wish,
+            desired,
             before,
             after,
             (Run(("rpm-ostree", "kargs", *options)),),

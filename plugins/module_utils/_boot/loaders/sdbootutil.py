@@ -13,7 +13,7 @@ import re
 from typing import Sequence
 
 from .. import bls
-from ..cmdline import Fate, Wish, join, split
+from ..cmdline import Desired, Fate, join, split
 from ..cmdline_file import CMDLINE, applied, tokens_of
 from ..entry import Entry, default
 from ..errors import NothingBoots, NotUnderstood, Shadowed
@@ -116,18 +116,18 @@ class Sdbootutil(Loader):
                 files=hiding,
             )
 
-    def plan(self, wish: Wish) -> Plan:
-        """Edit the files, then let the program make every entry anew."""
+    def plan(self, desired: Desired) -> Plan:
+        """Edit the files, then let the program make every entry again."""
         entries = self.left()
         texts = self._texts()
         settings = [token for text in texts.values() for token in tokens_of(text)]
         before = default(entries).tokens if entries else tuple(settings)
         for tokens in (settings, before):
-            wish.check_length(tokens)
-        is_met = not wish.unmet(settings) and not any(wish.unmet(entry.tokens) for entry in entries)
+            desired.check_length(tokens)
+        is_met = not desired.unmet(settings) and not any(desired.unmet(entry.tokens) for entry in entries)
         if is_met and not unfinished(self.host):
-            return Plan(wish, before, before)
-        new = _rewritten(texts, wish.fate(settings))
+            return Plan(desired, before, before)
+        new = _rewritten(texts, desired.fate(settings))
         self._refuse_another_order(texts, new)
         wanted = squeezed([token for text in new.values() for token in tokens_of(text)])
         edits = [
@@ -136,7 +136,7 @@ class Sdbootutil(Loader):
         # An entry that was left half, without options, is only written by the other command.
         run = Run(("sdbootutil", "add-all-kernels" if unfinished(self.host) else "update-all-entries"))
         return Plan(
-            wish,
+            desired,
             before,
             _entry(before, wanted),
             (*edits, run),

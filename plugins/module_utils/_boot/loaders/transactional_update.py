@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from ..cmdline import Wish
+from ..cmdline import Desired
 from ..entry import Entry
 from ..errors import NothingBoots, NotUnderstood
 from ..grub import DEFAULTS
@@ -55,8 +55,8 @@ class TransactionalUpdate(Loader):
             )
         return match.group(1)
 
-    def plan(self, wish: Wish) -> Plan:
-        """Edit the file, then make grub.cfg anew in a snapshot."""
+    def plan(self, desired: Desired) -> Plan:
+        """Edit the file, then make grub.cfg again in a snapshot."""
         text = self.host.text(DEFAULTS)
         if text is None:
             raise NotUnderstood(
@@ -64,9 +64,9 @@ class TransactionalUpdate(Loader):
                 "Set the command line with transactional-update shell and sdbootutil.",
             )
         number = self._snapshot()
-        changed = change(self.host, {DEFAULTS: text}, wish)
+        changed = change(self.host, {DEFAULTS: text}, desired)
         edits = [fixed(path, self.host.text(path), new) for path, new in changed.files.items()]
-        found = plan(self.host, wish, Generator(COMMAND, _config(number), ""), changed.old, changed.new, edits)
+        found = plan(self.host, desired, Generator(COMMAND, _config(number), ""), changed.old, changed.new, edits)
         if not found.is_change:
             return found
         # The new entries stand in another file; the one that is read now stays as it is.

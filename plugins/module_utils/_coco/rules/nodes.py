@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Iterator, Mapping
 
-from ..finding import CLUSTER, FAILED, OK, REFUSED, WARN, Expect, Facts, Finding, chosen, labels, system
+from ..finding import CLUSTER, FAILED, HANDLER, OK, REFUSED, WARN, Expect, Facts, Finding, chosen, labels, system
 from ..versions import older
 
 HYPERVISOR = "feature.node.kubernetes.io/cpu-cpuid.HYPERVISOR"
@@ -82,11 +82,19 @@ def distribution(facts: Facts, expect: Expect) -> Iterator[Finding]:
             remedy = "Set the distribution (k8sDistribution of kata-deploy) to %s." % found
             seen = "kubelet %s, distribution %s" % (version, expect.distribution)
             yield Finding("distribution", STEP, name, REFUSED, seen, remedy)
-        elif found in ("k3s", "rke2"):
+        elif found in ("k3s", "rke2") and not _reads_drop_ins(name, node, expect):
+            seen = "kubelet %s, and nothing says that its containerd imports config-v3.toml.d" % version
             remedy = (
-                "See that its config-v3.toml.tmpl imports config-v3.toml.d/*.toml; without that no handler is found."
+                "Let config-v3.toml.tmpl import config-v3.toml.d/*.toml and restart %s: without that no handler is "
+                "found." % found
             )
-            yield Finding("distribution", STEP, name, WARN, "kubelet %s" % version, remedy)
+            yield Finding("distribution", STEP, name, REFUSED, seen, remedy)
+
+
+def _reads_drop_ins(name: str, node: Any, expect: Expect) -> bool:
+    """By what was read on the node, or by the handlers that its containerd has from there. Unknown is no."""
+    handlers = [one.get("name", "") for one in node.get("status", {}).get("runtimeHandlers") or ()]
+    return name in expect.imports or any(one.startswith(HANDLER) for one in handlers)
 
 
 def taints(facts: Facts, expect: Expect) -> Iterator[Finding]:

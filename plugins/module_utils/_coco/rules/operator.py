@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Any, Iterator
 
-from ..finding import CLUSTER, FAILED, OK, REFUSED, WARN, Expect, Facts, Finding, chosen, labels, notes
+from ..finding import CLUSTER, FAILED, OK, REFUSED, WARN, Expect, Facts, Finding, chosen, is_ready, labels, notes
+from ..versions import older
 
 STEP = "gpu_operator"
 MODE, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
@@ -39,25 +40,72 @@ def policy(facts: Facts, expect: Expect) -> Iterator[Finding]:
             yield Finding("policy", STEP, CLUSTER, OK if good else FAILED, seen, "" if good else remedy)
 
 
+def default_mode(policy_object: Any) -> str:
+    """The mode of nodes without a label of their own, as a ClusterPolicy has it; '' where it says none."""
+    return str(((policy_object.get("spec") or {}).get("ccManager") or {}).get("defaultMode", ""))
+
+
 def _standing_alone(facts: Facts) -> bool:
     return any(labels(one).get("app.kubernetes.io/name") == "cc-manager" for one in facts.daemonsets)
 
 
+def documented_operator(facts: Facts, expect: Expect) -> Iterator[Finding]:
+    """The installed release against the documented ones and the oldest that knows Kata's mode."""
+    minimum, documented = expect.minimum.get("gpu_operator", ""), expect.documented.get("gpu_operator", ())
+    for one in [found for found in facts.releases if found.chart == "gpu-operator"]:
+        seen = "GPU Operator %s" % one.version
+        if expect.installed and minimum and older(one.version, minimum):
+            yield Finding("documented_operator", STEP, CLUSTER, FAILED, seen, "Use %s or later." % minimum)
+        elif documented and not any(one.version.lstrip("v").startswith(begin) for begin in documented):
+            remedy = "Nothing if it works: the documents name %s." % ", ".join(documented)
+            yield Finding("documented_operator", STEP, CLUSTER, WARN, seen, remedy)
+
+
 def daemonsets(facts: Facts, expect: Expect) -> Iterator[Finding]:
-    """Each of its DaemonSets, and Kata's, is ready on all its nodes: Helm waits for one only (helm 8660)."""
+    """Each of its DaemonSets, and Kata's, is ready on each node: Helm waits for all nodes but one (helm 8660)."""
     if not expect.installed:
         return
     namespaces = {one.namespace: one.chart for one in facts.releases if one.chart in ("gpu-operator", "kata-deploy")}
+    pods = _pods_by_owner(facts)
     for one in facts.daemonsets:
-        metadata, status = one["metadata"], one.get("status", {})
-        if metadata["namespace"] not in namespaces:
+        namespace = one["metadata"]["namespace"]
+        if namespace not in namespaces:
             continue
-        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
-        if ready < wanted:
-            seen = "%s/%s is ready on %d of %d nodes" % (metadata["namespace"], metadata["name"], ready, wanted)
-            step = "kata" if namespaces[metadata["namespace"]] == "kata-deploy" else STEP
-            remedy = "See why: kubectl describe pods -n %s." % metadata["namespace"]
-            yield Finding("daemonsets", step, CLUSTER, FAILED, seen, remedy)
+        step = "kata" if namespaces[namespace] == "kata-deploy" else STEP
+        remedy = "See why: kubectl describe pods -n %s." % namespace
+        own = pods.get((namespace, one["metadata"]["name"]), [])
+        unready = {pod.get("spec", {}).get("nodeName", "") for pod in own if not is_ready(pod)}
+        for node in [name for name in expect.nodes if name in unready]:
+            seen = "the pod of %s/%s is not ready" % (namespace, one["metadata"]["name"])
+            yield Finding("daemonsets", step, node, FAILED, seen, remedy)
+        # What is not ready on nodes of others is their affair.
+        lacks = _unexplained(one, len(unready))
+        if lacks:
+            yield Finding("daemonsets", step, CLUSTER, FAILED, lacks, remedy)
+
+
+def _unexplained(daemonset: Any, unready: int) -> str:
+    """What a DaemonSet's own counts say beside its pods that are not ready; '' for nothing."""
+    metadata, status = daemonset["metadata"], daemonset.get("status", {})
+    name = "%(namespace)s/%(name)s" % metadata
+    wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+    if status.get("observedGeneration", 0) < metadata.get("generation", 0):
+        return "%s was changed, and its controller has not seen it" % name
+    if ready + unready < wanted:
+        return "%s is ready on %d of %d nodes" % (name, ready, wanted)
+    updated = status.get("updatedNumberScheduled", wanted)
+    if updated + unready < wanted:
+        return "%s is replaced on %d of %d nodes" % (name, updated, wanted)
+    return ""
+
+
+def _pods_by_owner(facts: Facts) -> dict[tuple[str, str], list[Any]]:
+    found: dict[tuple[str, str], list[Any]] = {}
+    for pod in facts.pods:
+        for owner in pod["metadata"].get("ownerReferences") or ():
+            if owner.get("kind") == "DaemonSet":
+                found.setdefault((pod["metadata"]["namespace"], owner.get("name", "")), []).append(pod)
+    return found
 
 
 def mode(facts: Facts, expect: Expect) -> Iterator[Finding]:
@@ -85,4 +133,4 @@ def known_mode(facts: Facts, expect: Expect) -> Iterator[Finding]:
         yield Finding("known_mode", "mode", CLUSTER, REFUSED, seen, "Use on, off or devtools.")
 
 
-RULES: Any = (policy, daemonsets, mode, known_mode)
+RULES: Any = (policy, documented_operator, daemonsets, mode, known_mode)

@@ -138,7 +138,7 @@ def test_a_ready_node_is_never_deleted(some: Bed) -> None:
 
 
 def test_a_node_that_has_changed_since_is_not_deleted(some: Bed) -> None:
-    """Ready again, or made anew, between the proof and the deletion."""
+    """Ready again, or made again, between the proof and the deletion."""
     some.settled("gpu-0", ready=False)
     some.emulator.remove_instance("gpu-0")
 

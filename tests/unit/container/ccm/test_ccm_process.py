@@ -81,6 +81,11 @@ class Place:
     def taints(self, name: str) -> list[str]:
         return [one["key"] for one in self.store.get(NODES, name)["spec"].get("taints") or []]
 
+    def reasons(self) -> list[str]:
+        """Of Events."""
+        with self.store.lock:
+            return [one["reason"] for (where, _name), one in self.store.objects.items() if where.endswith("/events")]
+
     def names(self) -> list[str]:
         return [one["metadata"]["name"] for one in self.store.list(NODES, {})[0]]
 
@@ -169,6 +174,7 @@ def test_a_lease_that_may_not_be_had_is_told(place: Place) -> None:
     place.add("gpu-0")
     with place.running() as process:
         eventually(lambda: any("leases" in one for one in process.problems()))
+        eventually(lambda: place.reasons() == ["MayNotGetCreateAndUpdateLeases"])
         assert place.taints("gpu-0") == [UNINITIALIZED]
         place.store.faults.clear()
         eventually(lambda: not place.taints("gpu-0"))
@@ -221,6 +227,8 @@ def test_nodes_that_may_not_be_read_are_told(place: Place, missing: str) -> None
     place.store.faults.refuse(missing, "nodes")
     with place.running() as process:
         eventually(lambda: any("may not list and watch nodes" in one for one in process.problems()))
+        # It was seen before this process led, and makes an Event all the same.
+        eventually(lambda: "MayNotListAndWatchNodes" in place.reasons())
 
 
 def test_a_loop_survives_a_fault_and_ends_when_it_leads_no_longer(caplog: pytest.LogCaptureFixture) -> None:

@@ -210,7 +210,7 @@ def test_a_node_that_is_heard_of_again_is_told_although_it_is_as_before(server: 
         ({STATE: "failed"}, {DEVICES: "{}"}, "not known"),
         ({STATE: "failed"}, {DEVICES: "[1]"}, "not known"),
         ({STATE: "failed"}, {DEVICES: "{"}, "not known"),
-        ({STATE: "failed"}, {DEVICES: READ}, ""),  # a wish that cannot be; the modes are known
+        ({STATE: "failed"}, {DEVICES: READ}, ""),  # a request that cannot be; the modes are known
     ],
 )
 def test_what_speaks_against_giving_gpus(labels: dict[str, str], annotations: dict[str, str], reason: str) -> None:

@@ -191,7 +191,7 @@ def test_a_verdict_of_which_the_driver_says_nothing_stays(folder: Path, libnvidi
                 await node.allocatable(1, GPU)
                 driver.confidential(True, ready=False)
                 await node.allocatable(0, GPU)
-                driver.confidential(True)  # all is looked at anew
+                driver.confidential(True)  # all is looked at again
                 await node.allocatable(1, GPU)
 
     run(work())

@@ -70,7 +70,7 @@ def test_a_dead_watch_fails_the_probes(probed: Probed) -> None:
     assert (probed.status("/healthz"), probed.status("/readyz")) == (503, 503)
 
 
-def test_an_old_wish_is_not_ready_but_alive(probed: Probed) -> None:
+def test_an_old_request_is_not_ready_but_alive(probed: Probed) -> None:
     probed.health.ready = True
     probed.health.follow("node", SomeWatch())
     probed.now[0] += STALE_S

@@ -55,7 +55,7 @@ def test_an_answer_that_is_not_json() -> None:
     listener.close()
 
 
-def test_the_servers_wish_for_patience_is_kept_within_bounds() -> None:
+def test_the_servers_request_for_patience_is_kept_within_bounds() -> None:
     with answering(http(429, "", "Retry-After: 7"), http(429, "", "Retry-After: 99999"), http(429, "")) as url:
         kube = Kube(Connection(url))
         waits = []

@@ -308,7 +308,7 @@ def test_a_watch_that_died_is_known_and_begun_anew(kube: Kube, server: ApiServer
     server.stop()
     now[0] += STALE_S
     assert kept.revive()
-    assert health.silence_s("node") == STALE_S  # to be begun anew is not to hear anything
+    assert health.silence_s("node") == STALE_S  # to be begun again is not to hear anything
     server.start()
     eventually(lambda: deadly.seen)
     assert health.is_alive

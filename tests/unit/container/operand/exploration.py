@@ -7,7 +7,7 @@ controller sees, what the cluster holds and what the device is; a state that was
 each event the controller acts until it waits; each of its requests can be refused, lose its answer, or be its last.
 
 Looked at in every state: both laws. From every state, once nothing happens any more: the node comes to rest within a
-bounded number of requests, nothing stays paused or cordoned, and the newest wish has won.
+bounded number of requests, nothing stays paused or cordoned, and the newest request has won.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 from kube.client import ApiError
 from operand import settings
 from operand.controller import Controller
+from operand.desired import Desired
 from operand.messages import NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked
 from operand.metrics import Metrics
 from operand.node import Node, Patch
@@ -32,7 +33,6 @@ from operand.pod import Pod
 from operand.reading import Reading
 from operand.run import Job
 from operand.seen import Seen
-from operand.wish import Wish
 
 MODE, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
 CHANGING, DEVICES, RETRY = (f"nvidia.com/cc.mode.{name}" for name in ("changing", "devices", "retry"))
@@ -135,7 +135,7 @@ class Handle:
         if world.guest != NONE:
             world.violations.append("the gate opens while a guest's pod is on the node")
         if world.labels.get(MODE) != (run and run.job.mode):
-            world.violations.append("the gate opens for a wish that is not the newest")
+            world.violations.append("the gate opens for a request that is not the newest")
 
     def close_gate(self) -> None:
         run = self._run()
@@ -380,7 +380,7 @@ def flat(value: Any, now: float, name: str = "") -> Any:
         return tuple([(key, flat(value[key], now)) for key in sorted(value)])
     if isinstance(value, tuple):
         return tuple([flat(one, now) for one in value])
-    if isinstance(value, Reading | Wish):  # without moments, and hashable as they are
+    if isinstance(value, Reading | Desired):  # without moments, and hashable as they are
         return value
     return tuple([flat(getattr(value, one), now, one) for one in fields_of(type(value))])
 
@@ -416,10 +416,10 @@ def inner_events(both: Both) -> Iterator[Event]:
 def outer_events(both: Both) -> Iterator[Event]:
     """What comes from outside."""
     world = both.world
-    if world.left["wish"]:
+    if world.left["request"]:
         for mode in ("on", "off"):
             if world.labels.get(MODE) != mode:
-                yield f"a wish for {mode}", lambda one, mode=mode: wish(one, mode)
+                yield f"a request for {mode}", lambda one, mode=mode: request(one, mode)
     if world.left["retry"] and RETRY not in world.annotations:
         yield "a retry is asked for", ask_again
     if world.left["guest"] and world.guest == NONE and not world.cordoned:
@@ -532,8 +532,8 @@ def pod_follows(both: Both) -> None:
     world.pods_news = True
 
 
-def wish(both: Both, mode: str) -> None:
-    both.world.left["wish"] -= 1
+def request(both: Both, mode: str) -> None:
+    both.world.left["request"] -= 1
     write(both.world, {MODE: mode}, {})
 
 
@@ -617,7 +617,7 @@ class Explorer:
         )
         self.port = Port()
         self.metrics = Metrics()
-        self.left = {"wish": 2, "retry": 1, "guest": 1, "kill": 1, "stop": 1, "device": 1, "fault": 1, **left}
+        self.left = {"request": 2, "retry": 1, "guest": 1, "kill": 1, "stop": 1, "device": 1, "fault": 1, **left}
         self.quiet: dict[int, int] = {}
 
     def new_controller(self) -> Controller:
@@ -679,7 +679,7 @@ class Explorer:
                     name, happen = events[0]
                     happen(both)
                 elif not asked:
-                    name, asked = "a wish for on", True
+                    name, asked = "a request for on", True
                     write(both.world, {MODE: "on"}, {})
                 else:
                     break

@@ -22,6 +22,7 @@ from fake_api.daemon_sets import node as new_node
 from fake_api.store import Change, Refusal, Request, Store
 from kube.client import ApiError
 from operand import settings
+from operand.audit import Audit
 from operand.controller import Controller
 from operand.messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked
 from operand.metrics import Metrics
@@ -427,6 +428,7 @@ class Site:
         """Start an operand."""
         self.inbox.clear()
         self.metrics = Metrics()
+        audit_folder = self.settings.audit_folder
         self.controller = Controller(
             self.settings,
             SimCluster(self),
@@ -436,6 +438,7 @@ class Site:
             self.metrics,
             self.time.now,
             self.boot,
+            audit=Audit(audit_folder, NODE, self.boot) if audit_folder else None,
         )
         self._tell_node(fresh=True)
 
@@ -481,7 +484,7 @@ class Site:
         self.put(NodeSeen(Node.of({"metadata": self.store.get(NODES, NODE)["metadata"]}), fresh))
 
     def tell_fresh(self) -> None:
-        """The watch of the node begins anew, with a list."""
+        """The watch of the node begins again, with a list."""
         self._tell_node(fresh=True)
 
     def tell_gone(self) -> None:
@@ -552,7 +555,7 @@ class Site:
         return self.annotations.get(REASON, "")
 
     def label(self, **values: str | None) -> None:
-        """Set labels: mode= for the wish, a component's name with underscores for its label."""
+        """Set labels: mode= for the request, a component's name with underscores for its label."""
         names = {"mode": MODE}
         patch = {names.get(key, PREFIX + key.replace("_", "-")): value for key, value in values.items()}
         self.store.patch(NODES, NODE, {"metadata": {"labels": patch}})
@@ -563,7 +566,7 @@ class Site:
         patch = {names[key]: value for key, value in values.items()}
         self.store.patch(NODES, NODE, {"metadata": {"annotations": patch}})
 
-    def wish(self, mode: str, timeout_s: float = 60) -> float:
+    def request(self, mode: str, timeout_s: float = 60) -> float:
         """Set the label and wait for the state."""
         self.label(mode=mode)
         return self.until(lambda: self.state == mode, timeout_s)

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What the operand does beside the contract: wishes for single devices, users of GPUs, drift, degraded rights."""
+"""What the operand does beside the contract: requests for single devices, users of GPUs, drift, degraded rights."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_the_run_starts_while_pods_are_going(site: Make) -> None:
     """Eviction 1.0 s and the run's 1.5 s go side by side; then 2.2 s for staging, reset and boot."""
     one = site(grace_s=1.0)
     one.run(3)
-    assert one.wish("on") <= 1.5 + 2.2 + 0.2
+    assert one.request("on") <= 1.5 + 2.2 + 0.2
 
 
 def test_a_change_is_few_requests(site: Make) -> None:
     one = site()
     one.run(3)
     before = len(one.store.requests)
-    one.wish("on")
+    one.request("on")
     one.run(1)
     made = [(request.verb, request.path.rpartition("/")[2]) for request in one.store.requests[before:]]
     assert made == [
@@ -91,7 +91,7 @@ def test_who_offers_gpus_has_time_to_take_notice_before_the_last_look_at_their_u
 def test_at_rest_nothing_is_asked(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.run(10)
     before = len(one.store.requests)
     one.run(3600)
@@ -104,7 +104,7 @@ def test_components_that_the_user_keeps_away_stay_away(site: Make) -> None:
         labels={prefix + "vfio-manager": "true", prefix + "sandbox-validator": "false", prefix + "vgpu-manager": ""}
     )
     one.run(3)
-    one.wish("on")
+    one.request("on")
     assert one.components() == {"vfio-manager": "true", "sandbox-validator": "false", "vgpu-manager": ""}
 
 
@@ -113,7 +113,7 @@ def test_a_component_that_somebody_else_keeps_away_is_his(site: Make, value: str
     """The DaemonSets select "true". Another program that pauses would not know its own value again in ours."""
     one = site(labels={"nvidia.com/gpu.deploy.vfio-manager": value})
     one.run(3)
-    one.wish("on")
+    one.request("on")
     assert one.components() == {"vfio-manager": value}
     assert not any(PAUSED in str(request.body) for request in one.asked("patch"))
 
@@ -151,13 +151,13 @@ def test_components_in_another_namespace_are_waited_for_where_they_can_be_seen(s
     one.begin()
     one.watched_namespace = "elsewhere"
     one.run(3)
-    assert one.wish("on") >= 6
+    assert one.request("on") >= 6
 
 
 def test_without_eviction_no_component_is_touched(site: Make) -> None:
     one = site("--evict-operator-components", "false")
     one.run(3)
-    one.wish("on")
+    one.request("on")
     assert not any(PAUSED in str(request.body) for request in one.asked("patch"))
     assert one.asked("list", "/namespaces/") == []
 
@@ -191,10 +191,10 @@ def test_a_reading_that_hangs_is_ended(site: Make) -> None:
     one.until(lambda: one.state == "off", 60)
 
 
-# --- wishes for single devices ----------------------------------------------------------------------------------------
+# --- requests for single devices --------------------------------------------------------------------------------------
 
 
-def test_wishes_for_single_devices(site: Make) -> None:
+def test_requests_for_single_devices(site: Make) -> None:
     one = site()
     one.run(3)
     one.annotate(wanted=json.dumps({"3B:00.0": "devtools"}))
@@ -210,7 +210,7 @@ def test_wishes_for_single_devices(site: Make) -> None:
     one.until(lambda: one.state == "on")
 
 
-def test_a_single_wish_alone_leaves_the_others(site: Make) -> None:
+def test_a_single_request_alone_leaves_the_others(site: Make) -> None:
     one = site()
     one.run(3)
     one.annotate(wanted=json.dumps({GPUS[1]: "on"}))
@@ -231,7 +231,7 @@ def test_a_single_wish_alone_leaves_the_others(site: Make) -> None:
         ('{"99:00.0": "on"}', "names 0000:99:00.0, where there is no NVIDIA GPU"),
     ],
 )
-def test_single_wishes_that_cannot_be_meant(site: Make, text: str, words: str) -> None:
+def test_single_requests_that_cannot_be_meant(site: Make, text: str, words: str) -> None:
     one = site()
     one.run(3)
     one.annotate(wanted=text)
@@ -244,9 +244,9 @@ def test_switches_follow_into_ppcie_and_are_off_beside_cc(site: Make) -> None:
     one = site()
     one.devices.every["0000:07:00.0"] = SimDevice("0000:07:00.0", kind="nvswitch", supported=("off", "ppcie"))
     one.run(3)
-    one.wish("ppcie")
+    one.request("ppcie")
     assert one.devices.every["0000:07:00.0"].mode == "ppcie"
-    one.wish("on")
+    one.request("on")
     assert one.devices.every["0000:07:00.0"].mode == "off"
 
 
@@ -277,13 +277,13 @@ def test_switches_alone_are_a_failure(site: Make) -> None:
     assert one.state == "failed"
 
 
-def test_an_invalid_mode_is_told_and_repaired_by_any_wish(site: Make) -> None:
+def test_an_invalid_mode_is_told_and_repaired_by_any_request(site: Make) -> None:
     one = site()
     one.devices.every[GPUS[0]].mode = "invalid"
     one.run(3)
     assert one.state == "failed"
     assert "invalid mode" in one.reason
-    one.wish("off")
+    one.request("off")
 
 
 # --- who uses the GPUs ------------------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_busy_drain_evicts_pods_with_gpus_and_only_them(site: Make) -> None:
     one.run(3)
     gpu_pod(one)
     one.store.create(PODS, {"metadata": {"name": "web", "namespace": "tenant"}, "spec": {"nodeName": NODE}})
-    one.wish("on")
+    one.request("on")
     assert [request.path for request in one.asked("create", "/eviction")] == [f"{PODS}/vm-1/eviction"]
 
 
@@ -378,7 +378,7 @@ def test_pods_that_ask_for_no_gpu_in_numbers_are_no_users(site: Make) -> None:
     one.run(3)
     spec = {"nodeName": NODE, "containers": [{"resources": {"limits": {"nvidia.com/gpu": "0", "cpu": 1}}}]}
     one.store.create(PODS, {"metadata": {"name": "web", "namespace": "tenant"}, "spec": spec})
-    one.wish("on", 10)
+    one.request("on", 10)
 
 
 def test_ended_pods_are_no_users(site: Make) -> None:
@@ -386,7 +386,7 @@ def test_ended_pods_are_no_users(site: Make) -> None:
     gpu_pod(one)
     one.store.patch(PODS, "vm-1", {"status": {"phase": "Succeeded"}})
     one.run(3)
-    one.wish("on")
+    one.request("on")
 
 
 def test_devices_that_components_use_are_waited_for(site: Make) -> None:
@@ -400,7 +400,7 @@ def test_devices_that_components_use_are_waited_for(site: Make) -> None:
             one.devices.every[GPUS[0]].held_by = ""
 
     one.store.listeners.append(freed)
-    one.wish("on")
+    one.request("on")
     assert sum(run.job.is_change for run in one.runs) == 2
 
 
@@ -421,7 +421,7 @@ def test_a_change_that_was_refused_is_made_when_the_user_ends_hours_later(site: 
 def test_a_device_that_vanishes_is_told_until_it_is_back(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     lost = one.devices.every.pop(GPUS[1])
     one.until(lambda: GPUS[1] in one.reason, 310)
     assert (one.state, one.labels[READY]) == ("failed", "")
@@ -439,7 +439,7 @@ def test_a_device_that_vanishes_is_told_until_it_is_back(site: Make) -> None:
 def test_drift_is_told_and_not_repaired(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.run(10)
     one.devices.every[GPUS[0]].mode = one.devices.every[GPUS[0]].staged = "off"
     one.until(lambda: one.state == "mixed", 310)
@@ -465,23 +465,23 @@ def test_drift_from_a_mode_that_was_there_at_the_start_is_not_repaired(site: Mak
     assert "left the mode on" in one.reason
 
 
-def test_a_wish_that_comes_back_after_another_failed_is_carried_out(site: Make) -> None:
+def test_a_request_that_comes_back_after_another_failed_is_carried_out(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.run(1)
     one.devices.fail["boot"] = "BootFailed"
     one.label(mode="devtools")
     one.until(lambda: one.state == "failed")
     one.devices.fail.clear()
-    one.wish("on")
+    one.request("on")
     assert one.devices.modes() == ["on", "on"]
 
 
 def test_drift_is_repaired_when_asked(site: Make) -> None:
     one = site("--cc-manager-drift-repair", "true")
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.run(10)
     one.devices.put("off")
     one.until(lambda: one.devices.modes() == ["on", "on"], 310)
@@ -490,7 +490,7 @@ def test_drift_is_repaired_when_asked(site: Make) -> None:
     assert (one.state, one.reason) == ("on", "")
 
 
-def test_a_wish_goes_before_a_reading_that_is_due(site: Make) -> None:
+def test_a_request_goes_before_a_reading_that_is_due(site: Make) -> None:
     one = site()
     one.run(3)
     one.label(mode="on")
@@ -524,8 +524,8 @@ def test_without_the_right_to_events_all_else_works(site: Make) -> None:
     one = site()
     one.deny("create", "/events")
     one.run(3)
-    one.wish("on")
-    one.wish("off")
+    one.request("on")
+    one.request("off")
     assert len(one.asked("create", "/events")) == 1
     assert one.metrics.registry.get_sample_value("cc_manager_events_lost_total") == 1
 
@@ -536,7 +536,7 @@ def test_a_right_to_events_that_is_given_later_is_noticed(site: Make) -> None:
     one.run(3)
     one.allow()
     one.run(601)
-    one.wish("on")
+    one.request("on")
     assert [event["reason"] for event in one.events()[1:]] == ["CCModeSet"]
 
 
@@ -545,7 +545,7 @@ def test_without_the_right_to_pods_elsewhere_all_else_works(site: Make, caplog: 
     one.deny("list", "/api/v1/pods")
     one.run(3)
     for mode in ("on", "ppcie", "off"):
-        one.wish(mode)
+        one.request(mode)
     assert caplog.text.count("Pods of other namespaces cannot be seen") == 1
 
 
@@ -561,7 +561,7 @@ def test_the_server_says_when_to_come_again(site: Make) -> None:
 def test_pods_that_a_watch_saw_before_it_was_ended_count_no_more(site: Make) -> None:
     one = site(grace_s=5)
     one.run(3)
-    one.wish("on")
+    one.request("on")
     told = PodsSeen(one.watches[-1], False)
     one.label(mode="off")
     one.until(lambda: one.watches[-1] is not told.watch and PAUSED in one.components().values())
@@ -701,7 +701,7 @@ def test_a_node_that_is_gone_is_waited_for(site: Make) -> None:
 def test_phases_and_modes_are_measured(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.run(1)
     value = one.metrics.registry.get_sample_value
     assert value("cc_manager_changes_total", {"result": "done"}) == 1

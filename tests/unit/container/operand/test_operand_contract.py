@@ -31,7 +31,7 @@ def test_01_pods_are_found_by_their_owner(site: Make) -> None:
     """vfio-manager's pod carries no label app: it is waited for all the same, however long it takes."""
     one = site(grace_s=7)
     one.run(3)
-    assert one.wish("on") >= 7 + 2.1
+    assert one.request("on") >= 7 + 2.1
     assert one.devices.modes() == ["on", "on"]
 
 
@@ -78,7 +78,7 @@ def test_05_ppcie_to_off_is_done(site: Make) -> None:
     one.label(mode="ppcie")
     one.run(3)
     assert one.state == "ppcie"
-    one.wish("off")
+    one.request("off")
     assert one.devices.modes() == ["off", "off"]
 
 
@@ -133,7 +133,7 @@ def test_08_patches_hold_only_what_changes_and_survive_conflicts(site: Make) -> 
             one.store.patch("/api/v1/nodes", NODE, {"metadata": {"labels": {"other": str(one.store.version)}}})
 
     one.store.before = somebody_else
-    one.wish("on")
+    one.request("on")
     one.run(1)
     assert one.components() == RUNNING
     assert one.labels["other"]
@@ -198,7 +198,7 @@ def test_09_a_restart_changes_no_mode_that_nobody_asked_for(site: Make) -> None:
 def test_09_a_restart_beside_running_guests_keeps_what_is_told(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.run(1)
     for device in one.devices.every.values():
         device.held_by = "process 4711 (qemu)"
@@ -212,7 +212,7 @@ def test_09_a_restart_beside_running_guests_keeps_what_is_told(site: Make) -> No
 def test_09_after_a_boot_of_the_host_what_was_told_before_is_taken_back_first(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.kill()
     one.boot = "second"
     one.begin()
@@ -235,7 +235,7 @@ def test_09_after_a_boot_of_the_host_nothing_is_taken_over(site: Make) -> None:
     """A guest that was started first may have reset its GPU into another mode."""
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.run(1)
     one.kill()
     for device in one.devices.every.values():
@@ -251,7 +251,7 @@ def test_09_after_a_boot_of_the_host_nothing_is_taken_over(site: Make) -> None:
 def test_10_not_ready_before_anything_is_done(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.run(1)
     assert one.labels[READY] == "true"
     before = len(one.store.requests)
@@ -334,7 +334,7 @@ def test_14_a_failure_is_tried_again_and_giving_up_is_told(site: Make) -> None:
     one.devices.fail.clear()
     one.label(mode="off")
     one.until(lambda: one.state == "off")
-    one.wish("on")
+    one.request("on")
 
 
 def test_15_what_a_device_cannot_do_is_refused_and_life_goes_on(site: Make) -> None:
@@ -345,7 +345,7 @@ def test_15_what_a_device_cannot_do_is_refused_and_life_goes_on(site: Make) -> N
     one.until(lambda: one.state == "failed")
     assert "0000:3b:00.0 (H100-SXM) cannot do ppcie" in one.reason
     assert not any(run.job.is_change for run in one.runs)
-    one.wish("on")
+    one.request("on")
 
 
 def test_16_a_bogus_mode_touches_nothing(site: Make) -> None:
@@ -393,7 +393,7 @@ def test_19_one_run_changes_everything_at_once(site: Make) -> None:
     one.devices.put("ppcie")
     one.label(mode="ppcie")
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.run(5)
     assert sum(run.job.is_change for run in one.runs) == 1
     assert [device.resets for device in one.devices.every.values()] == [1, 1]
@@ -423,7 +423,7 @@ def test_20_a_stop_after_the_gate_finishes_the_change(site: Make) -> None:
     assert one.state == "on"
 
 
-def test_21_only_the_newest_wish_counts(site: Make) -> None:
+def test_21_only_the_newest_request_counts(site: Make) -> None:
     one = site()
     one.run(3)
     for mode in ("on", "devtools", "off", "ppcie", "devtools"):
@@ -435,13 +435,13 @@ def test_21_only_the_newest_wish_counts(site: Make) -> None:
     assert one.components() == RUNNING
 
 
-def test_21_a_wish_that_comes_during_the_reset_is_next_without_a_restore_between(site: Make) -> None:
+def test_21_a_request_that_comes_during_the_reset_is_next_without_a_restore_between(site: Make) -> None:
     one = site()
     one.run(3)
     one.label(mode="on")
     one.until(lambda: any(device.mode == "on" for device in one.devices.every.values()))
     before = len(one.store.requests)
-    one.wish("devtools")
+    one.request("devtools")
     assert not any('"true"' in json.dumps(request.body) for request in one.store.requests[before:-3])
     assert one.components() == RUNNING
 
@@ -450,7 +450,7 @@ def test_22_a_change_reads_the_devices_once(site: Make) -> None:
     one = site()
     one.run(3)
     before = len(one.runs)
-    one.wish("on")
+    one.request("on")
     one.run(10)
     assert len(one.runs) == before + 1
 

@@ -3,7 +3,7 @@
 """A change cut at every point: before and after each request to the API, and at each write to a device.
 
 A change is run once to count the points, then once more for each with a kill -9 of the pod there. The next pod must
-bring the node to the wish, with every component label as the user has it, whatever he changed meanwhile.
+bring the node to the request, with every component label as the user has it, whatever he changed meanwhile.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ def begun(start: str, cut_at: int | None) -> Site:
     return one
 
 
-def ends_well(one: Site, wish: str, components: dict[str, str]) -> str:
+def ends_well(one: Site, desired: str, components: dict[str, str]) -> str:
     """What is wrong in the end, or nothing."""
-    one.label(mode=wish)
+    one.label(mode=desired)
     one.run(60)
     facts = {
         "violations": (one.violations, []),
-        "state": (one.state, wish),
-        "devices": (set(one.devices.modes()), {wish}),
+        "state": (one.state, desired),
+        "devices": (set(one.devices.modes()), {desired}),
         "components": (one.components(), components),
         "journal": (JOURNAL in one.annotations or CHANGING in one.annotations, False),
     }
     return "; ".join(f"{name}: {seen}, not {wanted}" for name, (seen, wanted) in facts.items() if seen != wanted)
 
 
-@pytest.mark.parametrize(("start", "wish"), CHANGES)
-def test_cut_everywhere(start: str, wish: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("start", "desired"), CHANGES)
+def test_cut_everywhere(start: str, desired: str, capsys: pytest.CaptureFixture[str]) -> None:
     running = dict.fromkeys(COMPONENTS, "true")
     whole = begun(start, None)
-    assert ends_well(whole, wish, running) == ""
+    assert ends_well(whole, desired, running) == ""
     points = list(whole.cut_points)
     failed = []
     for number in range(1, len(points) + 1):
         one = begun(start, number)
-        wrong = ends_well(one, wish, running)
+        wrong = ends_well(one, desired, running)
         if wrong or one.cut_at is not None:
             failed.append(f"cut {number}, {points[number - 1]}: {wrong or 'was not reached'}")
     with capsys.disabled():
-        print(f"\noperand {start} -> {wish}: {len(points) - len(failed)}/{len(points)} cuts recovered")
+        print(f"\noperand {start} -> {desired}: {len(points) - len(failed)}/{len(points)} cuts recovered")
     assert failed == []
     assert len(points) > 10
 

@@ -47,6 +47,7 @@ def test_every_variable_has_a_flag_and_the_flag_wins() -> None:
         "CC_MANAGER_DRIFT_REPAIR": "false",
         "CC_MANAGER_BUSY": "drain",
         "CC_MANAGER_LOG_FORMAT": "json",
+        "CC_MANAGER_AUDIT_FOLDER": "/7",
     }
     for option in OPTIONS:
         text = values.get(option.variable, "7")

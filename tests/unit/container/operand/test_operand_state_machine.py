@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Random interleavings of wishes, users' changes, API faults, kills and device faults.
+"""Random interleavings of requests, users' changes, API faults, kills and device faults.
 
 Checked all the time by the simulation: no write to a device while a paused component's pod runs or somebody holds a
 device; the node never names a mode that the devices do not have. Checked at the end, when all is mended: the newest
-wish has won, and every component label is what the user made it.
+request has won, and every component label is what the user made it.
 """
 
 from __future__ import annotations
@@ -56,21 +56,21 @@ class Operand(RuleBasedStateMachine):
         self.site.run(seconds)
 
     @rule(mode=MODES)
-    def wish(self, mode: str) -> None:
+    def request(self, mode: str) -> None:
         self.mode = mode
         self.site.label(mode=mode)
 
     @rule()
-    def bogus_wish(self) -> None:
+    def bogus_desired(self) -> None:
         self.mode = "bogus"
         self.site.label(mode="bogus")
 
     @rule(mode=MODES, address=st.sampled_from(GPUS))
-    def wish_for_one(self, mode: str, address: str) -> None:
+    def desired_for_one(self, mode: str, address: str) -> None:
         self.site.annotate(wanted='{"%s": "%s"}' % (address, mode))
 
     @rule()
-    def no_wish_for_one(self) -> None:
+    def no_desired_for_one(self) -> None:
         self.site.annotate(wanted=None)
 
     @rule(name=st.sampled_from(COMPONENTS), value=st.sampled_from(["true", "false", "", "mine", None]))
@@ -157,7 +157,7 @@ class Operand(RuleBasedStateMachine):
             device.held_by = ""
         site.annotate(wanted=None)
         if self.mode == "bogus":
-            self.wish("on")
+            self.request("on")
         site.run(1000)
         assert site.violations == []
         assert site.components() == {name: value for name, value in self.components.items() if value is not None}

@@ -148,7 +148,7 @@ def test_labels_that_nobody_of_this_boot_has_read_are_taken_back_first(site: Mak
 def test_modes_from_before_a_boot_are_in_no_annotation(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.kill()
     one.boot = "second"
     one.begin()
@@ -159,7 +159,7 @@ def test_modes_from_before_a_boot_are_in_no_annotation(site: Make) -> None:
 def test_a_mode_for_all_is_none_without_a_device_that_left_the_bus(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     lost = one.devices.every.pop(GPUS[1])
     one.until(lambda: one.state == "failed", 310)
     assert one.labels[READY] == ""
@@ -189,7 +189,7 @@ def test_a_mode_for_all_is_none_without_a_device_that_left_the_bus(site: Make) -
 def test_a_device_whose_use_is_unknown_is_not_read_and_refused(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.devices.every[GPUS[0]].use_unknown = "Whether 0000:17:00.0 is used cannot be seen."
     one.until(lambda: one.state == "failed", 310)
     assert "cannot be seen" in one.reason
@@ -243,7 +243,7 @@ def test_a_pod_that_no_watch_has_told_of_yet_keeps_the_gate_closed(site: Make) -
     assert [device.resets for device in one.devices.every.values()] == [0, 0]
 
 
-def test_a_wish_that_no_watch_has_told_of_yet_is_seen_before_the_gate(site: Make) -> None:
+def test_a_request_that_no_watch_has_told_of_yet_is_seen_before_the_gate(site: Make) -> None:
     one = site(grace_s=5)
     one.run(3)
     one.label(mode="on")
@@ -298,7 +298,7 @@ def test_a_node_that_somebody_else_cordoned_stays_cordoned(site: Make) -> None:
     one.run(3)
     one.store.patch(NODES, NODE, {"spec": {"unschedulable": True}})
     gpu_pod(one)
-    one.wish("on")
+    one.request("on")
     assert is_cordoned(one)
     assert not any("spec" in request.body for request in one.asked("patch"))
 
@@ -429,7 +429,7 @@ def test_what_other_managers_left_paused_is_put_back(site: Make, value: str, ori
     one.run(3)
     assert one.components() == {"vfio-manager": original}
     one.store.patch(NODES, NODE, {"metadata": {"labels": {VFIO: value}}})
-    one.wish("on")
+    one.request("on")
     one.run(1)
     assert one.components() == {"vfio-manager": original}
 
@@ -558,7 +558,7 @@ def test_a_success_that_does_not_last_is_repaired_later_and_later_and_ends(site:
     )
     one = site(*arguments)
     one.run(3)
-    one.wish("on")
+    one.request("on")
 
     def spoil() -> None:
         one.devices.every[GPUS[0]].mode = one.devices.every[GPUS[0]].staged = "off"
@@ -608,9 +608,9 @@ def test_a_cluster_that_was_put_back_to_an_older_state_is_believed(site: Make) -
     one = site()
     one.run(3)
     saved = copy.deepcopy(one.store.objects[(NODES, NODE)])
-    one.wish("on")
+    one.request("on")
     one.run(1)
-    one.store.objects[(NODES, NODE)] = saved  # the wish is gone with it, and what was told
+    one.store.objects[(NODES, NODE)] = saved  # the request is gone with it, and what was told
     one.store.version = int(saved["metadata"]["resourceVersion"])
     one.violations.clear()
     one.tell_fresh()
@@ -688,7 +688,7 @@ def test_the_remedy_for_a_change_that_was_given_up(site: Make) -> None:
 def test_the_remedy_for_devices_that_left_their_mode(site: Make) -> None:
     one = site()
     one.run(3)
-    one.wish("on")
+    one.request("on")
     one.devices.put("off")
     one.until(lambda: "left the mode on" in one.reason, 310)
     one.violations.clear()
@@ -784,7 +784,7 @@ def test_addresses_behind_a_volume_management_device(site: Make) -> None:
     one.until(lambda: one.devices.modes() == ["off", "off", "on"])
 
 
-def test_a_host_with_an_older_gpu_gets_ready_by_wishes_for_the_others(site: Make) -> None:
+def test_a_host_with_an_older_gpu_gets_ready_by_requests_for_the_others(site: Make) -> None:
     one = site()
     one.devices.every[GPUS[0]].supported = ()
     one.run(3)
@@ -845,7 +845,7 @@ def test_the_version_is_that_of_the_collection(tmp_path: Path) -> None:
 # --- what is not known of the host ------------------------------------------------------------------------------------
 
 
-def test_a_wish_that_cannot_be_carried_out_reads_the_devices_no_more_often(site: Make) -> None:
+def test_a_request_that_cannot_be_carried_out_reads_the_devices_no_more_often(site: Make) -> None:
     one = site("-m", "on", labels={"nvidia.com/cc.mode": "bogus"})
     one.devices.host = "unknown"
     one.run(290)

@@ -87,7 +87,7 @@ GENERATED = {
 
 
 class Described:
-    """A host of the folder ``hosts``: sections with files, and what is expected of the standard wish."""
+    """A host of the folder ``hosts``: sections with files, and what is expected of the standard request."""
 
     def __init__(self, name: str) -> None:
         self.source = HOSTS / (name + ".txt")

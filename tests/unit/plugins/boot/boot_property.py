@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from test_boot_cmdline import TOKENS
 from test_boot_shellfile import shell_files
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import END, Wish, normal, split
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import END, Desired, normal, split
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration, choose
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.entry import Entry, default
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import BootError
@@ -112,31 +112,31 @@ KINDS: dict[str, st.SearchStrategy[Case]] = {"grub-dropin": grub_dropin(), "grub
 
 
 @st.composite
-def wishes(draw: st.DrawFn, present: Sequence[str]) -> Wish:
-    """A wish that touches what is there, and what is not."""
+def desired_modes(draw: st.DrawFn, present: Sequence[str]) -> Desired:
+    """A request that touches what is there, and what is not."""
     some = TOKENS | st.sampled_from(list(present)) if present else TOKENS
     lists = [tuple(draw(st.lists(some, max_size=2))) for _kind in range(3)]
     try:
-        return Wish(lists[0], lists[1], tuple(token for token in lists[2] if normal(token)[1] is not None))
+        return Desired(lists[0], lists[1], tuple(token for token in lists[2] if normal(token)[1] is not None))
     except (InvalidRequest, BootError):
-        return Wish(lists[0])
+        return Desired(lists[0])
 
 
-def holds(case: Case, root: Path, draw: Callable[[st.SearchStrategy[Wish]], Wish]) -> None:
+def holds(case: Case, root: Path, draw: Callable[[st.SearchStrategy[Desired]], Desired]) -> None:
     """Everything that has to hold of one run, the check before it and the run behind it."""
     machine = case.build(root)
     before = {(entry.path, entry.title): entry for entry in choose(machine).entries()}
     tokens = {token for entry in before.values() for token in entry.tokens}
     present = sorted(token for token in tokens if token not in case.of_generator and _can_be_asked_for(token))
-    wish = draw(wishes(present))
+    desired = draw(desired_modes(present))
     old = tree(root)
-    planned = Configuration(machine, wish)
+    planned = Configuration(machine, desired)
     refusal = _refusal(planned)
     assert tree(root) == old, "a check changed something"
     if refusal:
         assert refusal.state == "Nothing was changed."
         return
-    real = Configuration(machine, wish)
+    real = Configuration(machine, desired)
     real.run(keep_backups=False)
     new = tree(root)
     assert real.result()["after"] == planned.result()["after"]
@@ -144,7 +144,7 @@ def holds(case: Case, root: Path, draw: Callable[[st.SearchStrategy[Wish]], Wish
     for entry in choose(machine).entries():
         if not entry.is_recovery:
             # A new deployment or snapshot stands in another place.
-            exactly(wish, before.get((entry.path, entry.title), default(list(before.values()))), entry)
+            exactly(desired, before.get((entry.path, entry.title), default(list(before.values()))), entry)
     changed = {name for name in {*old, *new} if old.get(name) != new.get(name)}
     announced = {edit.path.lstrip("/") for edit in real.planned.edits} if real.planned else set()
     changed = {name for name in changed if not any(fnmatch.fnmatchcase(name, output) for output in case.outputs)}
@@ -152,12 +152,12 @@ def holds(case: Case, root: Path, draw: Callable[[st.SearchStrategy[Wish]], Wish
     for name in announced:
         if case.outside is None:
             words = split if name.endswith("cmdline") else _words
-            only_tokens_differ(wish, old.get(name, b""), new.get(name, b""), words)
+            only_tokens_differ(desired, old.get(name, b""), new.get(name, b""), words)
         elif name in old and name in new:
             assert case.outside(old[name].decode()) == case.outside(new[name].decode())
     if case.shell_reads:
         shells_agree(machine)
-    again = Configuration(machine, wish)
+    again = Configuration(machine, desired)
     again.run()
     assert not again.is_change
     assert tree(root) == new
@@ -173,37 +173,37 @@ def _refusal(planned: Configuration) -> ExplainedError | None:
 
 def _can_be_asked_for(token: str) -> bool:
     try:
-        Wish(add=(token,))
+        Desired(add=(token,))
     except (BootError, InvalidRequest):
         return False
     return True
 
 
-def exactly(wish: Wish, old: Entry, new: Entry) -> None:
-    """The old tokens in their order, changed as wished, and the added ones anywhere between them.
+def exactly(desired: Desired, old: Entry, new: Entry) -> None:
+    """The old tokens in their order, changed as desired, and the added ones anywhere between them.
 
     A value that replaces others stands in the place of one of them: the first, or one in a file for a shell alone.
     """
-    replaced = {normal(token)[0] for token in wish.replace}
+    replaced = {normal(token)[0] for token in desired.replace}
     last = old.tokens.index(END) if END in old.tokens else len(old.tokens)
     stays = [token for token in old.tokens[:last] if normal(token)[0] not in replaced]
-    fate = wish.fate([*stays, *old.tokens[last:]])
+    fate = desired.fate([*stays, *old.tokens[last:]])
     end = new.tokens.index(END) if END in new.tokens else len(new.tokens)
     left = [normal(token) for token in new.tokens[:end] if normal(token)[0] not in replaced]
     once = sorted(normal(token) for token in new.tokens[:end] if normal(token)[0] in replaced)
-    assert once == sorted({normal(token) for token in wish.replace})
+    assert once == sorted({normal(token) for token in desired.replace})
     for token in (token for token in fate.added if normal(token)[0] not in replaced):
         left.reverse()  # what is added comes behind what is there, if it is there too
         left.remove(normal(token))
         left.reverse()
     left += [normal(token) for token in new.tokens[end:]]
     assert left == [normal(token) for token in fate.kept if token is not None]
-    assert wish.unmet(new.tokens) == []
+    assert desired.unmet(new.tokens) == []
 
 
-def only_tokens_differ(wish: Wish, old: bytes, new: bytes, words: Callable[[str], list[str]]) -> None:
-    """Two texts are the same but for tokens of the names that are wished, and the layout around them."""
-    names = {normal(token)[0] for token in (*wish.add, *wish.remove, *wish.replace)}
+def only_tokens_differ(desired: Desired, old: bytes, new: bytes, words: Callable[[str], list[str]]) -> None:
+    """Two texts are the same but for tokens of the names that are desired, and the layout around them."""
+    names = {normal(token)[0] for token in (*desired.add, *desired.remove, *desired.replace)}
 
     def others(text: bytes) -> list[str]:
         found = words(text.decode("utf-8", "surrogateescape"))

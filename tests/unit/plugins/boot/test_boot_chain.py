@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from boot_host import StandIns, difference, host, stand_ins, tree
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     CommandTimeout,
@@ -19,7 +19,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors impo
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host
 
 D = "GRUB_CMDLINE_LINUX_DEFAULT"
-ADD = Wish(add=("intel_iommu=on",))
+ADD = Desired(add=("intel_iommu=on",))
 OURS = "etc/default/grub.d/99-confidential-gpu.cfg"
 COMMANDS = {"boot/grub/grub.cfg": ["update-grub"], "boot/grub2/grub.cfg": ["grub2-mkconfig"]}
 
@@ -35,15 +35,15 @@ def machine(root: Path, text: str, config: str = "boot/grub/grub.cfg", **drop_in
     return host(root, COMMANDS[config])
 
 
-def change(made: Host, wish: Wish = ADD) -> list[str]:
+def change(made: Host, desired: Desired = ADD) -> list[str]:
     """The tokens that boot after it, which a check announced."""
-    planned = Configuration(made, wish)
+    planned = Configuration(made, desired)
     planned.run(only_plan=True)
-    real = Configuration(made, wish)
+    real = Configuration(made, desired)
     real.run(keep_backups=False)
     assert real.result()["after"] == planned.result()["after"]
     calls = len(stand_ins(made).changing)
-    Configuration(made, wish).run()
+    Configuration(made, desired).run()
     assert len(stand_ins(made).changing) == calls
     after: list[str] = real.result()["after"].split()
     return after[2:]
@@ -82,18 +82,18 @@ def test_what_only_adds_goes_through(text: str, after: list[str], tmp_path: Path
 
 def test_it_is_taken_out_of_the_assignments_that_are_plain(tmp_path: Path) -> None:
     made = machine(tmp_path, f'{D}="iommu=pt a"\n', nvidia=f'if true; then {D}="${D} b"; fi\n')
-    assert change(made, Wish(add=("intel_iommu=on",), remove=("iommu=pt",))) == ["a", "intel_iommu=on", "b"]
+    assert change(made, Desired(add=("intel_iommu=on",), remove=("iommu=pt",))) == ["a", "intel_iommu=on", "b"]
     assert (tmp_path / "etc/default/grub").read_text() == f'{D}="a"\n'
-    assert change(made, Wish(replace=("intel_iommu=off",))) == ["a", "intel_iommu=off", "b"]
-    assert change(made, Wish(remove=("intel_iommu",))) == ["a", "b"]
+    assert change(made, Desired(replace=("intel_iommu=off",))) == ["a", "intel_iommu=off", "b"]
+    assert change(made, Desired(remove=("intel_iommu",))) == ["a", "b"]
 
 
-@pytest.mark.parametrize("wish", [Wish(remove=("b",)), Wish(remove=("b=1",)), Wish(replace=("b=2",))])
-def test_what_brings_a_token_that_shall_go_is_named(wish: Wish, tmp_path: Path) -> None:
+@pytest.mark.parametrize("desired", [Desired(remove=("b",)), Desired(remove=("b=1",)), Desired(replace=("b=2",))])
+def test_what_brings_a_token_that_shall_go_is_named(desired: Desired, tmp_path: Path) -> None:
     made = machine(tmp_path, f'{D}="a"\n', nvidia=f'# b=1\nif true; then\n  {D}="${D} b=1"\nfi\n')
     before = tree(tmp_path)
     with pytest.raises(NotUnderstood, match=r"^/etc/default/grub.d/nvidia.cfg, line 3: b=1 is set there.*Nothing was"):
-        change(made, wish)
+        change(made, desired)
     assert tree(tmp_path) == before
     assert change(made) == ["a", "intel_iommu=on", "b=1"]
 
@@ -101,7 +101,7 @@ def test_what_brings_a_token_that_shall_go_is_named(wish: Wish, tmp_path: Path) 
 def test_a_file_that_is_read_is_named_where_it_is(tmp_path: Path) -> None:
     made = machine(tmp_path, f'{D}="a"\n\n. {{root}}/extra\n')
     with pytest.raises(NotUnderstood, match=r"^/etc/default/grub, line 3: extra=1 is set there"):
-        change(made, Wish(remove=("extra",)))
+        change(made, Desired(remove=("extra",)))
 
 
 def test_a_later_file_that_forgets_what_was_before_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens: split as the kernel splits, compared as it compares; wishes as sets; what cannot be written is refused."""
+"""Tokens: split as the kernel splits, compared as it compares; requests as sets; what cannot be written is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import cmdline, cmdline_file
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Fate, Wish, pieces, rewrite, split
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import (
+    Desired,
+    Fate,
+    pieces,
+    rewrite,
+    split,
+)
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import InvalidToken
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
 
@@ -87,7 +93,7 @@ def test_tokens_compare_as_in_the_kernel(one: str, other: str, same: bool) -> No
 @pytest.mark.parametrize("where", ["add", "remove", "replace"])
 def test_what_cannot_be_written_is_refused(token: str, words: str, where: str) -> None:
     with pytest.raises(InvalidToken, match=words) as caught:
-        Wish(**{where: (token,)})
+        Desired(**{where: (token,)})
     assert caught.value.as_dict()["state"] == "Nothing was changed."
 
 
@@ -104,44 +110,44 @@ def test_what_cannot_be_written_is_refused(token: str, words: str, where: str) -
 )
 def test_contradictions_are_refused(add: str, remove: str, replace: str, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
-        Wish(tuple(add.split()), tuple(remove.split()), tuple(replace.split()))
+        Desired(tuple(add.split()), tuple(remove.split()), tuple(replace.split()))
 
 
 @pytest.mark.parametrize(
-    ("before", "wish", "after"),
+    ("before", "desired", "after"),
     [
-        ("quiet", Wish(add=("a=1",)), "quiet a=1"),
-        ("quiet a=1", Wish(add=("a=1",)), "quiet a=1"),
-        ("a=0", Wish(add=("a=1",)), "a=0 a=1"),
-        ("quiet -- -s", Wish(add=("a",)), "quiet a -- -s"),
-        ("-- a", Wish(add=("a",)), "a -- a"),
-        ("a=1 b a=2", Wish(remove=("a",)), "b"),
-        ("a=1 b a=2 a", Wish(remove=("a=1",)), "b a=2 a"),
-        ("a-b=1 a_b=2", Wish(remove=("a_b",)), ""),
-        ("a=1 b -- a=1", Wish(remove=("a",)), "b -- a=1"),
-        ("x a=1 b a=2", Wish(replace=("a=3",)), "x a=3 b"),
-        ("x a=1 b a=1", Wish(replace=("a=1",)), "x a=1 b"),
-        ("x", Wish(replace=("a=1", "a=1"), add=("a=1",)), "x a=1"),
-        ('a="b c"', Wish(remove=('a="b c"',)), ""),
+        ("quiet", Desired(add=("a=1",)), "quiet a=1"),
+        ("quiet a=1", Desired(add=("a=1",)), "quiet a=1"),
+        ("a=0", Desired(add=("a=1",)), "a=0 a=1"),
+        ("quiet -- -s", Desired(add=("a",)), "quiet a -- -s"),
+        ("-- a", Desired(add=("a",)), "a -- a"),
+        ("a=1 b a=2", Desired(remove=("a",)), "b"),
+        ("a=1 b a=2 a", Desired(remove=("a=1",)), "b a=2 a"),
+        ("a-b=1 a_b=2", Desired(remove=("a_b",)), ""),
+        ("a=1 b -- a=1", Desired(remove=("a",)), "b -- a=1"),
+        ("x a=1 b a=2", Desired(replace=("a=3",)), "x a=3 b"),
+        ("x a=1 b a=1", Desired(replace=("a=1",)), "x a=1 b"),
+        ("x", Desired(replace=("a=1", "a=1"), add=("a=1",)), "x a=1"),
+        ('a="b c"', Desired(remove=('a="b c"',)), ""),
     ],
 )
-def test_wishes(before: str, wish: Wish, after: str) -> None:
-    assert cmdline.join(wish.applied(split(before))) == after
-    assert wish.unmet(split(after)) == []
-    assert bool(wish.unmet(split(before))) is (before != after)
+def test_requests(before: str, desired: Desired, after: str) -> None:
+    assert cmdline.join(desired.applied(split(before))) == after
+    assert desired.unmet(split(after)) == []
+    assert bool(desired.unmet(split(before))) is (before != after)
 
 
 def test_unmet_in_words() -> None:
-    wish = Wish(add=("a=1",), remove=("b",), replace=("c=1",))
-    assert wish.unmet(["b=2", "c=2"]) == ["c=1 is missing", "a=1 is missing", "b=2 is present", "c=2 is present"]
+    desired = Desired(add=("a=1",), remove=("b",), replace=("c=1",))
+    assert desired.unmet(["b=2", "c=2"]) == ["c=1 is missing", "a=1 is missing", "b=2 is present", "c=2 is present"]
 
 
 def test_a_line_that_the_kernel_would_cut_off_is_refused() -> None:
     long = ["x" * 2040]
-    Wish(add=("a=1",)).check_length(long)
+    Desired(add=("a=1",)).check_length(long)
     with pytest.raises(InvalidRequest, match="2050 characters"):
-        Wish(add=("a=1234567",)).check_length(long)
-    Wish(remove=("a",)).check_length(["y" * 3000])
+        Desired(add=("a=1234567",)).check_length(long)
+    Desired(remove=("a",)).check_length(["y" * 3000])
 
 
 @given(LINES)
@@ -151,10 +157,10 @@ def test_pieces_lose_nothing(text: str) -> None:
 
 @given(LINES, st.lists(TOKENS, max_size=3))
 def test_adding_twice_is_adding_once(text: str, tokens: list[str]) -> None:
-    wish = Wish(add=tuple(tokens))
-    once = wish.applied(split(text))
-    assert wish.applied(once) == once
-    assert wish.unmet(once) == []
+    desired = Desired(add=tuple(tokens))
+    once = desired.applied(split(text))
+    assert desired.applied(once) == once
+    assert desired.unmet(once) == []
 
 
 @given(LINES, st.lists(TOKENS, max_size=3, unique=True))
@@ -164,37 +170,37 @@ def test_adding_and_removing_restores_the_text(text: str, tokens: list[str]) -> 
     new = [token for token in tokens if cmdline.normal(token) not in present]
     if bare & {name for name, _value in present}:
         return  # removing a bare name removes its values too
-    added = cmdline_file.edited(text, Wish(add=tuple(new)))
-    gone = cmdline_file.edited(added, Wish(remove=tuple(new)))
+    added = cmdline_file.edited(text, Desired(add=tuple(new)))
+    gone = cmdline_file.edited(added, Desired(remove=tuple(new)))
     assert split(gone) == split(text)
     assert gone == text
 
 
 @given(LINES, st.lists(TOKENS, max_size=3))
 def test_removing_leaves_the_others_in_order(text: str, names: list[str]) -> None:
-    wish = Wish(remove=tuple(names))
-    before, after = split(text), split(cmdline_file.edited(text, wish))
+    desired = Desired(remove=tuple(names))
+    before, after = split(text), split(cmdline_file.edited(text, desired))
     rest = iter(before)
     assert all(token in rest for token in after)
-    assert wish.unmet(after) == []
+    assert desired.unmet(after) == []
 
 
 @pytest.mark.parametrize(
-    ("text", "wish", "after"),
+    ("text", "desired", "after"),
     [
-        ("", Wish(add=("a",)), "a"),
-        ("\n", Wish(add=("a",)), "a\n"),
-        ("# why\n", Wish(add=("a",)), "# why\na"),
-        ("root=x ro\n# why\nquiet\n", Wish(add=("a",), remove=("quiet",)), "root=x ro a\n# why\n\n"),
-        ("# why\nquiet splash\n", Wish(remove=("quiet",)), "# why\nsplash\n"),
-        ("quiet\n", Wish(remove=("quiet",)), "\n"),
-        ("quiet splash x", Wish(remove=("quiet", "splash")), "x"),
-        ("# quiet\nquiet", Wish(remove=("quiet",)), "# quiet\n"),
-        ("-- s", Wish(add=("a", "b")), "a b -- s"),
+        ("", Desired(add=("a",)), "a"),
+        ("\n", Desired(add=("a",)), "a\n"),
+        ("# why\n", Desired(add=("a",)), "# why\na"),
+        ("root=x ro\n# why\nquiet\n", Desired(add=("a",), remove=("quiet",)), "root=x ro a\n# why\n\n"),
+        ("# why\nquiet splash\n", Desired(remove=("quiet",)), "# why\nsplash\n"),
+        ("quiet\n", Desired(remove=("quiet",)), "\n"),
+        ("quiet splash x", Desired(remove=("quiet", "splash")), "x"),
+        ("# quiet\nquiet", Desired(remove=("quiet",)), "# quiet\n"),
+        ("-- s", Desired(add=("a", "b")), "a b -- s"),
     ],
 )
-def test_file_of_tokens(text: str, wish: Wish, after: str) -> None:
-    assert cmdline_file.edited(text, wish) == after
+def test_file_of_tokens(text: str, desired: Desired, after: str) -> None:
+    assert cmdline_file.edited(text, desired) == after
 
 
 def test_what_only_the_spelling_has_stays() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from boot_host import BLS_CFG, difference, host, tree
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     NoSpace,
@@ -19,7 +19,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors impo
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host
 
-WISH = Wish(add=("intel_iommu=on",), remove=("iommu=pt",))
+DESIRED = Desired(add=("intel_iommu=on",), remove=("iommu=pt",))
 
 
 def fedora(root: Path, *entries: str, environment: str = "", config: str = BLS_CFG, **files: str) -> Host:
@@ -39,44 +39,46 @@ def fedora(root: Path, *entries: str, environment: str = "", config: str = BLS_C
     return host(root, ["grubby"])
 
 
-def change(machine: Host, wish: Wish = WISH) -> str:
+def change(machine: Host, desired: Desired = DESIRED) -> str:
     """What differs after it; and nothing is left to do."""
     before = tree(machine.root)
-    planned = Configuration(machine, wish)
+    planned = Configuration(machine, desired)
     planned.run(only_plan=True)
     assert tree(machine.root) == before
-    real = Configuration(machine, wish)
+    real = Configuration(machine, desired)
     real.run(keep_backups=False)
     assert real.result()["after"] == planned.result()["after"]
     assert real.diff() == planned.diff()
-    assert wish.unmet(real.result()["after"].split()) == []
-    again = Configuration(machine, wish)
+    assert desired.unmet(real.result()["after"].split()) == []
+    again = Configuration(machine, desired)
     again.run()
     assert not again.is_change
     return difference(before, tree(machine.root))
 
 
 @pytest.mark.parametrize(
-    ("options", "wish", "after"),
+    ("options", "desired", "after"),
     [
-        ("ro x=1 x=1 $tuned_params", Wish(replace=("x=1",)), "ro x=1 $tuned_params"),
-        ("ro x=1 x=1 q", Wish(remove=("x=1",)), "ro q"),
-        ("ro console=tty0 q", Wish(add=("console=ttyS0",)), "ro console=tty0 q console=ttyS0"),
-        ("ro console=tty0 console=ttyS0 q", Wish(remove=("console=tty0",)), "ro console=ttyS0 q"),
-        ("ro a a=1 ab=1", Wish(remove=("a",)), "ro ab=1"),
-        ("ro axb a.b", Wish(remove=("a.b",)), "ro axb"),
-        ('ro dyndbg="file x +p" q', Wish(add=('dyndbg="file y +p"',)), 'ro dyndbg="file x +p" q dyndbg="file y +p"'),
-        ('ro dyndbg="file x +p" q', Wish(remove=("dyndbg",)), "ro q"),
-        ("ro  a\t b ", Wish(add=("c",)), "ro  a\t b c"),
-        ("ro -- single", Wish(add=("c",)), "ro c -- single"),
+        ("ro x=1 x=1 $tuned_params", Desired(replace=("x=1",)), "ro x=1 $tuned_params"),
+        ("ro x=1 x=1 q", Desired(remove=("x=1",)), "ro q"),
+        ("ro console=tty0 q", Desired(add=("console=ttyS0",)), "ro console=tty0 q console=ttyS0"),
+        ("ro console=tty0 console=ttyS0 q", Desired(remove=("console=tty0",)), "ro console=ttyS0 q"),
+        ("ro a a=1 ab=1", Desired(remove=("a",)), "ro ab=1"),
+        ("ro axb a.b", Desired(remove=("a.b",)), "ro axb"),
+        ('ro dyndbg="file x +p" q', Desired(add=('dyndbg="file y +p"',)), 'ro dyndbg="file x +p" q dyndbg="file y +p"'),
+        ('ro dyndbg="file x +p" q', Desired(remove=("dyndbg",)), "ro q"),
+        ("ro  a\t b ", Desired(add=("c",)), "ro  a\t b c"),
+        ("ro -- single", Desired(add=("c",)), "ro c -- single"),
     ],
 )
-def test_nothing_of_an_entry_changes_but_what_is_wished(options: str, wish: Wish, after: str, tmp_path: Path) -> None:
+def test_nothing_of_an_entry_changes_but_what_is_desired(
+    options: str, desired: Desired, after: str, tmp_path: Path
+) -> None:
     machine = fedora(tmp_path, options)
-    Configuration(machine, wish).run()
+    Configuration(machine, desired).run()
     entry = (tmp_path / "boot/loader/entries/a-0.conf").read_text()
     assert entry.splitlines()[2].rstrip() == "options " + after
-    again = Configuration(machine, wish)
+    again = Configuration(machine, desired)
     again.run()
     assert not again.is_change
 
@@ -84,7 +86,7 @@ def test_nothing_of_an_entry_changes_but_what_is_wished(options: str, wish: Wish
 def test_each_entry_is_changed_by_itself(tmp_path: Path) -> None:
     """An intel_iommu=off of one is not given to the others, where it would win."""
     machine = fedora(tmp_path, "ro intel_iommu=off a", "ro iommu=pt b", "ro intel_iommu=on c")
-    assert change(machine, Wish(add=("intel_iommu=on",), remove=("iommu=pt",))) == (
+    assert change(machine, Desired(add=("intel_iommu=on",), remove=("iommu=pt",))) == (
         "-- boot/loader/entries/a-0.conf\n-options ro intel_iommu=off a\n+options ro intel_iommu=off a intel_iommu=on\n"
         "-- boot/loader/entries/a-1.conf\n-options ro iommu=pt b\n+options ro b intel_iommu=on\n"
     )
@@ -128,7 +130,7 @@ def test_what_one_of_them_has_already_is_added_to_the_other_alone(tmp_path: Path
 def test_entries_that_want_different_things_of_kernelopts_are_told(tmp_path: Path) -> None:
     machine = fedora(tmp_path, "x=1 $kernelopts", "$kernelopts", environment="kernelopts=ro x=1\n")
     with pytest.raises(NotUnderstood, match=r"a-1.conf: its own options and those of kernelopts set x=1 differently"):
-        change(machine, Wish(replace=("x=2",)))
+        change(machine, Desired(replace=("x=2",)))
 
 
 def test_a_full_environment_block(tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_what_tuned_sets_is_left_to_tuned(tmp_path: Path) -> None:
     machine = fedora(tmp_path, "ro $tuned_params", environment="tuned_params=iommu=pt isolcpus=1\n")
     with pytest.raises(Shadowed, match=r"a-0.conf: iommu=pt comes from \$tuned_params, .*tuned: its profile"):
         change(machine)
-    assert "+options ro $tuned_params intel_iommu=on" in change(machine, Wish(add=("intel_iommu=on", "isolcpus=1")))
+    assert "+options ro $tuned_params intel_iommu=on" in change(machine, Desired(add=("intel_iommu=on", "isolcpus=1")))
 
 
 DEFAULTS = """\

@@ -10,7 +10,7 @@ import pytest
 from boot_host import Described, FailingDisk, difference, host, marker, names, stand_ins, tree
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import RESTORED
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired, split
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import MAKERS, Configuration, choose
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     NOTHING_CHANGED,
@@ -25,7 +25,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import
 # What commands write and make again, or drop, themselves.
 BY_COMMANDS = (".snapshots/2/snapshot/boot/grub2/grub.cfg", "default-snapshot")
 
-STANDARD = Wish(
+STANDARD = Desired(
     add=("intel_iommu=on", "kvm_intel.tdx=1", "nohibernate", "quiet"),
     remove=("iommu=pt", "amd_iommu"),
     replace=("mitigations=auto",),
@@ -38,16 +38,16 @@ def laid_out(name: str, root: Path, disk: FailingDisk | None = None) -> tuple[De
     return described, host(root, described.commands, disk)
 
 
-def asked_back(machine: Host, wish: Wish = STANDARD) -> list[str]:
+def asked_back(machine: Host, desired: Desired = STANDARD) -> list[str]:
     """What a new run finds missing; and it must find nothing to do when that is nothing."""
-    again = Configuration(machine, wish)
+    again = Configuration(machine, desired)
     again.run(only_plan=True)
     assert not again.is_change
-    return wish.unmet(split(again.result()["after"]))
+    return desired.unmet(split(again.result()["after"]))
 
 
 @pytest.mark.parametrize("name", names())
-def test_standard_wish(name: str, tmp_path: Path) -> None:
+def test_standard_request(name: str, tmp_path: Path) -> None:
     described, machine = laid_out(name, tmp_path)
     before = tree(tmp_path)
     planned = Configuration(machine, STANDARD)
@@ -70,15 +70,15 @@ def test_standard_wish(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize(
-    "wish",
-    [STANDARD, Wish(add=("console=ttyS9",)), Wish(replace=("console=ttyS9",))],
+    "desired",
+    [STANDARD, Desired(add=("console=ttyS9",)), Desired(replace=("console=ttyS9",))],
     ids=["standard", "one more value", "one value"],
 )
-def test_what_is_told_to_be_there_after_was_read_back(name: str, wish: Wish, tmp_path: Path) -> None:
+def test_what_is_told_to_be_there_after_was_read_back(name: str, desired: Desired, tmp_path: Path) -> None:
     _described, machine = laid_out(name, tmp_path)
-    planned = Configuration(machine, wish)
+    planned = Configuration(machine, desired)
     planned.run(only_plan=True)
-    real = Configuration(machine, wish)
+    real = Configuration(machine, desired)
     real.run()
     assert real.loader is not None
     assert split(real.result()["after"]) == real.loader.read()
@@ -88,12 +88,12 @@ def test_what_is_told_to_be_there_after_was_read_back(name: str, wish: Wish, tmp
 @pytest.mark.parametrize("name", names())
 def test_added_tokens_are_removed_without_a_trace(name: str, tmp_path: Path) -> None:
     _described, machine = laid_out(name, tmp_path)
-    Configuration(machine, Wish(add=("nohibernate", "a.b=c"))).run()
-    first, before = tree(tmp_path), Configuration(machine, Wish())
+    Configuration(machine, Desired(add=("nohibernate", "a.b=c"))).run()
+    first, before = tree(tmp_path), Configuration(machine, Desired())
     before.run()
-    Configuration(machine, Wish(add=("d=e", "f"))).run()
-    Configuration(machine, Wish(remove=("d=e", "f"))).run()
-    last, after = tree(tmp_path), Configuration(machine, Wish())
+    Configuration(machine, Desired(add=("d=e", "f"))).run()
+    Configuration(machine, Desired(remove=("d=e", "f"))).run()
+    last, after = tree(tmp_path), Configuration(machine, Desired())
     after.run()
     assert before.result()["after"] == after.result()["after"]
     # Each change of some loaders is a new snapshot.

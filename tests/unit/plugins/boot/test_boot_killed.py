@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from boot_host import Described, FailingDisk, StandIns, names, tree
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration, choose
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host, Result
 
-WISH = Wish(add=("intel_iommu=on", "nohibernate"), remove=("iommu=pt", "amd_iommu"), replace=("mitigations=auto",))
+DESIRED = Desired(
+    add=("intel_iommu=on", "nohibernate"), remove=("iommu=pt", "amd_iommu"), replace=("mitigations=auto",)
+)
 WRITE, BEFORE, MIDDLE, BEHIND = "write", "before", "middle", "behind"
 
 
@@ -79,7 +81,7 @@ def lives(machine: Host) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            Configuration(machine, WISH).run()
+            Configuration(machine, DESIRED).run()
             os._exit(0)
         finally:
             os._exit(1)
@@ -119,7 +121,7 @@ def test_killed_at_any_point(name: str, tmp_path: Path) -> None:
     old = boots(alive(tmp_path / "old", described))
     described.build(tmp_path / "new")
     counting = MortalPrograms(tmp_path / "new", described.commands, 0, BEFORE)
-    Configuration(Host(tmp_path / "new", counting, FailingDisk(), timeout_s=5), WISH).run(keep_backups=False)
+    Configuration(Host(tmp_path / "new", counting, FailingDisk(), timeout_s=5), DESIRED).run(keep_backups=False)
     new, whole = boots(alive(tmp_path / "new", described)), kept(tmp_path / "new")
     found = {WRITE: 0, BEFORE: 0, MIDDLE: 0, BEHIND: 0}
     for when, root in deaths(described, tmp_path):
@@ -129,10 +131,10 @@ def test_killed_at_any_point(name: str, tmp_path: Path) -> None:
         # build was killed boots nothing.
         if when != MIDDLE and described.loader != "bootc":
             assert all(now in (a, b) for now, a, b in zip(boots(machine), old, new, strict=True))
-        Configuration(machine, WISH).run()
+        Configuration(machine, DESIRED).run()
         assert boots(machine) == new
         assert kept(root) == whole
-        again = Configuration(machine, WISH)
+        again = Configuration(machine, DESIRED)
         again.run()
         assert not again.is_change
     assert found == {WRITE: found[WRITE], BEFORE: counting.count, MIDDLE: counting.count, BEHIND: counting.count}

@@ -12,7 +12,7 @@ import pytest
 from boot_host import Described, host, stand_ins, tree
 from boot_programs import image
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, split
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired, split
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline_file import edited
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration, choose
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
@@ -25,7 +25,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors impo
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host, Result
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import VerifyMismatch
 
-WISH = Wish(add=("intel_iommu=on",), remove=("iommu=pt",))
+DESIRED = Desired(add=("intel_iommu=on",), remove=("iommu=pt",))
 
 
 def laid_out(name: str, root: Path) -> Host:
@@ -34,18 +34,18 @@ def laid_out(name: str, root: Path) -> Host:
     return host(root, described.commands)
 
 
-def change(machine: Host, wish: Wish = WISH, **options: bool) -> Configuration:
-    configuration = Configuration(machine, wish)
+def change(machine: Host, desired: Desired = DESIRED, **options: bool) -> Configuration:
+    configuration = Configuration(machine, desired)
     configuration.run(**options)
     return configuration
 
 
-def after(machine: Host, wish: Wish = WISH) -> str:
-    """What boots after the wish; check mode has to say the same before, and a second run has nothing to do."""
-    planned = change(machine, wish, only_plan=True).result()["after"]
-    found: str = change(machine, wish).result()["after"]
+def after(machine: Host, desired: Desired = DESIRED) -> str:
+    """What boots after the request; check mode has to say the same before, and a second run has nothing to do."""
+    planned = change(machine, desired, only_plan=True).result()["after"]
+    found: str = change(machine, desired).result()["after"]
     assert planned == found
-    assert not change(machine, wish).is_change
+    assert not change(machine, desired).is_change
     return found
 
 
@@ -207,8 +207,8 @@ def test_a_copy_is_not_read_as_settings(tmp_path: Path) -> None:
 
 def test_a_vendors_file_is_hidden_by_ours(tmp_path: Path) -> None:
     machine = laid_out("tumbleweed-grub2-bls", tmp_path)
-    wish = Wish(remove=("console",))
-    assert "console" not in after(machine, wish)
+    desired = Desired(remove=("console",))
+    assert "console" not in after(machine, desired)
     assert (tmp_path / "usr/kernel/cmdline.d/10-vendor").read_text() == "console=tty0\n"
     assert (tmp_path / "etc/kernel/cmdline.d/10-vendor").read_text() == "\n"
 
@@ -246,7 +246,7 @@ def test_a_vendors_file_whose_hiding_would_change_the_order_is_refused(tmp_path:
     with pytest.raises(
         NotUnderstood, match=r"/usr/kernel/cmdline.d/10-vendor has what has to go; .*Nothing was changed"
     ):
-        change(machine, Wish(remove=("console",)))
+        change(machine, Desired(remove=("console",)))
     assert tree(tmp_path) == before
 
 
@@ -335,7 +335,7 @@ def test_a_disk_of_a_mirror_that_is_missing(tmp_path: Path) -> None:
     assert "intel_iommu=on" in after(machine)
     (tmp_path / "dev/disk/by-uuid/1A2B-3C4D").unlink()
     with pytest.raises(NothingBoots, match=r"No loader/entries.*1A2B-3C4D, 5E6F-7A8B.*proxmox-boot-tool status"):
-        change(machine, Wish(add=("b",)))
+        change(machine, Desired(add=("b",)))
 
 
 @pytest.mark.parametrize(
@@ -401,19 +401,21 @@ def pointed_at(root: Path, pointer: str, folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "wish", "result"),
+    ("tokens", "desired", "result"),
     [
-        ("ro console=tty0 q", Wish(add=("console=ttyS0",)), "ro console=tty0 q console=ttyS0"),
-        ("ro x=1 q", Wish(replace=("x=2",)), "ro x=2 q"),
-        ("ro x=1 q x=2 x=2", Wish(replace=("x=2",)), "ro x=2 q"),
-        ("ro x=a=b q", Wish(replace=("x=2",)), "ro x=2 q"),
-        ("ro q x-y=1 q", Wish(replace=("x_y=2",)), "ro q x_y=2 q"),
-        ("ro debug debug=1 q q", Wish(remove=("debug", "q")), "ro"),
-        ("ro dyndbg=1", Wish(add=('dyndbg="file x +p"',)), 'ro dyndbg=1 dyndbg="file x +p"'),
+        ("ro console=tty0 q", Desired(add=("console=ttyS0",)), "ro console=tty0 q console=ttyS0"),
+        ("ro x=1 q", Desired(replace=("x=2",)), "ro x=2 q"),
+        ("ro x=1 q x=2 x=2", Desired(replace=("x=2",)), "ro x=2 q"),
+        ("ro x=a=b q", Desired(replace=("x=2",)), "ro x=2 q"),
+        ("ro q x-y=1 q", Desired(replace=("x_y=2",)), "ro q x_y=2 q"),
+        ("ro debug debug=1 q q", Desired(remove=("debug", "q")), "ro"),
+        ("ro dyndbg=1", Desired(add=('dyndbg="file x +p"',)), 'ro dyndbg=1 dyndbg="file x +p"'),
     ],
 )
-def test_rpm_ostree_is_asked_for_exactly_what_is_needed(tokens: str, wish: Wish, result: str, tmp_path: Path) -> None:
-    assert after(deployed(tmp_path, tokens), wish) == result
+def test_rpm_ostree_is_asked_for_exactly_what_is_needed(
+    tokens: str, desired: Desired, result: str, tmp_path: Path
+) -> None:
+    assert after(deployed(tmp_path, tokens), desired) == result
 
 
 def test_an_unchanged_deployment_is_read_without_a_program(tmp_path: Path) -> None:
@@ -493,7 +495,7 @@ def test_a_node_of_openshift_is_left_to_its_machine_config(tmp_path: Path) -> No
     with pytest.raises(Shadowed, match=r"OpenShift.* Nothing was changed. .*kernelArguments: intel_iommu=on"):
         change(machine)
     assert stand_ins(machine).changing == []
-    assert not change(machine, Wish(add=("ro",))).is_change
+    assert not change(machine, Desired(add=("ro",))).is_change
 
 
 def booted_image(root: Path, tokens: str) -> Host:
@@ -509,7 +511,7 @@ def test_a_host_that_was_booted_from_an_image(tmp_path: Path) -> None:
     with pytest.raises(NotWritable, match=words):
         change(machine)
     assert tree(tmp_path) == before
-    assert change(machine, Wish(add=("ro",))).result()["after"] == "ro iommu=pt"
+    assert change(machine, Desired(add=("ro",))).result()["after"] == "ro iommu=pt"
 
 
 def test_an_image_that_is_staged(tmp_path: Path) -> None:
@@ -554,8 +556,8 @@ def test_kargs_for_another_processor(tmp_path: Path) -> None:
 
 
 def test_kernelstub_keeps_the_order(tmp_path: Path) -> None:
-    wish = Wish(remove=("splash",), replace=("loglevel=3",), add=("z", 'dyndbg="file x +p"'))
-    result = after(laid_out("pop-os-22.04", tmp_path), wish)
+    desired = Desired(remove=("splash",), replace=("loglevel=3",), add=("z", 'dyndbg="file x +p"'))
+    result = after(laid_out("pop-os-22.04", tmp_path), desired)
     assert result == 'root=UUID=1234 ro quiet loglevel=3 systemd.show_status=false iommu=pt z dyndbg="file x +p"'
 
 
@@ -651,10 +653,10 @@ def test_flatcar_for_a_cloud_that_chooses_its_console_by_processor(tmp_path: Pat
     assert not change(machine).is_change
 
 
-@pytest.mark.parametrize("wish", [Wish(remove=("console=tty1",)), Wish(replace=("console=ttyS1",))])
-def test_flatcar_refuses_to_guess_at_a_console_that_shall_go(wish: Wish, tmp_path: Path) -> None:
+@pytest.mark.parametrize("desired", [Desired(remove=("console=tty1",)), Desired(replace=("console=ttyS1",))])
+def test_flatcar_refuses_to_guess_at_a_console_that_shall_go(desired: Desired, tmp_path: Path) -> None:
     with pytest.raises(NotUnderstood, match=r"grub.cfg, line 4: the assignment is conditional"):
-        change(flatcar(tmp_path, AZURE), wish)
+        change(flatcar(tmp_path, AZURE), desired)
 
 
 def test_flatcar_refuses_tokens_in_an_if(tmp_path: Path) -> None:
@@ -672,4 +674,4 @@ def test_flatcar_refuses_tokens_in_an_if(tmp_path: Path) -> None:
     ],
 )
 def test_comments_stay_where_the_tokens_around_them_go(text: str, result: str) -> None:
-    assert edited(text, Wish(remove=("gone",))) == result
+    assert edited(text, Desired(remove=("gone",))) == result

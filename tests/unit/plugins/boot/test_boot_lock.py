@@ -11,7 +11,7 @@ import pytest
 from boot_host import FailingDisk, StandIns, host, stand_ins, tree
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot import lock
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host, Result
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import (
@@ -20,7 +20,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.errors impo
     RunInProgress,
 )
 
-WISH = Wish(add=("intel_iommu=on",))
+DESIRED = Desired(add=("intel_iommu=on",))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def machine(tmp_path: Path) -> Host:
 def test_a_second_run_is_refused_while_the_first_is_at_work(machine: Host, tmp_path: Path) -> None:
     before = tree(tmp_path)
     with lock.held(machine), pytest.raises(RunInProgress) as caught:
-        Configuration(machine, WISH).run()
+        Configuration(machine, DESIRED).run()
     assert "process %d (" % os.getpid() in caught.value.cause
     assert (caught.value.state, caught.value.retryable) == ("Nothing was changed.", True)
     assert isinstance(caught.value, ExplainedError)
@@ -53,14 +53,14 @@ def test_a_second_run_in_the_middle_of_the_first(machine: Host) -> None:
             return commands.has(name)
 
         def run(self, argv: list[str], timeout_s: float) -> Result:
-            second = Configuration(Host(machine.root, commands, machine.disk), Wish(add=("nohibernate",)))
+            second = Configuration(Host(machine.root, commands, machine.disk), Desired(add=("nohibernate",)))
             with pytest.raises(RunInProgress) as caught:
                 second.run()
             refused.append(caught.value)
             return commands.run(argv, timeout_s)
 
     commands = stand_ins(machine)
-    first = Configuration(Host(machine.root, Meanwhile(), machine.disk), WISH)  # type: ignore[arg-type]
+    first = Configuration(Host(machine.root, Meanwhile(), machine.disk), DESIRED)  # type: ignore[arg-type]
     first.run()
     assert len(refused) == 1
     assert first.result()["after"] == "root=UUID=0a1b2c3d ro quiet intel_iommu=on"
@@ -69,10 +69,10 @@ def test_a_second_run_in_the_middle_of_the_first(machine: Host) -> None:
 
 def test_a_plan_and_a_run_without_change_take_no_lock(machine: Host) -> None:
     with lock.held(machine):
-        Configuration(machine, WISH).run(only_plan=True)
-    Configuration(machine, WISH).run()
+        Configuration(machine, DESIRED).run(only_plan=True)
+    Configuration(machine, DESIRED).run()
     with lock.held(machine):
-        again = Configuration(machine, WISH)
+        again = Configuration(machine, DESIRED)
         again.run()
     assert not again.is_change
 
@@ -93,7 +93,9 @@ class ReadBeforeAnother(FailingDisk):
 
 
 def test_what_another_run_did_meanwhile_is_not_done_twice(machine: Host) -> None:
-    late = Configuration(Host(machine.root, machine.commands, ReadBeforeAnother(Configuration(machine, WISH))), WISH)
+    late = Configuration(
+        Host(machine.root, machine.commands, ReadBeforeAnother(Configuration(machine, DESIRED))), DESIRED
+    )
     late.run()
     assert not late.is_change
     assert stand_ins(machine).changing == [["update-grub"]]
@@ -109,5 +111,5 @@ def test_a_lock_that_cannot_be_made(machine: Host, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     before = tree(tmp_path)
     with pytest.raises(NotPermitted, match=r"EEXIST .*Nothing was changed"):
-        Configuration(machine, WISH).run()
+        Configuration(machine, DESIRED).run()
     assert tree(tmp_path) == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from boot_host import host, stand_ins, tree
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import (
     NAMES,
     ROWS,
@@ -20,7 +20,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors impo
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Host
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.refusals import Refusal
 
-WISH = Wish(add=("intel_iommu=on",), remove=("iommu=pt",))
+DESIRED = Desired(add=("intel_iommu=on",), remove=("iommu=pt",))
 EFI = "sys/firmware/efi/efivars/"
 INTERFACE = "-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 GLOBAL = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
@@ -121,7 +121,7 @@ def test_refused_by_name(kind: str, tmp_path: Path) -> None:
     machine = laid_out(tmp_path, files, available)
     before = tree(tmp_path)
     with pytest.raises(UnknownLoader, match=words) as caught:
-        Configuration(machine, WISH).run()
+        Configuration(machine, DESIRED).run()
     assert "Nothing was changed." in str(caught.value)
     assert caught.value.remedy
     assert tree(tmp_path) == before
@@ -135,7 +135,7 @@ def test_no_name_gets_around_a_refusal(kind: str, tmp_path: Path) -> None:
     before = tree(tmp_path)
     for name in NAMES:
         with pytest.raises(BootError):
-            Configuration(machine, WISH, name).run()
+            Configuration(machine, DESIRED, name).run()
     assert tree(tmp_path) == before
     assert stand_ins(machine).changing == []
 

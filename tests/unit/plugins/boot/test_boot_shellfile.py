@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_boot_cmdline import TOKENS
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, normal
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired, normal
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import NotUnderstood, Shadowed
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.grub import DEFAULT, DEFAULTS, Settings
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.shellfile import assignments
 
 C, D = "GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"
-WISH = Wish(add=("new=1",), remove=("iommu=pt",))
+DESIRED = Desired(add=("new=1",), remove=("iommu=pt",))
 
 
-def rewritten(text: str, wish: Wish = WISH) -> str:
-    return Settings({DEFAULTS: text}).rewritten(wish, DEFAULT).get(DEFAULTS, text)
+def rewritten(text: str, desired: Desired = DESIRED) -> str:
+    return Settings({DEFAULTS: text}).rewritten(desired, DEFAULT).get(DEFAULTS, text)
 
 
 def by_shell(text: str) -> list[str]:
@@ -77,7 +77,7 @@ def by_shell(text: str) -> list[str]:
 )
 def test_only_the_value_changes(text: str, after: str) -> None:
     assert rewritten(text) == after
-    assert WISH.unmet(by_shell(after)) == []
+    assert DESIRED.unmet(by_shell(after)) == []
     assert rewritten(after) == after
 
 
@@ -123,14 +123,14 @@ def test_what_is_not_understood_is_refused_with_its_line(text: str, words: str) 
 def test_what_would_have_no_effect_is_refused() -> None:
     chain = Settings({DEFAULTS: "", "/ours": "", "/zz": f'{D}="last"\n'})
     with pytest.raises(Shadowed, match=r"would not be in force: new=1 is missing.*later assignment"):
-        chain.rewritten(WISH, DEFAULT, "/ours")
+        chain.rewritten(DESIRED, DEFAULT, "/ours")
 
 
 def test_a_token_that_stands_there_twice_by_reference() -> None:
     text = f'{D}="a=1"\n{C}="${D}"\n'
-    assert rewritten(text, Wish(remove=("a",))) == f'{D}=""\n{C}="${D}"\n'
+    assert rewritten(text, Desired(remove=("a",))) == f'{D}=""\n{C}="${D}"\n'
     with pytest.raises(Shadowed):  # one place cannot hold one value and none
-        rewritten(text, Wish(replace=("a=2",)))
+        rewritten(text, Desired(replace=("a=2",)))
 
 
 def test_grub_scripts_are_read_too() -> None:
@@ -162,13 +162,13 @@ def shell_files(draw: st.DrawFn) -> str:
 def test_other_bytes_stay_and_removing_restores(text: str, tokens: list[str]) -> None:
     present = Settings({DEFAULTS: text}).tokens()
     taken = {normal(token)[0] for token in present}
-    wish = Wish(add=tuple(token for token in tokens if normal(token)[0] not in taken))
-    added = rewritten(text, wish)
-    assert wish.unmet(Settings({DEFAULTS: added}).tokens()) == []
-    assert rewritten(added, wish) == added
+    desired = Desired(add=tuple(token for token in tokens if normal(token)[0] not in taken))
+    added = rewritten(text, desired)
+    assert desired.unmet(Settings({DEFAULTS: added}).tokens()) == []
+    assert rewritten(added, desired) == added
     lines, new_lines = text.splitlines(), added.splitlines()
     assert [line for line in lines if "CMDLINE" not in line] == [line for line in new_lines if "CMDLINE" not in line]
-    back = rewritten(added, Wish(remove=wish.add))
+    back = rewritten(added, Desired(remove=desired.add))
     if any(assignment.variable == DEFAULT for assignment in assignments(text, [C, D], DEFAULTS)):
         assert back == text
     else:
@@ -179,5 +179,5 @@ def test_other_bytes_stay_and_removing_restores(text: str, tokens: list[str]) ->
 @given(shell_files(), st.lists(TOKENS, max_size=2))
 def test_a_shell_reads_the_same(text: str, tokens: list[str]) -> None:
     text = text.replace("`lsb_release -i`", "z").replace("\xff", "")
-    after = rewritten(text, Wish(add=tuple(tokens)))
+    after = rewritten(text, Desired(add=tuple(tokens)))
     assert " ".join(Settings({DEFAULTS: after}).tokens()).split() == by_shell(after)

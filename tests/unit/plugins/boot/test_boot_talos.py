@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Talos: wishes as documents that its tools take.
+"""Talos: requests as documents that its tools take.
 
 Talos' own schemas are data of another project, and not here: TALOS_SCHEMAS names a folder with them, a file for each
 release (`1.13.json`, which is pkg/machinery/config/schemas/config.schema.json of its release branch).
@@ -196,9 +196,9 @@ def test_what_is_refused_of_a_release(arguments: dict[str, object], words: str) 
 def test_talos_own_schema_takes_every_document(release: str) -> None:
     schema = json.loads((Path(SCHEMAS) / f"{release}.json").read_text(encoding="utf-8"))
     validator = jsonschema.Draft202012Validator(schema)
-    wish = {"containers": True, "default_runtime": "nvidia", "sysctls": {"vm.nr_hugepages": 8}}
+    desired = {"containers": True, "default_runtime": "nvidia", "sysctls": {"vm.nr_hugepages": 8}}
     # A patch is a part of a configuration: what a whole one has to have is not asked of it.
-    for found in documents("0000:17:00.0", release=release, modules={"vfio_pci": ["disable_idle_d3=1"]}, **wish):
+    for found in documents("0000:17:00.0", release=release, modules={"vfio_pci": ["disable_idle_d3=1"]}, **desired):
         assert [one for one in validator.iter_errors(found) if one.validator != "required"] == [], found
         wrong = {**found, "sysctl": {}}
         assert list(validator.iter_errors(wrong)), "the schema takes anything"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from boot_host import Described, FailingDisk, StandIns, host, marker, stand_ins, tree
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import Configuration
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     CommandFailed,
@@ -26,7 +26,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors impo
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.host import Commands, Disk, Host, Result
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import VerifyMismatch
 
-WISH = Wish(add=("intel_iommu=on",), remove=("iommu=pt",))
+DESIRED = Desired(add=("intel_iommu=on",), remove=("iommu=pt",))
 GRUB = 'GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"\nGRUB_CMDLINE_LINUX=""\n'
 DEBIAN = ["update-grub", "grub-script-check"]
 
@@ -41,8 +41,8 @@ def debian(root: Path, disk: Disk | None = None, available: list[str] | None = N
     return host(root, available or DEBIAN, disk)
 
 
-def change(machine: Host, wish: Wish = WISH, **options: bool) -> Configuration:
-    configuration = Configuration(machine, wish)
+def change(machine: Host, desired: Desired = DESIRED, **options: bool) -> Configuration:
+    configuration = Configuration(machine, desired)
     configuration.run(**options)
     return configuration
 
@@ -142,7 +142,7 @@ def test_a_full_file_system_is_seen_beforehand(tmp_path: Path) -> None:
 def test_a_missing_command_is_seen_beforehand(tmp_path: Path) -> None:
     disk = FailingDisk()
     machine = debian(tmp_path, disk)
-    configuration = Configuration(machine, WISH)
+    configuration = Configuration(machine, DESIRED)
     configuration.run(only_plan=True)
     stand_ins(machine).available.remove("update-grub")
     assert configuration.loader is not None
@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_read_is_an_error_with_words(
 def test_the_loaders_own_check_fails(tmp_path: Path) -> None:
     machine = debian(tmp_path)
     before = tree(tmp_path)
-    configuration = Configuration(machine, Wish(add=("BROKEN",)))
+    configuration = Configuration(machine, Desired(add=("BROKEN",)))
     with pytest.raises(
         CommandFailed, match=r"grub-script-check .* said: syntax error. Every file was put back"
     ) as caught:
@@ -241,11 +241,11 @@ def test_a_grub_cfg_that_was_never_made_is_made(tmp_path: Path) -> None:
     assert not change(machine).is_change
 
 
-@pytest.mark.parametrize("wish", [Wish(remove=("ro",)), Wish(replace=("root=/dev/sdb1",))])
-def test_what_the_generator_adds_by_itself_cannot_be_asked_for(wish: Wish, tmp_path: Path) -> None:
+@pytest.mark.parametrize("desired", [Desired(remove=("ro",)), Desired(replace=("root=/dev/sdb1",))])
+def test_what_the_generator_adds_by_itself_cannot_be_asked_for(desired: Desired, tmp_path: Path) -> None:
     with pytest.raises(Shadowed, match=r"grub.cfg, line 14 \(GNU/Linux\): ro\w*\S* is there without any setting"):
-        change(debian(tmp_path), wish)
-    assert change(debian(tmp_path / "2"), Wish(add=("ro",))).is_change
+        change(debian(tmp_path), desired)
+    assert change(debian(tmp_path / "2"), Desired(add=("ro",))).is_change
 
 
 def test_a_token_that_an_administrator_took_out_is_not_missed(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ class Handler(BaseHTTPRequestHandler):
         return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
 
     def do_GET(self) -> None:
+        with (ROOT / "asked.txt").open("a") as asked:
+            asked.write(self.path + "\n")
         place = self.place()
         file = place.with_name(place.name + ".json")
         if place.name == "log":
@@ -119,6 +121,12 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, {})
 
 
+class Server(socketserver.ThreadingUnixStreamServer):
+    """With room for as many callers at once as kubectl has."""
+
+    request_queue_size = 128
+
+
 def main() -> int:
     """Serve until the end, or take what is to be deleted."""
     if "proxy" not in sys.argv:
@@ -129,7 +137,7 @@ def main() -> int:
         print(f"error: no such file {ROOT}", file=sys.stderr)
         return 1
     path = sys.argv[sys.argv.index("--unix-socket") + 1]
-    with socketserver.ThreadingUnixStreamServer(path, Handler) as server:
+    with Server(path, Handler) as server:
         print(f"Starting to serve on {path}", flush=True)
         server.serve_forever()
     return 0

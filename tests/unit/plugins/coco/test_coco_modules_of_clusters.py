@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ from ansible_collections.confidential.gpu.plugins.module_utils._coco.errors impo
     HelmFailed,
     ReleaseWedged,
 )
+from ansible_collections.confidential.gpu.plugins.module_utils._coco.helm import Chart, Helm
 from ansible_collections.confidential.gpu.plugins.module_utils._coco.kubectl import Api, Place
-from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest, NotPermitted
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import Clock
 
 HERE = Path(__file__).parent
 EXPECT = {
@@ -35,6 +39,7 @@ EXPECT = {
     "sample_nvswitches": 0,
     "sample_memory": "16Gi",
     "distribution": "k8s",
+    "imports": [],
     "installs_nfd": False,
     "kata_version": "",
     "minimum": {},
@@ -99,7 +104,22 @@ def folder(tmp_path: Path, cluster: Cluster) -> Folder:
 
 def looked(folder: Folder, **changes: Any) -> dict[str, Any]:
     given = {"nodes": [NODE], "installed": True, "steps": [], "expect": EXPECT, "configz": True, "also": []}
-    return look.run({**given, **folder.options, **changes})
+    return look.run({"wait": 0, "read": True, "dest": "", **given, **folder.options, **changes}, Hurried())
+
+
+class Hurried(Clock):
+    """A clock on which a second passes in no time; whoever waits sees ``meanwhile`` happen once."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self._now = 0.0
+        self._meanwhile = meanwhile
+
+    def now(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        self._meanwhile()
 
 
 def test_a_cluster_that_is_well(folder: Folder) -> None:
@@ -110,15 +130,68 @@ def test_a_cluster_that_is_well(folder: Folder) -> None:
     assert found["nfd"] == ["node-feature-discovery/nfd-worker"]
 
 
-def test_the_number_of_lists_does_not_grow_with_the_nodes(folder: Folder, cluster: Cluster) -> None:
+def asked(folder: Folder) -> list[str]:
+    """Every GET that the API server has seen since the last time."""
+    file = folder.root / "asked.txt"
+    lines = file.read_text().splitlines()
+    file.unlink()
+    return lines
+
+
+def test_the_number_of_requests_is_fixed_but_for_one_to_each_kubelet(folder: Folder, cluster: Cluster) -> None:
     few = looked(folder)["lists"]
+    before = [one for one in asked(folder) if "/proxy/configz" not in one]
     names = [f"worker-{number}" for number in range(100)]
     folder.put(
         "api/v1/nodes", *({**cluster.node, "metadata": {**cluster.node["metadata"], "name": name}} for name in names)
     )
-    found = looked(folder, nodes=names, configz=False)
+    found = looked(folder, nodes=names)
+    after = asked(folder)
+    assert [one for one in after if "/proxy/configz" not in one] == before
+    assert len(after) == len(before) + 100
     assert found["lists"] == few
     assert len(found["rows"]) == 9 * 100
+
+
+def test_findings_as_if_all_were_installed_come_with_those_of_the_preflight(folder: Folder, cluster: Cluster) -> None:
+    cluster.labels["nvidia.com/cc.mode.state"] = "off"
+    folder.put("api/v1/nodes", cluster.node)
+    found = looked(folder, installed=False, expect={**EXPECT, "mode": "on"})
+    assert found["unmet"] == []
+    assert [one["rule"] for one in found["as_installed"] if one["state"] == "failed"] == ["mode"]
+    assert (found["mode_of_cluster"], found["workloads"]) == ("", {NODE: "vm-passthrough"})
+
+
+def test_the_report_is_a_file_too(folder: Folder, tmp_path: Path) -> None:
+    file = tmp_path / "new/report.json"
+    found = looked(folder, dest=str(file))
+    assert json.loads(file.read_text()) == {"rows": found["rows"], "findings": found["findings"]}
+    with pytest.raises(NotPermitted, match="report"):
+        looked(folder, dest=str(file / "below"))
+
+
+def test_a_report_of_what_is_known_asks_nobody(folder: Folder) -> None:
+    known = looked(folder)["as_installed"]
+    asked(folder)
+    found = looked(folder, read=False, also=known)
+    assert not (folder.root / "asked.txt").exists()
+    assert found["rows"] == looked(folder)["rows"]
+
+
+def test_it_waits_until_nothing_of_the_wanted_steps_fails(folder: Folder, cluster: Cluster) -> None:
+    cluster.labels["katacontainers.io/kata-runtime"] = "false"
+    folder.put("api/v1/nodes", cluster.node)
+    given = {"nodes": [NODE], "installed": True, "steps": ["kata"], "expect": EXPECT, "configz": False, "also": []}
+    arguments = {**given, **folder.options, "read": True, "wait": 5, "dest": ""}
+    assert any("kata-runtime" in words for words in look.run(arguments, Hurried())["unmet"])
+    assert len([one for one in asked(folder) if one.startswith("/api/v1/nodes")]) == 6
+
+    def mend() -> None:
+        cluster.labels["katacontainers.io/kata-runtime"] = "true"
+        folder.put("api/v1/nodes", cluster.node)
+
+    assert look.run(arguments, Hurried(mend))["unmet"] == []
+    assert len([one for one in asked(folder) if one.startswith("/api/v1/nodes")]) == 2
 
 
 def test_a_cluster_without_kinds_of_others(folder: Folder) -> None:
@@ -133,6 +206,7 @@ def test_findings_of_others_are_rows(folder: Folder) -> None:
     assert (row["state"], row["evidence"], row["remedy"]) == ("failed", "x", "y")
     with pytest.raises(InvalidRequest, match="no step"):
         looked(folder, also=[{**also[0], "step": "rain"}])
+    assert looked(folder, also=[{**also[0], "about": "worker-9"}])["unmet"] == []
 
 
 def test_pods_that_a_change_would_hurt(folder: Folder) -> None:
@@ -270,16 +344,56 @@ def test_gpus_that_are_held(folder: Folder) -> None:
         set_mode(folder, "on", drain=True)
 
 
-def test_the_mode_of_the_cluster(folder: Folder) -> None:
+def set_cluster(folder: Folder, mode: str, drain: bool = False, check: bool = False) -> node_mode.Answer:
     with Api(folder.place) as api:
-        assert node_mode.set_of_cluster(api, "off", True).changed
-        assert node_mode.set_of_cluster(api, "off", False).changed
-        assert not node_mode.set_of_cluster(api, "off", False).changed
-        with pytest.raises(InvalidRequest, match="ppcie"):
-            node_mode.set_of_cluster(api, "ppcie", False)
-        shutil.rmtree(folder.root / "apis/nvidia.com")
-        with pytest.raises(InvalidRequest, match="0 ClusterPolicies"):
-            node_mode.set_of_cluster(api, "on", False)
+        return node_mode.set_of_cluster(api, mode, drain, 3, check, Hurried(lambda: settle(folder, mode)))
+
+
+def settle(folder: Folder, mode: str) -> None:
+    """The manager of the node takes the mode of the cluster, as soon as somebody waits for it."""
+    node = folder.get("api/v1/nodes/" + NODE)
+    state = "failed" if (folder.root / "fails").exists() else mode
+    node["metadata"]["labels"]["nvidia.com/cc.mode.state"] = state
+    folder.put("api/v1/nodes", node)
+
+
+def test_the_mode_of_the_cluster_is_waited_for_on_each_node_without_one_of_its_own(folder: Folder) -> None:
+    policy = "apis/nvidia.com/v1/clusterpolicies/cluster-policy"
+    assert set_cluster(folder, "off", check=True).changed
+    assert "ccManager" not in folder.get(policy)["spec"]
+    answer = set_cluster(folder, "off")
+    assert (answer.changed, answer.after, answer.state) == (True, "off", "off")
+    assert folder.get(policy)["spec"]["ccManager"] == {"defaultMode": "off"}
+    assert not set_cluster(folder, "off").changed
+    with pytest.raises(InvalidRequest, match="ppcie"):
+        set_cluster(folder, "ppcie")
+    shutil.rmtree(folder.root / "apis/nvidia.com")
+    with pytest.raises(InvalidRequest, match="0 ClusterPolicies"):
+        set_cluster(folder, "on")
+
+
+def test_a_mode_of_the_cluster_that_fails_on_a_node(folder: Folder) -> None:
+    (folder.root / "fails").touch()
+    with pytest.raises(node_mode.ModeFailed, match=f"off failed on {NODE}"):
+        set_cluster(folder, "off")
+    (folder.root / "fails").unlink()
+    # What it said then is no answer to what is asked now.
+    assert set_cluster(folder, "devtools").state == "devtools"
+
+
+def test_the_mode_of_the_cluster_is_not_changed_below_pods_that_hold_gpus(folder: Folder, cluster: Cluster) -> None:
+    hold(folder)
+    policy = folder.get("apis/nvidia.com/v1/clusterpolicies/cluster-policy")
+    with pytest.raises(node_mode.GpusHeld, match="default/vm"):
+        set_cluster(folder, "off")
+    assert folder.get("apis/nvidia.com/v1/clusterpolicies/cluster-policy") == policy
+    assert set_cluster(folder, "off", drain=True, check=True).evicted == ["default/vm"]
+    assert set_cluster(folder, "off", drain=True).evicted == ["default/vm"]
+    # A node with a mode of its own does not follow, so its pods are in nobody's way.
+    hold(folder)
+    cluster.labels.update({"nvidia.com/cc.mode": "on"})
+    folder.put("api/v1/nodes", cluster.node)
+    assert set_cluster(folder, "devtools").evicted == []
 
 
 CHART = {
@@ -356,6 +470,42 @@ def test_older_charts_other_versions_other_digests_are_refused(folder: Folder, c
         released(folder, Path("kata-deploy"))
     with pytest.raises(HelmFailed, match="no route"):
         deploy.run({**CHART, "chart": "oci://a.example/b", **folder.options}, True)
+
+
+def test_several_releases_are_compared_at_once(folder: Folder, chart: Path, tmp_path: Path) -> None:
+    released(folder, chart)
+    folder.put("api/v1/namespaces/other/secrets")
+    shared = {
+        key: CHART[key] for key in ("keep_values", "downgrade", "registry", "take_ownership", "repair", "patience")
+    }
+    same = {"name": "kata-deploy", "namespace": "kata-system", "chart": str(chart), "values": {"debug": False}}
+    new = {**same, "name": "new", "namespace": "other"}
+    none = {**new, "chart": str(tmp_path / "none")}
+    left = {"version": "", "repository": "", "digest": "", "secret_values": None}
+    wanted = [{**left, **one} for one in (same, new, none)]
+    answer = deploy.plan({**shared, **folder.options, "releases": wanted})
+    assert [one["changed"] for one in answer["releases"]] == [False, True, False]
+    assert answer["releases"][1]["changes"] == [{"what": "release", "before": "", "after": "kata-deploy 4.1.0"}]
+    assert "There is no chart" in answer["releases"][2]["error"]["cause"]
+    assert answer["images"] == ["a.example/b:1"]
+    assert not list((folder.root / "api/v1/namespaces/other/secrets").iterdir())
+
+
+def test_an_archive_is_known_by_its_chart_file(folder: Folder, chart: Path, tmp_path: Path) -> None:
+    """And a file that is no chart is refused by name."""
+    archive = tmp_path / "kata-deploy-4.1.0.tgz"
+    inner = chart / "charts/other"
+    inner.mkdir(parents=True)
+    (inner / "Chart.yaml").write_text("name: other\nversion: 9.9.9\n")
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(inner, "kata-deploy/charts/other")
+        file.add(chart / "Chart.yaml", "kata-deploy/Chart.yaml")
+    with Api(folder.place) as api:
+        found = Helm(folder.place, api, "x", "y").fetch(Chart(str(archive), "4.1.0"), str(tmp_path))
+        assert (found.name, found.version) == ("kata-deploy", "4.1.0")
+        (tmp_path / "text").write_text("no archive")
+        with pytest.raises(InvalidRequest, match="is no chart"):
+            Helm(folder.place, api, "x", "y").fetch(Chart(str(tmp_path / "text")), str(tmp_path))
 
 
 def test_an_interrupted_helm(folder: Folder, chart: Path, monkeypatch: pytest.MonkeyPatch) -> None:

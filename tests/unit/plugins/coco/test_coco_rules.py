@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,6 +63,13 @@ def taint(cluster: Cluster) -> None:
     cluster.node["spec"]["taints"] = [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]
 
 
+def k3s(cluster: Cluster) -> None:
+    """And the containerd of the node has no handler of Kata's, or tells none."""
+    cluster.system["kubeletVersion"] = "v1.34.2+k3s1"
+    cluster.expected["distribution"] = "k3s"
+    del cluster.node["status"]["runtimeHandlers"]
+
+
 LIMITS = [
     Case("no such node", "present", REFUSED, "no node", "kubectl get nodes", put("expect", "nodes", ["worker-9"])),
     Case("ARM", "architecture", REFUSED, "arm64", "x86_64", put("system", "architecture", "arm64")),
@@ -88,14 +96,7 @@ LIMITS = [
         put("labels", "feature.node.kubernetes.io/cpu-cpuid.HYPERVISOR", "true"),
     ),
     Case("k3s as k8s", "distribution", REFUSED, "+k3s1", "to k3s", put("system", "kubeletVersion", "v1.34.2+k3s1")),
-    Case(
-        "k3s without imports",
-        "distribution",
-        WARN,
-        "+k3s1",
-        "imports",
-        both(put("system", "kubeletVersion", "v1.34.2+k3s1"), put("expect", "distribution", "k3s")),
-    ),
+    Case("k3s whose imports nobody knows", "distribution", REFUSED, "config-v3.toml.d", "tmpl", k3s),
     Case("taint", "taints", WARN, "nvidia.com/gpu:NoSchedule", "toleration", taint),
     Case(
         "CcRuntime",
@@ -374,6 +375,44 @@ PITFALLS = [
         lambda c: c.daemonsets[2]["status"].update(numberReady=0),
     ),
     Case(
+        "an operator without Kata's mode",
+        "documented_operator",
+        FAILED,
+        "v25.10.1",
+        "26.3.0",
+        both(
+            put("expect", "minimum", {"gpu_operator": "26.3.0"}),
+            lambda c: c.releases.__setitem__(1, release_of("gpu-operator", "v25.10.1")),
+        ),
+    ),
+    Case(
+        "an operator that the documents do not name",
+        "documented_operator",
+        WARN,
+        "v26.7.0",
+        "26.3.",
+        both(
+            put("expect", "documented", {"gpu_operator": ["26.3."]}),
+            lambda c: c.releases.__setitem__(1, release_of("gpu-operator", "v26.7.0")),
+        ),
+    ),
+    Case(
+        "a DaemonSet that nobody has looked at",
+        "daemonsets",
+        FAILED,
+        "has not seen it",
+        "describe pods",
+        lambda c: c.daemonsets[2]["metadata"].update(generation=2),
+    ),
+    Case(
+        "a DaemonSet half replaced",
+        "daemonsets",
+        FAILED,
+        "replaced on 0 of 1",
+        "describe pods",
+        lambda c: c.daemonsets[1]["status"].update(updatedNumberScheduled=0),
+    ),
+    Case(
         "workload of containers",
         "workload",
         FAILED,
@@ -520,3 +559,41 @@ def test_a_row_for_each_node_and_step_with_the_worst_of_it(cluster: Cluster) -> 
     lines = readiness.table(rows.values())
     assert len(lines) == len(rows)
     assert all(line.startswith(NODE) for line in lines)
+
+
+def test_k3s_is_taken_when_its_imports_or_its_handlers_are_known(cluster: Cluster) -> None:
+    k3s(cluster)
+    cluster.expected["imports"] = [NODE]
+    assert [one for one in judged(cluster) if one.rule == "distribution"] == []
+    k3s_with_handlers = Cluster()
+    k3s_with_handlers.system["kubeletVersion"] = "v1.34.2+k3s1"
+    k3s_with_handlers.expected["distribution"] = "k3s"
+    assert [one for one in judged(k3s_with_handlers) if one.rule == "distribution"] == []
+
+
+def test_a_pod_of_a_daemonset_that_is_not_ready_is_told_of_its_node_alone(cluster: Cluster) -> None:
+    """On nodes of others it is their affair."""
+
+    def pod(node: str, ready: bool) -> dict[str, Any]:
+        owner = {"kind": "DaemonSet", "name": "nvidia-cc-manager"}
+        metadata = {"namespace": "gpu-operator", "name": "x-" + node, "ownerReferences": [owner]}
+        conditions = [{"type": "Ready", "status": str(ready)}]
+        return {"metadata": metadata, "spec": {"nodeName": node}, "status": {"conditions": conditions}}
+
+    cluster.daemonsets[2]["status"].update(desiredNumberScheduled=3, numberReady=1)
+    cluster.more["pods"] = [pod(NODE, True), pod("worker-2", False), pod("worker-3", False)]
+    assert [one for one in judged(cluster) if one.rule == "daemonsets"] == []
+    cluster.more["pods"] = [pod(NODE, False), pod("worker-2", False), pod("worker-3", True)]
+    (found,) = [one for one in judged(cluster) if one.rule == "daemonsets"]
+    assert (found.about, found.state, found.step) == (NODE, FAILED, "gpu_operator")
+    assert "nvidia-cc-manager is not ready" in found.seen
+
+
+def test_the_rows_of_a_thousand_nodes_take_no_second(cluster: Cluster) -> None:
+    """They are as many as nodes times steps; looking through all findings for each took a thousand times as long."""
+    names = [f"worker-{number}" for number in range(1000)]
+    findings = [Finding("r", step, name, OK, "x") for name in names for step in readiness.STEPS]
+    cluster.expected["nodes"] = names
+    began = time.process_time()
+    assert len(readiness.rows(findings, cluster.expect())) == 9000
+    assert time.process_time() - began < 1

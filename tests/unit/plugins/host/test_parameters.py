@@ -10,27 +10,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Wish, join, split
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired, join, split
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
 from ansible_collections.confidential.gpu.plugins.module_utils._host import parameters
 
 TDX_LINE = "intel_iommu=on kvm_intel.tdx=1 nohibernate"
 
 
-def wish(
+def desired(
     line: str,
     technology: str,
     running: str | None = None,
     vendor: str = "",
     add: Sequence[str] = (),
     remove: Sequence[str] = (),
-) -> Wish:
-    asked = Wish(tuple(add), tuple(remove))
-    return parameters.wish(asked, technology, vendor, split(line), split(line if running is None else running))
+) -> Desired:
+    asked = Desired(tuple(add), tuple(remove))
+    return parameters.desired(asked, technology, vendor, split(line), split(line if running is None else running))
 
 
 def mended(line: str, technology: str, **rest: object) -> str:
-    return join(wish(line, technology, **rest).applied(split(line)))
+    return join(desired(line, technology, **rest).applied(split(line)))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def mended(line: str, technology: str, **rest: object) -> str:
     ],
 )
 def test_what_has_the_effect_stays_as_it_is_and_needs_no_reboot(technology, line):
-    found = wish(line, technology)
+    found = desired(line, technology)
     assert found.applied(split(line)) == split(line)
     assert found.unmet(split(line)) == []
 
@@ -114,12 +114,12 @@ def test_passthrough_needs_a_parameter_on_intel_only():
 def test_a_boot_loader_that_is_right_already_is_not_changed_for_a_running_kernel_that_is_not():
     configured = split("kvm_intel.tdx=y hibernate=no intel_iommu=on,sm_on")
     for running in ("quiet", "intel_iommu=off", join(configured) + " intel_iommu=off"):
-        found = wish(join(configured), "tdx", running)
+        found = desired(join(configured), "tdx", running)
         assert found.applied(configured) == configured
         assert found.unmet(split(running)) != []
-    swapped = wish("iommu=pt,soft iommu=nopt", "snp", "iommu=nopt iommu=pt,soft")
+    swapped = desired("iommu=pt,soft iommu=nopt", "snp", "iommu=nopt iommu=pt,soft")
     assert swapped.applied(["iommu=pt,soft", "iommu=nopt"]) == ["iommu=nopt", "iommu=soft"]
-    found = wish("quiet", "snp", "quiet iommu=pt,nobypass")
+    found = desired("quiet", "snp", "quiet iommu=pt,nobypass")
     assert (found.applied(["quiet"]), found.unmet(["iommu=pt,nobypass"])) == (
         ["quiet"],
         ["iommu=pt,nobypass is present"],
@@ -127,7 +127,7 @@ def test_a_boot_loader_that_is_right_already_is_not_changed_for_a_running_kernel
 
 
 def test_a_running_kernel_that_is_right_does_not_hide_a_boot_loader_that_is_not():
-    found = wish("iommu=pt", "snp", "quiet")
+    found = desired("iommu=pt", "snp", "quiet")
     assert found.applied(["iommu=pt"]) == []
     assert found.unmet(["quiet"]) == []
 
@@ -140,13 +140,13 @@ def test_further_parameters_are_counted_as_if_they_were_there():
 
 
 def test_other_entries_of_the_boot_loader_are_asked_for_the_same():
-    assert wish("quiet", "snp").applied(["iommu=pt", "amd_iommu=off", "kvm_amd.sev_snp=0", "quiet"]) == ["quiet"]
-    assert wish(TDX_LINE, "tdx").applied(["intel_iommu=off"]) == split(TDX_LINE)
+    assert desired("quiet", "snp").applied(["iommu=pt", "amd_iommu=off", "kvm_amd.sev_snp=0", "quiet"]) == ["quiet"]
+    assert desired(TDX_LINE, "tdx").applied(["intel_iommu=off"]) == split(TDX_LINE)
 
 
 def test_what_the_technology_needs_cannot_be_taken_away():
     with pytest.raises(InvalidRequest, match="remove asks for intel_iommu"):
-        wish("quiet", "tdx", remove=["intel_iommu"])
+        desired("quiet", "tdx", remove=["intel_iommu"])
 
 
 @pytest.mark.parametrize(
@@ -185,14 +185,14 @@ def test_after_the_edits_the_kernel_has_what_is_needed_and_a_second_run_changes_
     technology, configured, running
 ):
     needed = parameters.settings(technology, parameters.INTEL)
-    found = Wish(*parameters.edits(needed, configured, running))
+    found = Desired(*parameters.edits(needed, configured, running))
     after = found.applied(configured)
     assert all(setting.met(after) for setting in needed)
     assert parameters.harmful(needed, after) == []
     # A reboot is asked for exactly until the running kernel has what is needed, too.
     if not found.unmet(running):
         assert all(setting.met(running) for setting in needed)
-    again = Wish(*parameters.edits(needed, after, after))
+    again = Desired(*parameters.edits(needed, after, after))
     assert again.applied(after) == after
     assert again.unmet(after) == []
     if all(setting.met(configured) for setting in needed) and all(setting.met(running) for setting in needed):

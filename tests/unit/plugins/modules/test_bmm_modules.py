@@ -115,16 +115,16 @@ def test_sites(run: Run) -> None:
 
 def test_labels(run: Run, emulator: Emulator) -> None:
     its_id = emulator.instance("gpu-0")["id"]
-    wish = {"id": its_id, "labels": {"mode": "on"}}
+    desired = {"id": its_id, "labels": {"mode": "on"}}
     diff = {"before": {"labels": {"env": "prod"}}, "after": {"labels": {"env": "prod", "mode": "on"}}}
-    planned = run(bmm_instance, **wish, _ansible_check_mode=True)
+    planned = run(bmm_instance, **desired, _ansible_check_mode=True)
     assert (planned["changed"], planned["diff"]) == (True, diff)
     assert patches(emulator) == 0
-    done = run(bmm_instance, **wish)
+    done = run(bmm_instance, **desired)
     assert (done["changed"], done["diff"], done["labels"]) == (True, diff, diff["after"]["labels"])
     assert emulator.instance("gpu-0")["labels"] == {"env": "prod", "mode": "on"}
     for check in (False, True):
-        assert not run(bmm_instance, **wish, _ansible_check_mode=check)["changed"]
+        assert not run(bmm_instance, **desired, _ansible_check_mode=check)["changed"]
     assert patches(emulator) == 1
     assert run(bmm_instance, id=its_id, labels={"env": None})["labels"] == {"mode": "on"}
     assert run(bmm_instance, id=its_id, labels={"a": "b"}, replace_labels=True)["labels"] == {"a": "b"}

@@ -168,9 +168,9 @@ def test_everything_that_info_returns_is_documented(run: Run) -> None:
     assert set(result["devices"][0]) == set(documented["devices"]["contains"])
 
 
-def test_everything_that_a_change_returns_is_documented(run: Run) -> None:
+def test_everything_that_a_change_returns_is_documented(run: Run, tmp_path: Path) -> None:
     documented = yaml.safe_load(cc_mode.RETURN)
-    result = run(cc_mode, mode="off", devices=[GPU])
+    result = run(cc_mode, mode="off", devices=[GPU], audit_folder=str(tmp_path))
     assert set(result) - {"changed", "invocation", "diff"} == set(documented) - {"error"}
     assert set(result["devices"][0]) == set(documented["devices"]["contains"])
 

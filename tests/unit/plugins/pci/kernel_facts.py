@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The tree that a real kernel showed (tests/vm/facts), laid out anew: what was read there, with its own links."""
+"""The tree that a real kernel showed (tests/vm/facts), laid out again: what was read there, with its own links."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A whole run: the wish checked, devices chosen, waited for, planned, changed, and what is said about it."""
+"""A whole run: the request checked, devices chosen, waited for, planned, changed, and what is said about it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user im
 GPU, B200, SWITCH = "0000:01:00.0", "0000:02:00.0", "0000:04:00.0"
 
 
-# --- the wish ---------------------------------------------------------------------------------------------------------
+# --- the request ------------------------------------------------------------------------------------------------------
 
 
 def test_addresses_are_completed_and_repetitions_dropped() -> None:
@@ -36,7 +36,7 @@ def test_addresses_are_completed_and_repetitions_dropped() -> None:
     assert (checked.modes, checked.devices) == ({"0000:17:00.0": "on"}, ["0000:17:00.0"])
 
 
-def test_the_rest_of_the_wish_is_kept() -> None:
+def test_the_rest_of_the_request_is_kept() -> None:
     checked = Request(mode="on", busy="wait", busy_timeout_s=1, boot_timeout_s=2, reset=False).checked()
     assert checked == Request(
         mode="on", devices=[], modes={}, busy="wait", busy_timeout_s=1, boot_timeout_s=2, reset=False
@@ -44,7 +44,7 @@ def test_the_rest_of_the_wish_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "words"),
+    ("desired", "words"),
     [
         ({}, "Neither or both of mode and modes"),
         ({"mode": "on", "modes": {"17:00.0": "on"}}, "Neither or both of mode and modes"),
@@ -57,9 +57,9 @@ def test_the_rest_of_the_wish_is_kept() -> None:
         ({"mode": "on", "boot_timeout_s": float("nan")}, "boot_timeout is nan"),
     ],
 )
-def test_wishes_that_cannot_be_meant(wish: dict[str, Any], words: str, tmp_path: Any) -> None:
+def test_requests_that_cannot_be_meant(desired: dict[str, Any], words: str, tmp_path: Any) -> None:
     with pytest.raises(InvalidRequest, match=words) as caught:
-        ModeChange(Request(**wish), VfioUserBus(str(tmp_path)))
+        ModeChange(Request(**desired), VfioUserBus(str(tmp_path)))
     assert caught.value.remedy.endswith(".")
 
 

@@ -246,7 +246,7 @@ def test_a_group_without_a_file_is_opened_by_its_number(host: Any) -> None:
 
 
 def test_a_file_of_another_device_is_not_taken_for_the_groups(host: Any) -> None:
-    """/dev of a container keeps the node of a group that was made anew with another number."""
+    """/dev of a container keeps the node of a group that was made again with another number."""
     host.device(driver="vfio-pci", group=27, group_file=False)
     os.symlink("/dev/null", host.root / "dev/vfio/27")
     in_class(host, 27, "240:27\n")

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The wish: what the user, or the default, asks of the node's devices. Nothing here touches anything."""
+"""The request: what the user, or the default, asks of the node's devices. Nothing here touches anything."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DEFAULT = "the default mode"
 
 
 class Refused(ValueError):
-    """The wish cannot be carried out; nothing was touched. The text says why and what to do."""
+    """The request cannot be carried out; nothing was touched. The text says why and what to do."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class Desired:
     """A mode for all devices, and others for single ones. ``mode`` None: only for those."""
 
     mode: str | None
@@ -36,13 +36,13 @@ class Wish:
 
 @dataclass(frozen=True)
 class HostUnknown:
-    """There is no wish yet, because it is not known what the host can do."""
+    """There is no request yet, because it is not known what the host can do."""
 
     reason: str
 
 
-def of(node: Node, default: str, host_support: str) -> Wish | HostUnknown | None:
-    """The wish of a node; None when neither label nor annotation nor default asks for anything. Raises Refused.
+def of(node: Node, default: str, host_support: str) -> Desired | HostUnknown | None:
+    """The request of a node; None when neither label nor annotation nor default asks for anything. Raises Refused.
 
     The default counts for a node without the label. On a host without confidential computing it is off; as long as it
     is not known what the host can do, nothing is done.
@@ -50,18 +50,18 @@ def of(node: Node, default: str, host_support: str) -> Wish | HostUnknown | None
     label = node.labels.get(MODE_LABEL)
     devices = _devices(node.annotations.get(WANTED_ANNOTATION))
     if label:
-        return Wish(_mode(label, f"The label {MODE_LABEL}"), devices)
+        return Desired(_mode(label, f"The label {MODE_LABEL}"), devices)
     if default:
         mode = _mode(default, DEFAULT[0].upper() + DEFAULT[1:])
         if host_support == NO:
-            return Wish(OFF, devices)
+            return Desired(OFF, devices)
         if host_support == UNKNOWN and mode != OFF:
             return HostUnknown(
                 f"Whether {DEFAULT} {mode} applies is not known: neither kvm_intel nor kvm_amd is loaded, so the "
                 f"host does not say whether it can do confidential computing. Load it, or set the label {MODE_LABEL}."
             )
-        return Wish(mode, devices)
-    return Wish(None, devices) if devices else None
+        return Desired(mode, devices)
+    return Desired(None, devices) if devices else None
 
 
 def _mode(text: str, what: str) -> str:
@@ -97,12 +97,12 @@ def linux_address(text: str) -> str:
     return f"{int(match.group(1) or '0', 16):04x}:{match.group(2).lower()}" if match else ""
 
 
-def wanted(wish: Wish, reading: Reading) -> dict[str, str]:
+def wanted(desired: Desired, reading: Reading) -> dict[str, str]:
     """The mode that each device shall be in; devices of which nothing is asked are left out. Raises Refused.
 
     NVSwitches know no CC modes: beside GPUs that get one they are off. A GPU without CC is off as it is.
     """
-    single = dict(wish.devices)
+    single = dict(desired.devices)
     present = {device.address for device in reading.devices}
     missing = sorted(address for address in single if address not in present and single[address] != NONE)
     if missing:
@@ -111,7 +111,7 @@ def wanted(wish: Wish, reading: Reading) -> dict[str, str]:
             f"Present: {', '.join(sorted(present)) or 'none'}."
         )
     gone = [address for address in reading.gone if single.get(address) != NONE]
-    if wish.mode is not None and gone:
+    if desired.mode is not None and gone:
         raise Refused(
             f"{GONE.format(', '.join(gone))} A mode for all devices needs all of them. To go on without one, "
             f'give it the mode "{NONE}" in the annotation {WANTED_ANNOTATION}.'
@@ -119,7 +119,7 @@ def wanted(wish: Wish, reading: Reading) -> dict[str, str]:
     modes = {}
     unable = []
     for device in reading.devices:
-        mode = single.get(device.address, _general(wish.mode, device))
+        mode = single.get(device.address, _general(desired.mode, device))
         if mode in (None, NONE) or (mode == OFF and device.mode == UNSUPPORTED):
             continue
         if device.mode is not None and not device.in_use and mode not in device.supported:
@@ -140,28 +140,28 @@ def _general(mode: str | None, device: Device) -> str | None:
     return OFF
 
 
-def satisfied(wish: Wish, reading: Reading) -> bool:
-    """True when every device is where the wish wants it. Raises Refused."""
-    modes = wanted(wish, reading)
+def satisfied(desired: Desired, reading: Reading) -> bool:
+    """True when every device is where the request wants it. Raises Refused."""
+    modes = wanted(desired, reading)
     return all(device.is_in(modes[device.address]) for device in reading.devices if device.address in modes)
 
 
-def counted(wish: Wish, reading: Reading) -> list[str]:
+def counted(desired: Desired, reading: Reading) -> list[str]:
     """The devices whose modes make the node's state.
 
     All, when a mode was asked for all. When it was asked for single ones only, or a device was given the mode "none":
     those that were asked about, and of the others each that could be given to a confidential guest: one that knows CC
     modes and whose mode was read. That one may be in another mode, and then the node says so.
     """
-    single = dict(wish.devices)
-    if wish.mode is not None and NONE not in single.values():
+    single = dict(desired.devices)
+    if desired.mode is not None and NONE not in single.values():
         return reading.addresses
     others = [
         one.address
         for one in reading.devices
-        if one.address not in single and (wish.mode is not None or _can_be_given(one))
+        if one.address not in single and (desired.mode is not None or _can_be_given(one))
     ]
-    gone = [address for address in reading.gone if wish.mode is not None and address not in single]
+    gone = [address for address in reading.gone if desired.mode is not None and address not in single]
     return sorted([address for address, mode in single.items() if mode != NONE] + others + gone)
 
 
@@ -169,7 +169,7 @@ def _can_be_given(device: Device) -> bool:
     return device.mode not in (None, UNSUPPORTED) and not device.in_use
 
 
-def needs_naming(wish: Wish, reading: Reading) -> bool:
+def needs_naming(desired: Desired, reading: Reading) -> bool:
     """True when one mode for all devices does not say it: then each device's mode has to be given."""
-    every = wanted(wish, reading)
-    return bool(wish.devices) or len(every) < len(reading.devices)
+    every = wanted(desired, reading)
+    return bool(desired.devices) or len(every) < len(reading.devices)
