@@ -42,7 +42,7 @@ def _entry(path: Path, address: str) -> Mapping[str, Any]:
         raise RecordingError(f"devices must be a list of devices; make the file with {HOW}")
     found = [entry for entry in devices if entry.get("address") == address]
     if len(found) != 1:
-        raise RecordingError(f"devices: {len(found)} have the address {address}, and one must; make it on this host anew")
+        raise RecordingError(f"devices: {len(found)} have the address {address}, and one must; make it on this host")
     return found[0]
 
 
@@ -51,18 +51,20 @@ def _with_knobs(recording: Recording, entry: Mapping[str, Any]) -> Recording:
     product = recording.product
     seen = f"{product.device_id:#06x}"
     if entry.get("device_id") != seen:
-        raise RecordingError(f"device_id is {entry.get('device_id')!r} and the device is {seen}; make it on this host anew")
+        raise RecordingError(f"device_id is {entry.get('device_id')!r} and the device is {seen}; make it on this host")
     mode = ActiveMode.shown(product.family, recording.registers[MODE[product.family]]).name
     if entry.get("mode") != mode:
-        raise RecordingError(f"mode is {entry.get('mode')!r} and the device is in {mode}; make it anew")
+        raise RecordingError(f"mode is {entry.get('mode')!r} and the device is in {mode}; make it again")
     values, unknown = entry.get("knobs"), entry.get("unknown_knobs")
     if not isinstance(values, Mapping) or not values or not isinstance(unknown, list):
         problem = entry.get("problem")
-        raise RecordingError(f"knobs and unknown_knobs are not known (problem: {problem}); end its cause, make it anew")
+        raise RecordingError(
+            f"knobs and unknown_knobs are not known (problem: {problem}); end its cause, make it again"
+        )
     knobs: dict[int, int] = {}
     for name, value in values.items():
         if type(value) is not int or not 0 <= value <= 0xFFFF:
-            raise RecordingError(f"knobs: {name} must be a whole number from 0 to 65535, not {value!r}; make it anew")
+            raise RecordingError(f"knobs: {name} must be a whole number from 0 to 65535, not {value!r}; make it again")
         knobs[_number(name)] = value
     return make(
         recording.bars, recording.config, recording.registers, knobs, frozenset(_number(name) for name in unknown)

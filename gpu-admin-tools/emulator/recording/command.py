@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Record a GPU or an NVSwitch without a write to it, as a device that the emulator can be.",
     )
     parser.add_argument("address", metavar="ADDRESS", help="full PCI address, such as 0000:17:00.0")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the recording; replaced in one step")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="where the recording goes")
     parser.add_argument("--knobs", type=Path, metavar="FILE", help="the JSON answer of the module cc_mode_info")
     parser.add_argument("--socket", type=Path, metavar="FILE", help="a vfio-user socket instead of this machine's bus")
     return parser
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     """Record; nothing is written where nothing could be recorded."""
     options = build_parser().parse_args(arguments)
     if not ADDRESS.fullmatch(options.address):
-        print(f'record: ADDRESS must be a full PCI address such as "0000:17:00.0", not {options.address!r}', file=sys.stderr)
+        wrong = f'ADDRESS must be a full PCI address such as "0000:17:00.0", not {options.address!r}'
+        print(f"record: {wrong}", file=sys.stderr)
         return EXIT_USAGE
     try:
         recording = record(options.address, options.socket, options.knobs)

@@ -22,7 +22,8 @@ from ..config_space import VENDOR_NVIDIA
 from ..knobs import IDS, NAMES
 from ..models import MIB, Family, Model
 from .bar0_words import REACH, family_of, is_bus_error, is_virtual, read_registers, unrest
-from .config_words import BARS, CLASS, HEADER_TYPE, IDS as IDENTITY, SUBSYSTEM, ConfigWords, is_wide, walk
+from .config_words import BARS, CLASS, HEADER_TYPE, SUBSYSTEM, ConfigWords, is_wide, walk
+from .config_words import IDS as IDENTITY
 from .errors import RecordingError
 
 FORMAT = "confidential.gpu recording"
@@ -125,11 +126,11 @@ def checked_family(config: ConfigWords, boot_0: int | None = None) -> Family:
     family = family_of(device_id, class_code, boot_0)
     if family is None:
         raise RecordingError(
-            f"the device {vendor:04x}:{device_id:04x} (class {class_code:06x}) belongs to no family of which it is known "
-            "what may be read; Hopper, Blackwell and the NVSwitch LS10 do"
+            f"the device {vendor:04x}:{device_id:04x} (class {class_code:06x}) belongs to no family of which it is "
+            "known what may be read; Hopper, Blackwell and the NVSwitch LS10 do"
         )
     if boot_0 is not None and (is_bus_error(boot_0) or boot_0 == reg.ALL_ONES):
-        raise RecordingError(f"registers: 0x0 reads {boot_0:#010x}, which is an error and no chip; power-cycle the host")
+        raise RecordingError(f"registers: 0x0 reads {boot_0:#010x}, which is an error, no chip; power-cycle the host")
     return family
 
 
@@ -182,7 +183,7 @@ def parse(raw: object) -> Recording:
         raise RecordingError(f"format must be {FORMAT!r}; make the file with `python -m emulator record`")
     version = raw.get("version")
     if type(version) is not int or version != VERSION:
-        raise RecordingError(f"version must be {VERSION}, not {version!r}; {AGAIN} with this release, or use a newer one")
+        raise RecordingError(f"version must be {VERSION}, not {version!r}; {AGAIN}, or use a newer release")
     if unknown := set(raw) - KEYS:
         raise RecordingError(f"unknown key {_list(unknown)}; take it out")
     if missing := KEYS - set(raw):
@@ -266,5 +267,3 @@ def _as_text(words: Mapping[int, int]) -> dict[str, str]:
 
 def _list(names: Iterable[object]) -> str:
     return ", ".join(sorted(str(name) for name in names))
-
-

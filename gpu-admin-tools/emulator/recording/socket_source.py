@@ -88,7 +88,8 @@ class SocketSource:
             ) from None
         if flags & vfio.ERROR:
             raise RecordingError(
-                f"{self._path}: the server refuses {command.name} with {os.strerror(refusal)}; does the BAR have an address?"
+                f"{self._path}: the server refuses {command.name} with {os.strerror(refusal)}; "
+                "does the BAR have an address?"
             )
         return answer
 

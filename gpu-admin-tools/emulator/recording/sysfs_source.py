@@ -54,7 +54,8 @@ class SysfsSource:
         """Before config space is opened: reading it would wake a device in D3cold (drivers/pci/access.c)."""
         state, control = _text(self._path / "power_state"), _text(self._path / "power/control")
         if state != "D0":
-            seen = f"it is in {state}" if state else "the kernel does not say in which power state it is (Linux 5.11 does)"
+            unknown = "the kernel does not say in which power state it is (Linux 5.11 does)"
+            seen = f"it is in {state}" if state else unknown
             raise RecordingError(
                 f"{self._path.name}: {seen}, and a recorder wakes nothing; where nobody uses it, write `on` to "
                 f"{self._path}/power/control, and record again"
@@ -74,7 +75,7 @@ class SysfsSource:
         if len(data) != 4:
             # 64 bytes without CAP_SYS_ADMIN, 256 on a host that cannot reach the rest (drivers/pci/pci-sysfs.c).
             raise RecordingError(
-                f"{self._path}/config ends before {offset:#x}; {AS_ROOT}, and with memory-mapped config space (MMCONFIG)"
+                f"{self._path}/config ends before {offset:#x}; {AS_ROOT}, with memory-mapped config space (MMCONFIG)"
             )
         return int.from_bytes(data, "little")
 
@@ -89,8 +90,8 @@ class SysfsSource:
             return 0
         if not start or flags & IORESOURCE_UNSET:
             raise RecordingError(
-                f"{self._path.name}: BAR{number} has no address; switch on decoding above 4 GiB in the firmware's set-up, "
-                "or boot with pci=realloc"
+                f"{self._path.name}: BAR{number} has no address; switch on decoding above 4 GiB in the firmware's "
+                "set-up, or boot with pci=realloc"
             )
         return end - start + 1
 

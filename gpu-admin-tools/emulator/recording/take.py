@@ -58,7 +58,7 @@ def _check_reachable(source: Source, config: ConfigWords, family: Family) -> Non
     if health is not None and family in FIREWALL:
         distance, bit = FIREWALL[family]
         if source.config(health.offset + distance) & bit:
-            raise RecordingError("the device's BAR firewall is up: its firmware boots; wait a few seconds, record again")
+            raise RecordingError("the device's BAR firewall is up: its firmware boots; wait, and record again")
     if source.bar_bytes(0) < REACH:
         raise RecordingError(f"BAR0 has {source.bar_bytes(0)} bytes, and not the {REACH} that these devices have")
 
@@ -67,7 +67,7 @@ def _check_boot_0(boot_0: int) -> None:
     if boot_0 == reg.ALL_ONES:
         raise RecordingError(f"the device does not answer: register 0x0 reads 0xffffffff; {GONE}")
     if is_bus_error(boot_0) or boot_0 >> 16 == 0xBAD0:
-        raise RecordingError(f"the device reports a security fault: register 0x0 reads {boot_0:#x}; power-cycle the host")
+        raise RecordingError(f"it reports a security fault: register 0x0 reads {boot_0:#x}; power-cycle the host")
 
 
 def _bar_bytes(source: Source, config: ConfigWords) -> tuple[int, int]:

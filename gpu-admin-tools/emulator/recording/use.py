@@ -59,8 +59,8 @@ class Use:
             raise RecordingError(f"{self._address}: it is a virtual function; record its physical function")
         if any(self._path.glob("virtfn*")):
             raise RecordingError(
-                f"{self._address}: it has virtual functions, which guests may use; write 0 to {self._path}/sriov_numvfs "
-                "where none does, and record again"
+                f"{self._address}: it has virtual functions, which guests may use; where none does, write 0 to "
+                f"{self._path}/sriov_numvfs, and record again"
             )
 
     def _open_group(self) -> None:
@@ -94,7 +94,7 @@ class Use:
     def _check_processes(self) -> None:
         """The files of a device by the end of their path, which is the same in every mount of sysfs."""
         proc = self._root / "proc"
-        wanted = re.compile(rf"/{re.escape(self._address)}/(?:config|resource\d+(?:_wc)?)(?: \(deleted\))?$", re.MULTILINE)
+        wanted = re.compile(rf"/{re.escape(self._address)}/(?:config|resource\d+(?:_wc)?)$", re.MULTILINE)
         try:
             if os.readlink(proc / "self/ns/pid") != FIRST_PID_NAMESPACE:
                 raise PermissionError(errno.EACCES, "only processes of this container can be seen")
@@ -110,7 +110,7 @@ class Use:
 
 
 def _files(process: Path) -> str:
-    """The paths of a process's open and mapped files, one a line. Raises PermissionError; one that has ended has none."""
+    """The paths of a process's open and mapped files, one a line; none of one that has ended. Raises PermissionError."""
     found: list[str] = []
     try:
         for descriptor in os.listdir(process / "fd"):

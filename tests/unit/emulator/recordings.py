@@ -139,7 +139,8 @@ class Tree:
         (folder / "fd").mkdir(parents=True)
         for number, path in enumerate(opened):
             (folder / "fd" / str(number)).symlink_to(path)
-        (folder / "maps").write_text(f"7f0000000000-7f0001000000 r--s 00000000 00:16 4242   {mapped}\n", encoding="ascii")
+        line = f"7f0000000000-7f0001000000 r--s 00000000 00:16 4242   {mapped}\n"
+        (folder / "maps").write_text(line, encoding="ascii")
 
     def bind(self, driver: str, group: str | None = None) -> None:
         """A driver, and the vfio group's file, if there is one."""
