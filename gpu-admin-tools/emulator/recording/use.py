@@ -110,7 +110,7 @@ class Use:
 
 
 def _files(process: Path) -> str:
-    """The paths of a process's open and mapped files, one a line; none of one that has ended. Raises PermissionError."""
+    """The paths of a process's open and mapped files, one a line; none when it has ended. Raises PermissionError."""
     found: list[str] = []
     try:
         for descriptor in os.listdir(process / "fd"):

@@ -231,9 +231,8 @@ def test_behind_the_firewall_no_register_is_read(model: str) -> None:
         def register(self, at: int) -> int:
             raise AssertionError("%#x was read" % at)
 
-    device = device_of({"model": model})
-    device._firewall_up = True
-    device._refresh()
+    device = device_of({"model": model, "timing": {"firewall_s": 3600.0}})
+    device.power_on()
     with pytest.raises(RecordingError, match="BAR firewall is up"):
         take(Firewalled(device))
 
