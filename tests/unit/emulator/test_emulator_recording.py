@@ -277,7 +277,7 @@ def test_refused_by_socket(description: dict[str, object], words: str, tmp_path:
 @pytest.mark.parametrize("action", ["babble", "disconnect"])
 def test_a_server_that_is_none(action: str, tmp_path: Path) -> None:
     with served({"model": "h100-pcie"}, tmp_path) as server:
-        server.faults.add(Fault(device="*", event="read", action=action))
+        server.faults.add(Fault(device="*", event="read", action=action, seconds=0.05))
         with pytest.raises(RecordingError, match="is it a vfio-user server?"):
             record(ADDRESS, tmp_path / SOCKET)
 
