@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from recordings import Direct, device_of, recording_of
 
 # The same examples each time, no database: what fails, fails for who changed the code.
-PLAIN = settings(deadline=None, database=None, derandomize=True, max_examples=60)
+PLAIN = settings(deadline=None, database=None, derandomize=True, max_examples=40)
 FILES = {model: recording_of({"model": model}).text() for model in ("h100-sxm", "b200", "nvswitch-ls10")}
 
 
@@ -173,7 +174,7 @@ Chain = list[tuple[int, int]]
 class Made:
     """A device that nobody has built: capabilities anywhere, registers with any value that one at rest can have."""
 
-    def __init__(self, family: Family, chain: Chain, extended: Chain, noise: Any) -> None:
+    def __init__(self, family: Family, chain: Chain, extended: Chain, noise: random.Random) -> None:
         self._noise = noise
         self._family = family
         device_id = next(first for first, _last, one in DEVICE_IDS if one is family)
@@ -246,13 +247,13 @@ EXTENDED = st.lists(
 
 @PLAIN
 @given(
-    st.sampled_from(sorted(MODE.keys() - {Family.LS10}, key=str)), CHAIN, EXTENDED, st.randoms(use_true_random=False)
+    st.sampled_from(sorted(MODE.keys() - {Family.LS10}, key=str)), CHAIN, EXTENDED, st.integers(0, 1 << 32)
 )
 def test_any_device_is_replayed_word_for_word(
-    tmp_path_factory: pytest.TempPathFactory, family: Family, chain: Any, extended: Any, noise: Any
+    tmp_path_factory: pytest.TempPathFactory, family: Family, chain: Any, extended: Any, seed: int
 ) -> None:
     """Whatever its capabilities and wherever they are. Also: what is not recorded is not asked for afterwards."""
-    made = Made(family, _once(chain), _once(extended), noise)
+    made = Made(family, _once(chain), _once(extended), random.Random(seed))
     text = take(made).text()
     assert replayed(text, tmp_path_factory.getbasetemp()) == text
     kept = json.loads(text)
