@@ -246,9 +246,7 @@ EXTENDED = st.lists(
 
 
 @PLAIN
-@given(
-    st.sampled_from(sorted(MODE.keys() - {Family.LS10}, key=str)), CHAIN, EXTENDED, st.integers(0, 1 << 32)
-)
+@given(st.sampled_from(sorted(MODE.keys() - {Family.LS10}, key=str)), CHAIN, EXTENDED, st.integers(0, 1 << 32))
 def test_any_device_is_replayed_word_for_word(
     tmp_path_factory: pytest.TempPathFactory, family: Family, chain: Any, extended: Any, seed: int
 ) -> None:
