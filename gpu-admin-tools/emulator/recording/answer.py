@@ -43,7 +43,8 @@ def _entry(path: Path, address: str) -> Mapping[str, Any]:
     found = [entry for entry in devices if entry.get("address") == address]
     if len(found) != 1:
         raise RecordingError(f"devices: {len(found)} have the address {address}, and one must; make it on this host")
-    return found[0]
+    (entry,) = found
+    return dict(entry)
 
 
 def _with_knobs(recording: Recording, entry: Mapping[str, Any]) -> Recording:
