@@ -192,7 +192,7 @@ def _rules(options: argparse.Namespace, gates: Gates) -> Rules:
         options.budget_per,
         options.zone_label,
         options.busy,
-        options.busy_timeout,
+        options.pods_timeout,
         options.node_timeout,
         options.settle,
         gates.digests,
@@ -294,7 +294,7 @@ def _rollout_options(verbs: Any, common: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--busy", choices=(REFUSE, WAIT, DRAIN), default=REFUSE, help="pods with GPUs; by default %(default)s"
     )
-    start.add_argument("--busy-timeout", type=float, default=3600.0, metavar="SECONDS", help="of wait; %(default)g")
+    start.add_argument("--pods-timeout", type=float, default=3600.0, metavar="SECONDS", help="of wait; %(default)g")
     start.add_argument("--node-timeout", type=float, default=900.0, metavar="SECONDS", help="for a change; %(default)g")
     start.add_argument(
         "--settle", type=float, default=0.0, metavar="SECONDS", help="from a wave to the next; %(default)g"

@@ -34,7 +34,7 @@ class Rules:
     per: str = ""
     zone: str = ZONE
     busy: str = REFUSE
-    busy_timeout_s: float = 3600.0
+    pods_timeout_s: float = 3600.0
     node_timeout_s: float = 900.0
     settle_s: float = 0.0
     gates: tuple[tuple[str, str], ...] = ()
@@ -47,7 +47,7 @@ class Rules:
         share(self.budget, 1)
         if self.busy not in (REFUSE, WAIT, DRAIN):
             raise Refused(f"--busy is {self.busy!r}. Give one of {REFUSE}, {WAIT}, {DRAIN}.")
-        if min(self.busy_timeout_s, self.node_timeout_s, self.settle_s) < 0:
+        if min(self.pods_timeout_s, self.node_timeout_s, self.settle_s) < 0:
             raise Refused("A time is less than 0 s.")
 
     @property

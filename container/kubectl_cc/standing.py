@@ -133,9 +133,9 @@ def _undone(record: Record, entry: Entry, node: Node, claim: Claim | None, now: 
 def _open(record: Record, entry: Entry, node: Node, claim: Claim, now: float) -> Standing:
     rules = record.rules
     if claim.stage == HOLD:
-        ends = claim.at + rules.busy_timeout_s
+        ends = claim.at + rules.pods_timeout_s
         if now >= ends:
-            return Standing(entry, node, BAD, f"pods hold its GPUs still after {rules.busy_timeout_s:g} s")
+            return Standing(entry, node, BAD, f"pods hold its GPUs still after {rules.pods_timeout_s:g} s")
         return Standing(entry, node, HELD, "waits for its pods to end", ends)
     return _answer(entry, node, claim, rules, now)
 

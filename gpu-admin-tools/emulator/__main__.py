@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Command line: describe a node, get its sockets."""
+"""Command line: describe a node, get its sockets. `record` makes a device for a node's description."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import yaml
 
 from .faults import Fault, FaultError, parse_faults
 from .node import Node, NodeError
+from .recording import command
 from .server import Server
 from .state_file import StateError
 
@@ -54,9 +55,12 @@ def read_faults(path: Path | None, node: Node) -> list[Fault]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM, SIGINT or a `quit` on the control socket."""
-    options = build_parser().parse_args(arguments)
-    given = {key: getattr(options, key) for key in ("boot_s", "flr_s", "rpc_s")}
-    timing = {key: value for key, value in given.items() if value is not None}
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == [command.NAME]:
+        return command.main(given[1:])
+    options = build_parser().parse_args(given)
+    chosen = {key: getattr(options, key) for key in ("boot_s", "flr_s", "rpc_s")}
+    timing = {key: value for key, value in chosen.items() if value is not None}
     try:
         node = Node.load(options.node, timing)
         server = Server(

@@ -74,6 +74,13 @@ class ConfigSpace:
         """Change a dword from inside the device."""
         self.data[offset : offset + 4] = value.to_bytes(4, "little")
 
+    def fix(self, offset: int, word: int, mask: int) -> None:
+        """Give some bits of a dword values that neither software nor a reset changes."""
+        self.patch(offset, self.get(offset, 4) & ~mask | word & mask)
+        for index, bits in enumerate(mask.to_bytes(4, "little"), offset):
+            self._writable[index] &= ~bits & 0xFF
+            self._sticky[index] &= ~bits & 0xFF
+
     def chain(self, capability: int, offset: int) -> None:
         """Append to the list of capabilities."""
         self.data[self._last_pointer] = offset

@@ -17,6 +17,7 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from . import registers as reg
+from . import replay
 from .config_space import Effect
 from .emem import EmemTransport
 from .faults import HOST_ACTIONS, RPC_EVENTS, Access, Fault
@@ -172,7 +173,9 @@ class Device:
         self.counters = Counters()
         self.repair(quietly=True)
         self._program()
-        self._active = ActiveMode.latched(self.family, self.knobs)
+        self._latch()
+        if self.spec.recording is not None:
+            self._active = replay.first_mode(self.spec.recording, self.knobs)
         self._recovery = self.spec.recovery
         self._lose_volatile_state(bus=True)
         self._phase = Phase.BOOT if self._recovery or self.unpowered else Phase.UP
@@ -358,7 +361,10 @@ class Device:
         if self._sec_fault:
             return {reg.PMC_BOOT_0: reg.BUS_ERROR_SECURITY}
         up = self._phase is Phase.UP
-        return shown(self.spec, Condition(up, self._failed_boot, self._recovery, self._active)) | self._scratch
+        values = shown(self.spec, Condition(up, self._failed_boot, self._recovery, self._active))
+        if self.spec.recording is not None:
+            values = replay.registers(self.spec.recording, values, at_rest=up and not self._recovery)
+        return values | self._scratch
 
     def _read_gpio(self) -> int:
         """An LS10 shows the module strap that was selected by the last write."""

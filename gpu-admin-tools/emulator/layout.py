@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from .config_space import BAR0, BAR1, BAR_FLAGS, COMMAND, Capability, ConfigSpace, Express, Header, PowerManagement
+from . import replay
+from .config_space import BAR0, BAR1, COMMAND, Capability, ConfigSpace, Express, Header, PowerManagement
 from .extended import AlternativeRouting, HealthDvsec, HealthVsec, SerialNumber, SingleRootIov
 from .models import MIB, VF_OFFSET, VF_STRIDE, Family
 from .spec import DeviceSpec
@@ -18,11 +19,15 @@ D3HOT = 3
 
 def bar_sizes(spec: DeviceSpec) -> tuple[int, int]:
     """Bytes of BAR0 and BAR1."""
+    if spec.recording is not None:
+        return spec.recording.bars
     return spec.product.bar0_mib * MIB, spec.bar1_mib * MIB
 
 
 def health(spec: DeviceSpec) -> HealthVsec | HealthDvsec | None:
     """The capability that shows security faults and the BAR firewall, where the family has one."""
+    if spec.recording is not None:
+        return replay.health(spec, spec.recording)
     family = spec.product.family
     if family is Family.BLACKWELL_1XX:
         return HealthDvsec()
@@ -44,6 +49,8 @@ def config_space(spec: DeviceSpec) -> ConfigSpace:
     A virtual function's ids and BARs are those that VFIO shows its user: its own registers read ffff:ffff and 0 on
     hardware (PCI Express Base, 9.3.4), and the kernel puts what it knows in their place.
     """
+    if spec.recording is not None:
+        return replay.config_space(spec, spec.recording)
     header = Header(spec.device_id, spec.subsystem_id, spec.product.class_code, *bar_sizes(spec))
     if spec.physical_function is not None:
         chain: list[Capability | None] = [header, Express(flr=True), AlternativeRouting()]
@@ -61,9 +68,10 @@ def program(space: ConfigSpace, spec: DeviceSpec) -> None:
     bar0_bytes, bar1_bytes = bar_sizes(spec)
     bar1 = WINDOW_BASE + spec.index * WINDOW_BYTES
     bar0 = bar1 + max(bar1_bytes, bar0_bytes)
-    for number, register, address in ((0, BAR0, bar0), (1, BAR1, bar1)):
-        assigned = 0 if number in spec.unassigned_bars else address
-        space.data[register : register + 8] = (assigned | BAR_FLAGS).to_bytes(8, "little")
+    flags = replay.bar_flags(spec.recording)
+    for number, register, address, size in ((0, BAR0, bar0, bar0_bytes), (1, BAR1, bar1, bar1_bytes)):
+        assigned = 0 if number in spec.unassigned_bars or not size else address
+        space.data[register : register + 8] = (assigned | flags[number]).to_bytes(8, "little")
     space.data[COMMAND : COMMAND + 2] = (0x0006 if spec.memory_decode else 0).to_bytes(2, "little")
     if space.pm is not None:
         space.pm.set_state(space, D3HOT if spec.power == "d3hot" else 0)

@@ -49,6 +49,26 @@ class ActiveMode:
             return cls(0, family.has_ppcie, filtered)
         return cls(CC_BITS[name] if family.has_cc else 0, False, filtered)
 
+    @classmethod
+    def shown(cls, family: Family, word: int, bar0_filter: bool = False) -> ActiveMode:
+        """The state that the register of a family shows; the filter, which is not in every one, may be given."""
+        if family is Family.LS10:
+            return cls(0, bool(registers.LS10_MODE_PPCIE.get(word)), bar0_filter)
+        if family is Family.HOPPER:
+            ppcie = bool(registers.HOPPER_MODE_PPCIE.get(word))
+            return cls(registers.HOPPER_MODE_CC.get(word), ppcie, bar0_filter)
+        filtered = bool(registers.BLACKWELL_MODE_BAR0_FILTER.get(word))
+        return cls(registers.BLACKWELL_MODE_CC.get(word), False, filtered)
+
+    @staticmethod
+    def mask(family: Family) -> int:
+        """The bits of a family's register that show it."""
+        if family is Family.LS10:
+            return registers.LS10_MODE_PPCIE.mask
+        if family is Family.HOPPER:
+            return registers.HOPPER_MODE_CC.mask | registers.HOPPER_MODE_PPCIE.mask
+        return registers.BLACKWELL_MODE_CC.mask | registers.BLACKWELL_MODE_BAR0_FILTER.mask
+
     @property
     def name(self) -> str:
         """One word for it."""

@@ -14,7 +14,10 @@ from typing import Any
 import yaml
 
 from .knobs import ALLOW_IN_BAND, NAMES, number_of
-from .models import CLASS_SWITCH, MODELS, VF_OFFSET, VF_STRIDE
+from .models import CLASS_SWITCH, MIB, MODELS, VF_OFFSET, VF_STRIDE
+from .recording import Recording, RecordingError, load
+from .recording.form import replayable
+from .replay import first_knobs
 from .spec import DURING_RESET, POWER_STATES, DeviceSpec, Timing
 
 SHIPPED = Path(__file__).parent / "nodes"
@@ -33,6 +36,7 @@ DEVICE_KEYS = frozenset(
     {
         "address",
         "model",
+        "recording",
         "firmware",
         "power",
         "during_reset",
@@ -47,6 +51,24 @@ DEVICE_KEYS = frozenset(
         *FLAGS,
     }
 )
+# What a device that was recorded can be told; the rest was recorded.
+RECORDED_KEYS = frozenset(
+    {
+        "address",
+        "recording",
+        "power",
+        "during_reset",
+        "locked",
+        "unknown_knobs",
+        "unassigned_bars",
+        "timing",
+        "pdi",
+        "memory_decode",
+        "recovery",
+    }
+)
+# What `state` calls its model.
+RECORDED = "recorded"
 # The first half of a made-up unique id; the second half is the device's place in the node.
 PDI_BASE = 0x4C6F_7265_0000_0000
 
@@ -78,11 +100,11 @@ class Node:
         except yaml.YAMLError as error:
             detail = " ".join(str(error).split())
             raise NodeError(f"node {str(source)!r} is not YAML: {detail}") from None
-        return cls.parse(raw, timing)
+        return cls.parse(raw, timing, path.parent)
 
     @classmethod
-    def parse(cls, raw: object, timing: Mapping[str, float] | None = None) -> Node:
-        """A description that was read already."""
+    def parse(cls, raw: object, timing: Mapping[str, float] | None = None, folder: Path = Path()) -> Node:
+        """A description that was read already; recordings are looked for from `folder`."""
         if not isinstance(raw, Mapping):
             raise NodeError("node: the file must hold a mapping with the keys name, timing and devices")
         _refuse_unknown(raw, NODE_KEYS, "node")
@@ -93,7 +115,7 @@ class Node:
         forced = _timing(timing, Timing(), "node") if timing else None
         specs: list[DeviceSpec] = []
         for index, entry in enumerate(entries):
-            spec = _device(entry, index, base)
+            spec = _device(entry, index, base, folder)
             if any(other.address == spec.address for other in specs):
                 raise NodeError(f"devices[{index}]: address {spec.address} is used twice; give each device its own")
             if timing and forced is not None:
@@ -109,7 +131,7 @@ class Node:
         return tuple(spec.address for spec in self.devices)
 
 
-def _device(raw: object, index: int, base: Timing) -> DeviceSpec:
+def _device(raw: object, index: int, base: Timing, folder: Path) -> DeviceSpec:
     where = f"devices[{index}]"
     if not isinstance(raw, Mapping):
         raise NodeError(f"{where}: must be a mapping with at least address and model")
@@ -117,6 +139,8 @@ def _device(raw: object, index: int, base: Timing) -> DeviceSpec:
     address = raw.get("address")
     if not isinstance(address, str) or not ADDRESS.fullmatch(address):
         raise NodeError(f'{where}: address must be a full PCI address such as "0000:17:00.0", not {address!r}')
+    if "recording" in raw:
+        return _recorded(raw, _recording(raw, folder, where), index, base, where)
     model = raw.get("model")
     if not isinstance(model, str) or model not in MODELS:
         raise NodeError(f"{where}: model {model!r} is unknown; use one of {_list(MODELS)}")
@@ -150,6 +174,45 @@ def _device(raw: object, index: int, base: Timing) -> DeviceSpec:
         virtual_functions=_count_of_functions(raw.get("virtual_functions", 0), product.class_code, where),
         knobs=knobs,
         timing=_timing(raw.get("timing"), base, where),
+    )
+
+
+def _recording(raw: Mapping[Any, Any], folder: Path, where: str) -> Recording:
+    """The file that a device names, from the folder of the node's file."""
+    if unknown := set(raw) - RECORDED_KEYS:
+        raise NodeError(f"{where}: {_list(unknown)} cannot be told of a recording; use {_list(RECORDED_KEYS)}")
+    name = raw["recording"]
+    if not isinstance(name, str) or not name:
+        raise NodeError(f"{where}: recording must be the path of a file, not {name!r}")
+    try:
+        recording = load(folder / name)
+    except RecordingError as error:
+        raise NodeError(f"{where}: {error}") from None
+    if why := replayable(recording):
+        raise NodeError(f"{where}: recording {folder / name} cannot be replayed: {why}; use a model")
+    return recording
+
+
+def _recorded(raw: Mapping[Any, Any], recording: Recording, index: int, base: Timing, where: str) -> DeviceSpec:
+    product = recording.product
+    return DeviceSpec(
+        address=raw["address"],
+        model=RECORDED,
+        index=index,
+        device_id=product.device_id,
+        subsystem_id=product.subsystem_id,
+        boot_0=product.boot_0,
+        bar1_mib=recording.bars[1] // MIB,
+        pdi=_or(_number(raw, "pdi", NUMBERS["pdi"], where), PDI_BASE | product.device_id << 16 | index + 1),
+        memory_decode=_flag(raw, "memory_decode", True, where),
+        power=_choice(raw, "power", POWER_STATES, where),
+        during_reset=_choice(raw, "during_reset", DURING_RESET, where),
+        unassigned_bars=_bars(raw.get("unassigned_bars"), where),
+        unknown_knobs=_unknown_knobs(raw.get("unknown_knobs"), where) | recording.unknown_knobs,
+        recovery=_flag(raw, "recovery", False, where),
+        knobs={**first_knobs(recording), **_locked(raw.get("locked"), where)},
+        timing=_timing(raw.get("timing"), base, where),
+        recording=recording,
     )
 
 

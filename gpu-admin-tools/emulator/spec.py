@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .models import CLASS_SWITCH, MODELS, Model, virtual_function
+from .recording import Recording
 
 POWER_STATES = ("d0", "d3hot", "d3cold")
 # The value that says "retry" (as root ports do), all ones (those that do not), or config space itself, at once.
@@ -56,10 +57,14 @@ class DeviceSpec:
     physical_function: str | None = None
     knobs: Mapping[int, int] = field(default_factory=dict)
     timing: Timing = Timing()
+    # A device as it was recorded, instead of a model.
+    recording: Recording | None = None
 
     @property
     def product(self) -> Model:
-        """The model's fixed properties."""
+        """The fixed properties of the model, or of what was recorded."""
+        if self.recording is not None:
+            return self.recording.product
         model = MODELS[self.model]
         return model if self.physical_function is None else virtual_function(model)
 

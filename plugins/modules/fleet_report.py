@@ -11,7 +11,7 @@ short_description: Make a signed report of a fleet's confidential GPUs
 version_added: 0.2.0
 description:
   - Makes one HTML page, JSON and CSV of what hosts and a cluster have answered. The playbook
-    P(confidential.gpu.report#playbook) gathers the answers and runs this on the controller.
+    C(confidential.gpu.report) gathers the answers and runs this on the controller.
   - Hosts and nodes are joined by provider id where both have one, else by name.
   - A host that did not answer is in the report, with its devices as they were known last. Only a mode that was read
     back counts as protected.

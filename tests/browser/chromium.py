@@ -46,6 +46,7 @@ class Page:
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
             self.ask(f"{domain}.enable")
+        self.ask("Performance.enable", timeDomain="threadTicks")
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command; its result."""
@@ -84,6 +85,11 @@ class Page:
         found = self.ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
+
+    def busy_ms(self) -> float:
+        """Milliseconds of a processor that the page's main thread has used so far: script, style, layout, paint."""
+        found = {one["name"]: one["value"] for one in self.ask("Performance.getMetrics")["metrics"]}
+        return float(found["TaskDuration"]) * 1000
 
     def picture(self, path: Path, width: int = 1440, height: int = 1100) -> None:
         """A screenshot."""

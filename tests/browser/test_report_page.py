@@ -26,8 +26,8 @@ from report_answers import NOW, change, device, held, many, node, published, rea
 PICTURES = ROOT / "tests/output/report"
 NASTY = "rack</script><img src=x onerror=alert(1)>"
 BOX = "document.querySelector('#devices input')"
-# From a click to the frame that shows its effect, on a machine that does other things as well.
-LIMIT_MS = 1000
+# Of a processor, from a click to the frame that shows its effect.
+LIMIT_MS = 250
 
 
 def typed(words: str) -> str:
@@ -197,9 +197,10 @@ def test_all_rows_are_printed(browser: Page, files: dict[str, Path], tmp_path: P
 
 
 def milliseconds(page: Page, script: str) -> float:
-    """From the script's start to the frame that shows what it did."""
-    timed = f"const began = performance.now(); {script} await {FRAME}; return performance.now() - began;"
-    return float(page.run(f"(async () => {{ {timed} }})()"))
+    """Of a processor, from the script's start to the frame that shows what it did."""
+    before = page.busy_ms()
+    page.run(f"(async () => {{ {script} await {FRAME}; }})()")
+    return page.busy_ms() - before
 
 
 def test_ten_thousand_devices_are_sorted_and_filtered_smoothly(browser: Page, files: dict[str, Path]) -> None:
@@ -220,5 +221,6 @@ def test_ten_thousand_devices_are_sorted_and_filtered_smoothly(browser: Page, fi
             milliseconds(browser, "document.querySelector('#devices nav button:last-of-type').click();")
         )
     for what, times in took.items():
-        print(f"{what} of 10,000 devices: median {statistics.median(times):.0f} ms, longest {max(times):.0f} ms")
+        figures = f"median {statistics.median(times):.0f} ms, longest {max(times):.0f} ms of a processor"
+        print(f"{what} of 10,000 devices: {figures}")
         assert statistics.median(times) < LIMIT_MS

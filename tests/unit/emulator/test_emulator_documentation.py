@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from dataclasses import fields
 
@@ -14,6 +15,7 @@ from emulator.__main__ import build_parser
 from emulator.control_server import REQUESTS
 from emulator.device import Counters
 from emulator.models import MODELS
+from emulator.recording import command, form
 from emulator.spec import DURING_RESET, POWER_STATES
 from emulator.trace import EVENTS
 from emulator_node import HOPPER, ROOT
@@ -47,17 +49,19 @@ def names(head: str) -> list[str]:
     return [name for row in TABLES[head] for name in NAME.findall(row[0])]
 
 
-def options() -> set[str]:
-    return {text for action in build_parser()._actions for text in action.option_strings} - {"-h", "--help"}
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    return {text for action in parser._actions for text in action.option_strings} - {"-h", "--help"}
 
 
 LISTED = {
-    "option": options(),
+    "option": options(build_parser()),
+    "option of `record`": options(command.build_parser()),
     "node": {path.stem for path in node.SHIPPED.glob("*.yaml")},
     "key of the node": node.NODE_KEYS,
     "key of `timing`": node.TIMING_KEYS,
     "model": set(MODELS),
     "key of a device": node.DEVICE_KEYS,
+    "key of a recording": form.KEYS,
     "key of a rule": faults.KEYS,
     "event": faults.EVERY_EVENT,
     "action": set(faults.ACTIONS),
@@ -72,7 +76,7 @@ def test_tables_list_what_there_is(head: str) -> None:
 
 
 def test_no_table_is_left_unchecked() -> None:
-    assert set(TABLES) == {*LISTED, "key of a state"}
+    assert set(TABLES) == {*LISTED, "key of a state", "refused"}
 
 
 def test_keys_of_a_state(emulator: Emulator) -> None:
@@ -80,6 +84,13 @@ def test_keys_of_a_state(emulator: Emulator) -> None:
     assert sorted(names("key of a state")) == sorted(state)
     counters = next(row for row in TABLES["key of a state"] if row[0] == "`counters`")
     assert sorted(NAME.findall(counters[1])) == sorted(field.name for field in fields(Counters))
+
+
+def test_keys_beside_a_recording() -> None:
+    text = (ROOT / "docs" / "emulator.md").read_text(encoding="utf-8")
+    listed = re.search(r"^Beside `recording` a device takes (.*?)\.", text, re.MULTILINE | re.DOTALL)
+    assert listed
+    assert {*NAME.findall(listed[1]), "recording"} == node.RECORDED_KEYS
 
 
 def test_events_of_actions() -> None:

@@ -152,7 +152,7 @@ class Bed:
             yield ends
         finally:
             worker.stop()
-            thread.join(SOON_S)
+            thread.join(6 * SOON_S)
             assert not thread.is_alive()
 
     def node(self, name: str) -> Node:

@@ -25,7 +25,7 @@ RULES = st.builds(
     budget=BUDGETS,
     per=st.sampled_from(["", RACK]),
     busy=st.sampled_from([REFUSE, WAIT, DRAIN]),
-    busy_timeout_s=st.just(60.0),
+    pods_timeout_s=st.just(60.0),
     node_timeout_s=st.just(200.0),
     settle_s=st.sampled_from([0.0, 1.0]),
 )

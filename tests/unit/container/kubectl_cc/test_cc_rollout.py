@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cc_bed import NODES, PODS, QUICK, RECORD, RECORDS, ROLLOUT_ANNOTATION, Bed,
 from fake_api.clients import used
 from fake_api.plain import answering, http
 from fake_api.store import Refusal, Request
-from fake_api.waiting import eventually
+from fake_api.waiting import eventually as soon
 from kube.client import Kube
 from kube.connection import Connection
 from kubectl_cc import cli, record
@@ -24,6 +25,13 @@ from operand.names import MODE_LABEL
 
 START = ("rollout", "start", "--mode", "on")
 NAMES = [f"gpu-{number}" for number in range(6)]
+# Of what takes tens of requests, on a machine that does much else.
+LONG_S = 60.0
+
+
+def eventually(condition: Callable[[], Any]) -> None:
+    """Until it holds."""
+    soon(condition, LONG_S)
 
 
 @pytest.fixture
@@ -255,7 +263,7 @@ def test_wait_cordons_and_goes_on_when_the_pods_have_ended(six: Bed, monkeypatch
 
 def test_wait_does_not_wait_for_ever(six: Bed) -> None:
     six.store.create(PODS, gpu_pod("guest", "gpu-0"))
-    assert six.run(*START, "--busy", "wait", "--busy-timeout", "1") == PAUSED
+    assert six.run(*START, "--busy", "wait", "--pods-timeout", "1") == PAUSED
     assert paused(six) == "gpu-0: pods hold its GPUs still after 1 s"
     assert not six.taken()
     assert not cordoned(six)  # it is given back

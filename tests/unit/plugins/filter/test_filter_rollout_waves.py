@@ -29,7 +29,9 @@ def share(budget: int | str, size: int) -> int:
 
 
 @given(zones=FLEETS, canary=NUMBERS, budget=BUDGETS, per_zone=st.booleans(), order=st.randoms())
-def test_what_holds_for_every_fleet(zones: dict[str, str], canary: int, budget: Any, per_zone: bool, order: Any) -> None:
+def test_what_holds_for_every_fleet(
+    zones: dict[str, str], canary: int, budget: Any, per_zone: bool, order: Any
+) -> None:
     hosts = list(zones)
     order.shuffle(hosts)
     options = {"zones": zones, "canary": canary, "budget": budget, "per_zone": per_zone, "allow_last": True}

@@ -149,7 +149,8 @@ def test_names_that_are_none(host: Host, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '"x"', "{}", "[" * 5000, '{"name": 1, "mode": "on", "by": "", "since": "", "state": "x"}']
+    "content",
+    ["", "{", "[]", '"x"', "{}", "[" * 5000, '{"name": 1, "mode": "on", "by": "", "since": "", "state": "x"}'],
 )
 def test_a_broken_record_is_not_taken_for_none(host: Host, content: str) -> None:
     host.path.parent.mkdir()
