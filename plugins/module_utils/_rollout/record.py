@@ -135,10 +135,13 @@ def read(path: str) -> Optional[Record]:
         return None
     except OSError as error:
         raise _unreadable(path, errno_words(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise _unreadable(path, "it is not a file")
-        content = file.read(LARGEST)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(LARGEST)
+    finally:
+        os.close(descriptor)
     try:
         return _record(json.loads(content.decode()))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
