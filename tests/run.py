@@ -42,6 +42,8 @@ TESTS_IN_CLUSTER = (
 )
 # Beside the release of the clusters, whose table is in tests/cluster/kube/programs.py.
 RELEASES = ("1.32", "1.34", "1.37")
+# Tests of integration that are suites of their own.
+APART = ("bmm", "test_rollout.py")
 # Debian 12 has no package of it.
 GO = "install Go 1.26 or later from go.dev/dl"
 
@@ -96,7 +98,7 @@ def suites() -> list[Suite]:
         Suite("galaxy-importer", [(python, "tests/importer.py")], budget_s=100),
         Suite(
             "integration",
-            [(*pytest, "tests/integration", "-q", "--ignore=tests/integration/bmm", *workers)],
+            [(*pytest, "tests/integration", "-q", *(f"--ignore=tests/integration/{one}" for one in APART), *workers)],
             files="tests/integration/**/test_*.py",
             budget_s=160,
         ),
@@ -223,6 +225,13 @@ def suites() -> list[Suite]:
                 "helm",
                 *(f"kube-apiserver-{one}" for one in RELEASES),
             ),
+        ),
+        Suite(
+            "rollout",
+            [(*pytest, "tests/integration/test_rollout.py", "-q", "--durations=5")],
+            files="tests/integration/test_rollout.py",
+            on_request=True,
+            budget_s=180,
         ),
         Suite(
             "fleet",

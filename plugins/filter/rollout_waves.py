@@ -92,7 +92,7 @@ def rollout_waves(
     alone = sorted(host for host, zone in zone_of.items() if sizes[zone] == 1)
     if alone and not allow_last:
         raise _refused(
-            "%s: the last host of its zone, which is never taken. Take another host of the zone in, leave this one out, "
+            "%s: the last host of its zone, which is never taken. Take another of the zone in, leave this one out, "
             "or allow it with allow_last (rollout_allow_last of the playbook)." % _some(alone)
         )
     room = {zone: max(1, size - 1) for zone, size in sizes.items()}

@@ -49,7 +49,7 @@ options:
     type: str
     default: unknown
   take_over:
-    description: Name of a rollout that was given up. Its open record is replaced, and the modes before it are forgotten.
+    description: Name of a rollout that was given up. Its open record is replaced, the modes before it are forgotten.
     type: str
     default: ""
   path:

@@ -154,7 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif _is_collection(path):
             self._asked("list", path)
             found, version = store.list(path, field)
-            found = [one for one in found if labelled(one, query.get("labelSelector", ""))]
+            if selector := query.get("labelSelector"):
+                found = [one for one in found if labelled(one, selector)]
             page, metadata = _page(found, version, query)
             self._answer(200, {"items": [self._shaped(one) for one in page], "metadata": metadata})
         else:

@@ -27,7 +27,7 @@ _TEXTS = ("name", "mode", "by", "since", "state")
 
 
 class Request(NamedTuple):
-    """Who wants to begin. ``now``: the time as ISO 8601 in UTC. ``take_over``: a rollout whose record may be replaced."""
+    """Who wants to begin. ``now``: ISO 8601 in UTC. ``take_over``: a rollout whose record may be replaced."""
 
     name: str
     mode: str
@@ -69,7 +69,9 @@ def checked_name(name: str) -> str:
 
 
 def begin(old: Optional[Record], request: Request, before: Optional[Mapping[str, str]] = None) -> Record:
-    """The record with which ``request`` has the host; with ``before``, the change begins. Raises HeldByAnother, InvalidRequest.
+    """The record with which ``request`` has the host; with ``before``, the change begins.
+
+    Raises HeldByAnother, InvalidRequest.
 
     Begun again under the same name, the modes that were there at first stay.
     """
@@ -178,6 +180,6 @@ def write(path: str, record: Record) -> None:
 def _unreadable(path: str, why: str) -> RecordUnreadable:
     return RecordUnreadable(
         "The record %s cannot be read: %s. It may be that of another rollout." % (path, why),
-        "Run as root (become: true). If the record is broken, look at it, see that no rollout is at work, and remove it.",
+        "Run as root (become: true). If the record is broken, look at it, see that no rollout is at work, remove it.",
         path=path,
     )
