@@ -19,16 +19,15 @@ author:
 options:
   state:
     description:
-      - V(info) reads the record.
+      - Without it the record is read.
       - V(claimed) takes the host. A record of the same rollout stays as it is.
       - V(begun) is written before the devices are changed. Begun again, the modes of the first time stay.
       - V(passed) says that the host's wave has passed its gates.
       - V(ended) lets other rollouts begin. The modes from before are kept for O(undo).
     type: str
-    choices: [info, claimed, begun, passed, ended]
-    default: info
+    choices: [claimed, begun, passed, ended]
   name:
-    description: The rollout's name. Required, except with O(state=info).
+    description: The rollout's name. Required with O(state).
     type: str
   mode:
     description:
@@ -133,7 +132,7 @@ def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["info", *record.STATES], "default": "info"},
+            "state": {"type": "str", "choices": list(record.STATES)},
             "name": {"type": "str"},
             "mode": {"type": "str", "choices": ["off", "on", "devtools", "ppcie"]},
             "before": {"type": "dict", "default": {}},
@@ -155,7 +154,7 @@ def main() -> None:
 def _run(given: dict[str, Any], only_look: bool) -> tuple[bool, Optional[Record]]:
     """Whether something was, or would be, written; and the record."""
     path = given["path"]
-    if given["state"] == "info":
+    if given["state"] is None:
         return False, record.read(path)
     record.checked_name(given["name"])
     with contextlib.nullcontext() if only_look else lock.held(path + ".lock", LOCK_WAIT_S, what=WRITING):

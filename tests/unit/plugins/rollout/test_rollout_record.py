@@ -25,7 +25,7 @@ class Host:
         self.path = folder / "state/rollout.json"
         self._capsys = capsys
 
-    def run(self, state: str, name: str = "first", check: bool = False, **given: Any) -> dict[str, Any]:
+    def run(self, state: str | None, name: str = "first", check: bool = False, **given: Any) -> dict[str, Any]:
         arguments = {"state": state, "name": name, "path": str(self.path), "by": "alice", **given}
         if state in ("claimed", "begun"):
             arguments = {"mode": "on", **arguments}
@@ -46,7 +46,7 @@ def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Host:
 
 
 def test_from_claim_to_end(host: Host) -> None:
-    assert host.run("info")["record"] is None
+    assert host.run(None)["record"] is None
     steps: list[tuple[str, dict[str, Any]]] = [
         ("claimed", {}),
         ("begun", {"before": {GPU: False}}),
@@ -155,7 +155,7 @@ def test_names_that_are_none(host: Host, name: str) -> None:
 def test_a_broken_record_is_not_taken_for_none(host: Host, content: str) -> None:
     host.path.parent.mkdir()
     host.path.write_text(content)
-    for state in ("info", "claimed"):
+    for state in (None, "claimed"):
         assert host.run(state)["error"]["kind"] == "RecordUnreadable"
     assert host.path.read_text() == content
 
