@@ -57,7 +57,7 @@ options:
     description:
       - The C(report.json) of an earlier report, to compare with. The default is the last one in O(folder), if there is
         one; V(none) compares with nothing.
-    type: str
+    type: path
     default: ""
   old_after:
     description: Seconds after which what a node's manager has published counts as an old reading.
@@ -145,7 +145,7 @@ def main() -> None:
             "provider_ids": {"type": "dict", "default": {}},
             "cluster": {"type": "dict", "default": {}},
             "cluster_name": {"type": "str", "default": "kubernetes"},
-            "previous": {"type": "str", "default": ""},
+            "previous": {"type": "path", "default": ""},
             "old_after": {"type": "float", "default": 86400},
             "key": {"type": "path", "no_log": False},
             "made_by": {"type": "str", "default": ""},
@@ -156,7 +156,7 @@ def main() -> None:
     try:
         last = os.path.join(given["folder"], out.LATEST, out.JSON)
         chosen = given["previous"] or last
-        previous, about = (None, {}) if chosen == NO_PREVIOUS else out.previous(os.path.expanduser(chosen))
+        previous, about = (None, {}) if chosen == NO_PREVIOUS else out.previous(chosen)
         made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         made_by = given["made_by"] or "%s@%s" % (getpass.getuser(), os.uname().nodename)
         found = report.build(_sources(given), made_at, made_by, given["old_after"], previous, about)

@@ -77,7 +77,8 @@ def record_of(line: bytes) -> dict[str, Any]:
         record = json.loads(line)
         del record["digest"]
         HASH.fullmatch(record["previous"])
-        is_whole = line_of(record) == line and type(record["number"]) is int
+        is_number = isinstance(record["number"], int) and not isinstance(record["number"], bool)
+        is_whole = line_of(record) == line and is_number
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError("no record: %s" % type(error).__name__) from error
     if not is_whole:
