@@ -25,6 +25,27 @@ CLUSTER_ARGUMENTS: dict[str, Any] = {
     "context": {"type": "str", "default": ""},
 }
 
+# What a release is made of, beside its name, namespace and chart.
+RELEASE_ARGUMENTS: dict[str, Any] = {
+    "version": {"type": "str", "default": ""},
+    "repository": {"type": "str", "default": ""},
+    "digest": {"type": "str", "default": ""},
+    "values": {"type": "dict", "default": {}},
+    "secret_values": {"type": "str", "no_log": True},
+}
+
+# How releases are compared and changed.
+HELM_ARGUMENTS: dict[str, Any] = {
+    "keep_values": {"type": "bool", "default": False},
+    "downgrade": {"type": "bool", "default": False},
+    "registry": {"type": "str", "default": ""},
+    "take_ownership": {"type": "bool", "default": False},
+    "repair": {"type": "bool", "default": False},
+    "patience": {"type": "float", "default": 900},
+    "helm": {"type": "str", "default": "helm"},
+    **CLUSTER_ARGUMENTS,
+}
+
 
 def mode_text(value: Any) -> str:
     """A mode as text: YAML turns a bare on and off into booleans."""

@@ -177,23 +177,12 @@ def main() -> None:
         "name": {"type": "str", "required": True},
         "namespace": {"type": "str", "required": True},
         "chart": {"type": "str", "required": True},
-        "version": {"type": "str", "default": ""},
-        "repository": {"type": "str", "default": ""},
-        "digest": {"type": "str", "default": ""},
-        "values": {"type": "dict", "default": {}},
-        "secret_values": {"type": "str", "no_log": True},
+        **_module.RELEASE_ARGUMENTS,
     }
     module = AnsibleModule(
         argument_spec={
             "releases": {"type": "list", "elements": "dict", "required": True, "options": release},
-            "keep_values": {"type": "bool", "default": False},
-            "downgrade": {"type": "bool", "default": False},
-            "registry": {"type": "str", "default": ""},
-            "take_ownership": {"type": "bool", "default": False},
-            "repair": {"type": "bool", "default": False},
-            "patience": {"type": "float", "default": 900},
-            "helm": {"type": "str", "default": "helm"},
-            **_module.CLUSTER_ARGUMENTS,
+            **_module.HELM_ARGUMENTS,
         },
         supports_check_mode=True,
     )
