@@ -109,8 +109,8 @@ def _take(seen: Seen, one: Standing, node: Node) -> Take:
     before = standings.mine(record, node)
     cordoned = (before is not None and before.cordoned) or not node.unschedulable
     grace_s = 0.0 if node.is_settled and node.observed in MODES else GRACE_S
-    again = f"{record.id}.{record.status.attempt}" if node.desired == mode else ""
-    return Take(node, _claim(record, one, seen.now, SET, cordoned, mode, grace_s), again)
+    asked = f"{record.id}.{record.status.attempt}"
+    return Take(node, _claim(record, one, seen.now, SET, cordoned, mode, grace_s), asked)
 
 
 def _again(seen: Seen, one: Standing) -> Step | None:

@@ -18,6 +18,8 @@ from operand.names import (
     MODES,
     READY_LABEL,
     REASON_ANNOTATION,
+    RETRIED_ANNOTATION,
+    RETRY_ANNOTATION,
     STATE_LABEL,
     VENDOR,
     WANTED_ANNOTATION,
@@ -118,6 +120,17 @@ class Node:
         return self.desired == mode and self.observed == mode and not self.changing
 
     @property
+    def has_answered(self) -> bool:
+        """True when what it publishes is younger than its retry annotation, by its operand's own word."""
+        asked = self.annotations.get(RETRY_ANNOTATION, "")
+        return bool(asked) and self.annotations.get(RETRIED_ANNOTATION, "") == asked
+
+    @property
+    def acknowledges(self) -> bool:
+        """True when its operand is one that says what it has answered: one of this project."""
+        return DEVICES_ANNOTATION in self.annotations or RETRIED_ANNOTATION in self.annotations
+
+    @property
     def follows(self) -> bool:
         """True when the mode that is asked for, if any, is the one that was read."""
         return not self.desired or self.observed == self.desired
@@ -142,9 +155,9 @@ def trimmer(keep: Iterable[str] | None = None) -> Callable[[Object], Object]:
             key: value for key, value in labels.items() if wanted is None or key in wanted or key.startswith(OURS)
         }
         kept["annotations"] = {
-            key: value
+            key: value if wanted is None or key != DEVICES_ANNOTATION else ""
             for key, value in annotations.items()
-            if key.startswith(OURS) and (wanted is None or key != DEVICES_ANNOTATION)
+            if key.startswith(OURS)
         }
         kept["managedFields"] = [
             {"time": one.get("time"), "fieldsV1": {"f:metadata": {"f:labels": {STATE_FIELD: {}}}}}

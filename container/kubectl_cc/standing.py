@@ -144,13 +144,15 @@ def _answer(entry: Entry, node: Node, claim: Claim, rules: Rules, now: float) ->
     """What became of a label that was set."""
     if node.desired != claim.mode:
         return Standing(entry, node, BAD, f"another user set its label to {node.desired or 'nothing'}")
-    if node.is_in(claim.mode):
+    if node.is_in(claim.mode) and (node.has_answered or not node.acknowledges):
         if not node.kubelet:
             return Standing(entry, node, READY)
         why = f"in mode {claim.mode}, but not ready: {node.kubelet}"
+    elif node.is_in(claim.mode):
+        why = f"its operand has not read its devices since it was asked for {claim.mode}; does it run?"
     else:
         why = _why_not(node, claim.mode)
-        if (node.has_failed or _is_mixed(node)) and now >= claim.at + claim.grace_s:
+        if (node.has_failed or _is_mixed(node)) and (node.has_answered or now >= claim.at + claim.grace_s):
             return Standing(entry, node, BAD, why)
     ends = claim.at + rules.node_timeout_s
     if now >= ends:

@@ -17,11 +17,11 @@ from .record import Pause
 
 @dataclass(frozen=True)
 class Take:
-    """Set the label, cordon, and note both on the node. ``again``: ask its operand for another attempt."""
+    """Set the label, cordon, and note both on the node. ``asked``: what its operand repeats when it has answered."""
 
     node: Node
     claim: Claim
-    again: str = ""
+    asked: str
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def patch(step: Change) -> dict[str, Any]:
     body: dict[str, Any] = {"metadata": metadata}
     if isinstance(step, Take):
         metadata["labels"] = {MODE_LABEL: step.claim.mode}
-        if step.again:
-            annotations[RETRY_ANNOTATION] = step.again
+        annotations[RETRY_ANNOTATION] = step.asked
     if isinstance(step, Release):
         if step.unlabel:
             metadata["labels"] = {MODE_LABEL: None}

@@ -387,7 +387,8 @@ class Worker:
 def _words(step: steps.Change) -> str:
     name = step.node.name
     if isinstance(step, steps.Take):
-        return f"{name}: {'another attempt at' if step.again else 'label set to'} {step.claim.mode}"
+        what = "another attempt at" if step.node.desired == step.claim.mode else "label set to"
+        return f"{name}: {what} {step.claim.mode}"
     if isinstance(step, steps.Hold):
         return f"{name}: cordoned until its pods have ended"
     observed = step.node.observed or "no mode"

@@ -386,7 +386,7 @@ class Controller:
         if isinstance(step, steps.Patching):
             self._patch(step)
         elif isinstance(step, steps.StartReading):
-            self._start(Job(False), Run(READ, self.seen.now))
+            self._start(Job(False), Run(READ, self.seen.now, asked_before=self.seen.asked))
         elif isinstance(step, steps.StartChange):
             self._start_change(step)
         elif isinstance(step, steps.FindUsers):
@@ -485,7 +485,9 @@ class Controller:
             self._metrics.retries.inc()
         job = Job(True, desired.mode, modes if desired_modes.needs_naming(desired, reading) else None, step.waits_s)
         asked = tuple(sorted(modes.items()))
-        self._start(job, Run(CHANGE, self.seen.now, desired, asked, step.look_first, waits_s=step.waits_s))
+        before = self.seen.asked
+        run = Run(CHANGE, self.seen.now, desired, asked, step.look_first, asked_before=before, waits_s=step.waits_s)
+        self._start(job, run)
 
     def _drain(self, pods: tuple[Pod, ...]) -> None:
         drained = self.seen.drained

@@ -22,6 +22,7 @@ MIXED = "mixed"
 # Annotations of the node.
 WANTED_ANNOTATION = "nvidia.com/cc.mode.devices-wanted"  # the user's requests for single devices
 RETRY_ANNOTATION = "nvidia.com/cc.mode.retry"  # any other value than before: the user wants another attempt now
+RETRIED_ANNOTATION = "nvidia.com/cc.mode.retried"  # the value of retry that what is published answers
 CHANGING_ANNOTATION = "nvidia.com/cc.mode.changing"
 REASON_ANNOTATION = "nvidia.com/cc.mode.reason"
 DEVICES_ANNOTATION = "nvidia.com/cc.mode.devices"

@@ -72,16 +72,16 @@ def run_ended(seen: Seen, result: Mapping[str, Any], has_failed: bool, jitter: f
         return seen
     if has_failed and run.killed_at is not None:
         result = {"devices": readings.entries_of(result), "msg": HUNG, "error": {"kind": "Hung"}}
-    done = replace(seen, run=None, read_when_asked=seen.asked)
+    ended = replace(seen, run=None)
     if run.kind == READ:
-        return _reading_ended(done, result, has_failed, jitter)
-    return _change_ended(done, run, result, has_failed, jitter)
+        return _reading_ended(replace(ended, read_when_asked=run.asked_before), run, result, has_failed, jitter)
+    return _change_ended(ended, run, result, has_failed, jitter)
 
 
 HUNG = "It hung: the run gave no answer in time and was ended."
 
 
-def _reading_ended(seen: Seen, result: Mapping[str, Any], has_failed: bool, jitter: float) -> Seen:
+def _reading_ended(seen: Seen, run: Run, result: Mapping[str, Any], has_failed: bool, jitter: float) -> Seen:
     before, annotations = seen.reading, seen.node.annotations if seen.node else {}
     try:
         if has_failed:
@@ -95,7 +95,7 @@ def _reading_ended(seen: Seen, result: Mapping[str, Any], has_failed: bool, jitt
     else:
         published = readings.published_modes(annotations, seen.boot)
         reading = reading.knowing(published).after(readings.published_addresses(annotations, seen.boot))
-    after = replace(seen, reading=reading)
+    after = replace(seen, reading=reading, answered=run.asked_before)
     is_over = after.is_satisfied or (after.failure is not None and after.failure.desired is None)
     return replace(after, failure=None if is_over else after.failure, reading_due_at=_next_reading_at(after))
 
@@ -115,8 +115,11 @@ def _change_ended(seen: Seen, run: Run, result: Mapping[str, Any], has_failed: b
     if not has_failed and run.desired is not None:
         done = retry.done(seen.done_of(run.desired), run.desired, seen.asked, seen.now)
         due_at = _next_reading_at(after)
+        retry_before = run.asked_before
         cleared = replace(after, evict_first=False, marked_at=None, paused_at=None)
-        return replace(cleared, failure=None, done=done, reading_due_at=due_at)
+        return replace(
+            cleared, failure=None, done=done, reading_due_at=due_at, read_when_asked=retry_before, answered=retry_before
+        )
     if run.abandoned_at is not None or seen.stopping_since is not None:  # why it was called off is known already
         return after
     if kind == "DeviceBusy" and not run.opened and not seen.evict_first and not run.look_first:

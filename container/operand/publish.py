@@ -24,6 +24,7 @@ from .names import (
     PPCIE,
     READY_LABEL,
     REASON_ANNOTATION,
+    RETRIED_ANNOTATION,
     STATE_LABEL,
 )
 from .node import Node, Patch
@@ -31,6 +32,8 @@ from .reading import Reading
 
 READY = {ON: "true", PPCIE: "true", OFF: "false"}
 REASON_MAX_BYTES = 4096
+# A longer value of the retry annotation is carried out, and not repeated.
+RETRIED_MAX = 256
 # Of all annotations of an object, keys and values: the API server's TotalAnnotationSizeLimitB.
 ANNOTATIONS_MAX_BYTES = 256 << 10
 
@@ -138,10 +141,11 @@ def uncordoned(node: Node) -> Patch:
     return Patch({}, {CORDONED_ANNOTATION: None}, False) if CORDONED_ANNOTATION in node.annotations else Patch()
 
 
-def told(node: Node, status: Status, labels_only: bool = False, audited: str = "") -> Patch:
+def told(node: Node, status: Status, labels_only: bool = False, audited: str = "", answered: str = "") -> Patch:
     """The status; with its annotations the mark of the change and the journal are taken away.
 
-    ``audited``: the last audit record, which others can hold the host's records against.
+    ``audited``: the last audit record, which others can hold the host's records against. ``answered``: the retry
+    annotation that stood before the devices were last read: who has set it knows that this is no older reading.
     """
     labels: dict[str, str | None] = {STATE_LABEL: status.state, READY_LABEL: status.ready}
     if labels_only:
@@ -152,6 +156,7 @@ def told(node: Node, status: Status, labels_only: bool = False, audited: str = "
     if status.reading is not None:
         annotations[DEVICES_ANNOTATION] = status.reading.text()
     annotations[REASON_ANNOTATION] = status.reason or None
+    annotations[RETRIED_ANNOTATION] = answered if 0 < len(answered) <= RETRIED_MAX else None
     if audited:
         annotations[AUDIT_ANNOTATION] = audited
     return Patch(labels, _fitting(node, annotations)).beyond(node)

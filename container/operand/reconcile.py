@@ -169,8 +169,12 @@ def _settle(seen: Seen, node: Node, status: Status) -> Step:
         status = status.and_also(_fight(node, fought))
     if components.paused(node.labels) and seen.restore_refused is not None:
         status = status.and_also(f"Components stay paused: {seen.restore_refused.text}")
-    patch = _allowed(seen, publish.told(node, status, audited=seen.audited), told=True)
+    patch = _allowed(seen, _status_patch(seen, node, status), told=True)
     return Tell(status, patch) if patch else Wait(_wakes_at(seen, node, status))
+
+
+def _status_patch(seen: Seen, node: Node, status: Status) -> Patch:
+    return publish.told(node, status, audited=seen.audited, answered=seen.answered)
 
 
 def _put_back(seen: Seen, node: Node) -> Step | None:
@@ -199,7 +203,11 @@ def _wakes_at(seen: Seen, node: Node, status: Status) -> float | None:
     desired = seen.possible_desired()
     failure = seen.failure_of(desired) if seen.reading is not None else seen.failure_of(None)
     done = seen.done_of(desired) if desired else None
-    left = [publish.restored(node), publish.uncordoned(node), publish.told(node, status, audited=seen.audited)]
+    left = [
+        publish.restored(node),
+        publish.uncordoned(node),
+        _status_patch(seen, node, status),
+    ]
     return _earliest(
         seen.reading_due_at if seen.reading is not None else None,
         failure.retry_at if failure else None,
@@ -429,7 +437,7 @@ def _stopping(seen: Seen, since: float) -> Step:
     status, desired = standing(seen)
     if run is not None or (desired is not None and seen.failure_of(desired) is None):
         status = Status(FAILED, "The operand was stopped during a change. It goes on when it is started.", None)
-    patch = _allowed(seen, publish.told(node, status, audited=seen.audited), told=True)
+    patch = _allowed(seen, _status_patch(seen, node, status), told=True)
     return Tell(status, patch) if patch else Stop()
 
 

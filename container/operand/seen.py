@@ -43,6 +43,7 @@ class Run:
     asked: tuple[tuple[str, str], ...] = ()  # of a change: address and mode of each device that it is about
     look_first: bool = False  # nothing is paused until its plan is there
     planned: bool = False
+    asked_before: str = ""  # the retry annotation when it began
     opened_at: float | None = None  # the gate: from here on it may write
     abandoned_at: float | None = None
     killed_at: float | None = None
@@ -91,7 +92,8 @@ class Seen:
     looked: bool = False  # node and pods were asked for just now, and nothing was heard since
     reading: Reading | None = None
     reading_due_at: float | None = None
-    read_when_asked: str = ""  # the retry annotation at the last reading
+    read_when_asked: str = ""  # the retry annotation before the last reading
+    answered: str = ""  # the retry annotation before the last reading, or change, that succeeded
     run: Run | None = None
     pods: Pods | None = None  # of the components' namespace
     marked_at: float | None = None  # the node says since then that a change is under way

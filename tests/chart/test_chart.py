@@ -471,7 +471,9 @@ def test_the_policy_allows_what_the_operand_writes(render: Any) -> None:
         names.JOURNAL_ANNOTATION,
         names.CORDONED_ANNOTATION,
         names.AUDIT_ANNOTATION,
+        names.RETRIED_ANNOTATION,
     }
+    assert longest[names.RETRIED_ANNOTATION] >= publish.RETRIED_MAX
     assert longest[names.AUDIT_ANNOTATION] >= len(chain.Tail(10**12).text)
     assert longest[names.REASON_ANNOTATION] >= publish.REASON_MAX_BYTES
     allowed = json.loads(found["readyOf"])

@@ -20,7 +20,16 @@ from kubectl_cc.names import ROLLOUT_ANNOTATION, ZONE
 from kubectl_cc.node import Node
 from kubectl_cc.record import UNDO, Record, Status
 from kubectl_cc.rules import Rules
-from operand.names import CHANGING_ANNOTATION, MODE_LABEL, MODES, REASON_ANNOTATION, STATE_LABEL
+from operand.names import (
+    CHANGING_ANNOTATION,
+    DEVICES_ANNOTATION,
+    MODE_LABEL,
+    MODES,
+    REASON_ANNOTATION,
+    RETRIED_ANNOTATION,
+    RETRY_ANNOTATION,
+    STATE_LABEL,
+)
 
 RACK = "example.com/rack"
 ID = "r1"
@@ -28,7 +37,10 @@ STEPS_MAX = 4000
 
 
 class World:
-    """``pods``: node to pods that hold its GPUs. ``broken``: nodes whose operands fail."""
+    """``pods``: node to pods that hold its GPUs. ``broken``: nodes whose operands fail.
+
+    ``devices``: the mode that the devices of a node are in. ``begun``: what its operand works on, which it says later.
+    """
 
     def __init__(
         self, rules: Rules, zones: dict[str, str], racks: dict[str, str] | None = None, mode: str = "off"
@@ -38,8 +50,11 @@ class World:
         self._read: tuple[Any, Record] | None = None
         self._version = 0
         self.now = 1_000_000.0
+        self.devices = dict.fromkeys(zones, mode)
+        self.begun: dict[str, str] = {}
         for name, zone in zones.items():
             made = gpu_node(name, mode, zone, **{RACK: (racks or {}).get(name, "")})
+            made["metadata"]["annotations"][DEVICES_ANNOTATION] = "{}"
             self._store(name, made)
         made_plan = plan.make(rules, self.nodes(), list(zones))
         first = Record(ID, made_plan, Status(at=self.now), "somebody", self.now, "1")
@@ -108,19 +123,34 @@ class World:
         self._store(name, merged(self.objects[name], patch))
 
     def operand(self, name: str) -> bool:
-        """The operand of a node does the next thing, if there is one: it begins, or it ends."""
+        """The operand of a node does the next thing, if there is one: it sees, begins, ends, or reads again."""
         label, annotations = self.label(name), self.objects[name]["metadata"]["annotations"]
+        asked = annotations.get(RETRY_ANNOTATION)
         if CHANGING_ANNOTATION in annotations:
-            state = "failed" if name in self.broken else label
-            if state == "failed":
-                self.failed_since_resume.add(name)
-            reason = "it is broken" if state == "failed" else None
-            self.change(name, {STATE_LABEL: state}, {CHANGING_ANNOTATION: None, REASON_ANNOTATION: reason})
+            self._end(name, label)
+        elif name in self.begun:  # with no look at the label: that comes before it writes to the devices
+            self.change(name, {STATE_LABEL: ""}, {CHANGING_ANNOTATION: self.begun[name]})
         elif label and label != self.state(name) and (self.state(name) != "failed" or name not in self.broken):
-            self.change(name, {STATE_LABEL: ""}, {CHANGING_ANNOTATION: label})
+            self.begun[name] = label
+        elif asked != annotations.get(RETRIED_ANNOTATION) and self.state(name) != "failed":
+            self.change(name, {STATE_LABEL: self.devices[name]}, {RETRIED_ANNOTATION: asked})
         else:
             return False
         return True
+
+    def _end(self, name: str, label: str) -> None:
+        """Of a change; of one that is not asked for any more without a touch."""
+        asked = self.objects[name]["metadata"]["annotations"].get(RETRY_ANNOTATION)
+        if self.begun.pop(name) != label:
+            self.change(name, {STATE_LABEL: self.devices[name]}, {CHANGING_ANNOTATION: None})
+            return
+        if name in self.broken:
+            self.failed_since_resume.add(name)
+            self.change(name, {STATE_LABEL: "failed"}, {CHANGING_ANNOTATION: None, REASON_ANNOTATION: "it is broken"})
+            return
+        self.devices[name] = label
+        cleared = {CHANGING_ANNOTATION: None, REASON_ANNOTATION: None, RETRIED_ANNOTATION: asked}
+        self.change(name, {STATE_LABEL: label}, cleared)
 
     def status(self, **changed: Any) -> None:
         """The user, or the worker, writes the status."""
@@ -164,6 +194,8 @@ class World:
         if isinstance(step, steps.Change):
             assert step.node.version == self.objects[step.node.name]["metadata"]["resourceVersion"]
             was_cordoned, had = self.is_cordoned(step.node.name), self.claim(step.node.name)
+            if isinstance(step, steps.Release):
+                self._check_release(step.node.name, had)
             self._store(step.node.name, merged(self.objects[step.node.name], steps.patch(step)))
             if was_cordoned and not self.is_cordoned(step.node.name):
                 assert had is not None, "uncordoned what somebody else had cordoned"
@@ -183,6 +215,12 @@ class World:
         elif isinstance(step, steps.Wait) and step.until is not None:
             assert step.until > self.now, "it would ask again at once"
         return step
+
+    def _check_release(self, name: str, had: Any) -> None:
+        """Of a node whose label was set, and which is asked for nothing else since: its operand has answered."""
+        if had["stage"] == "set" and had["mode"] == self.label(name) and name not in self.record.status.skipped:
+            assert self.devices[name] == had["mode"], f"{name} is let go in mode {self.devices[name]}"
+            assert name not in self.begun, f"{name} is let go while its operand works on {self.begun[name]}"
 
     def _check(self, step: steps.Take | steps.Hold) -> None:
         """Before a node is taken."""

@@ -34,7 +34,7 @@ from operand.run import Job
 NODE = "node-1"
 MODE, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
 WANTED, REASON, JOURNAL = (f"nvidia.com/cc.mode.{name}" for name in ("devices-wanted", "reason", "journal"))
-RETRY, CORDONED = "nvidia.com/cc.mode.retry", "nvidia.com/cc.mode.cordoned"
+RETRY, RETRIED, CORDONED = (f"nvidia.com/cc.mode.{name}" for name in ("retry", "retried", "cordoned"))
 CHANGING, DEVICES = "nvidia.com/cc.mode.changing", "nvidia.com/cc.mode.devices"
 PAUSED = "paused-for-cc-mode-change"
 COMPONENTS = ("vfio-manager", "sandbox-validator", "kata-sandbox-device-plugin")
@@ -151,6 +151,8 @@ class SimRun:
         if not self.dead and not self.over:
             self.over = True
             self.is_writing = False
+            if not failed:
+                self.site.read_since = self.site.run_began[self.number]
             self.site.put(RunEnded(self.number, result, failed))
 
     def _fail(self, kind: str, text: str = "") -> None:
@@ -402,6 +404,8 @@ class Site:
         self.lose_answers = 0
         self.boot_s = BOOT_S
         self.deaf = False  # the watch of the node tells nothing
+        self.read_since: float | None = None  # when the last run began that has brought each device's answer
+        self.retry, self.retry_since = "", 0.0  # the retry annotation, and since when it stands
         self.marked_at: float | None = None  # the node says since then that a change is under way
         self.watched_namespace = "gpu-operator"
         self.cut_at: int | None = None
@@ -476,6 +480,7 @@ class Site:
             marked = CHANGING in change.found["metadata"].get("annotations", {})
             self.marked_at = (self.time.now() if self.marked_at is None else self.marked_at) if marked else None
             self.check_state()
+            self.check_retried()
             self.time.later(LATENCY_S, self._tell_node)
 
     def _tell_node(self, fresh: bool = False) -> None:
@@ -622,6 +627,14 @@ class Site:
             actual = None if device is None else device.mode if device.supported else "unsupported"
             if mode is not None and mode != actual:
                 self.violations.append(f"the node says that {address} is {mode}, and it is {actual}")
+
+    def check_retried(self) -> None:
+        """Whenever the node changes: a retry is not called answered by what was read before it."""
+        asked = self.annotations.get(RETRY, "")
+        if asked != self.retry:
+            self.retry, self.retry_since = asked, self.time.now()
+        elif asked and self.annotations.get(RETRIED) == asked and (self.read_since or 0.0) < self.retry_since:
+            self.violations.append(f"the node says that {asked!r} is answered, and the devices were read before it")
 
     def told_modes(self) -> dict[str, str | None]:
         """The modes in the annotation, those that a process wrote."""

@@ -22,9 +22,12 @@ from simulation import (
     DEVICES,
     GPUS,
     JOURNAL,
+    MODE,
     NODE,
     PAUSED,
     READY,
+    RETRIED,
+    RETRY,
     STATE,
     SimDevice,
     Site,
@@ -708,6 +711,57 @@ def test_asking_again_reads_again_at_once(site: Make) -> None:
     one.devices.every[GPUS[0]].broken = "it has fallen off the bus."
     one.annotate(retry="and now")
     one.until(lambda: one.state == "failed", 2)
+
+
+def test_a_reading_from_before_a_retry_is_no_answer_to_it(site: Make) -> None:
+    one = site("--cc-manager-drift-interval", "0")
+    one.run(3)
+    assert RETRIED not in one.annotations
+    one.annotate(retry="first")
+    one.run(0.1)  # it is read, which takes a second
+    assert one.state == "off"
+    assert RETRIED not in one.annotations
+    one.annotate(retry="second")
+    one.until(lambda: one.annotations.get(RETRIED) == "first", 2)
+    one.until(lambda: one.annotations.get(RETRIED) == "second", 2)
+    one.devices.fail["read"] = "ToolMissing"
+    one.annotate(retry="third")
+    one.run(30)
+    assert one.annotations[RETRIED] == "second"  # nothing was read
+    one.devices.fail.clear()
+    one.annotate(retry="fourth")
+    one.until(lambda: one.annotations.get(RETRIED) == "fourth", 2)
+    assert one.violations == []
+
+
+def test_a_change_answers_a_retry_without_another_write(site: Make) -> None:
+    one = site()
+    one.run(3)
+    patch = {"metadata": {"labels": {MODE: "on"}, "annotations": {RETRY: "wave 1"}}}
+    one.store.patch(NODES, NODE, patch)
+    one.until(lambda: one.state == "on", 60)
+    assert one.annotations[RETRIED] == "wave 1"
+    runs = len(one.runs)
+    one.run(30)
+    assert len(one.runs) == runs
+
+
+def test_a_change_that_fails_is_read_again_before_it_answers_a_retry(site: Make) -> None:
+    one = site()
+    one.run(3)
+    one.devices.fail["stage"] = "RpcFailed"
+    one.store.patch(NODES, NODE, {"metadata": {"labels": {MODE: "on"}, "annotations": {RETRY: "wave 1"}}})
+    one.until(lambda: one.state == "failed" and one.annotations.get(RETRIED) == "wave 1", 60)
+
+
+def test_a_retry_of_any_length_is_carried_out(site: Make) -> None:
+    one = site("--cc-manager-drift-interval", "0")
+    one.run(3)
+    runs = len(one.runs)
+    one.annotate(retry="x" * 257)
+    one.run(5)
+    assert len(one.runs) == runs + 1
+    assert RETRIED not in one.annotations
 
 
 # --- time-outs --------------------------------------------------------------------------------------------------------
