@@ -421,6 +421,8 @@ def main() -> int:
         return 2
     # Not every user has the last two, where Debian keeps some of the programs.
     os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin"
+    # Set in many images; then each of thousands of processes compiles this project's files again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Nothing is left in the user's home, and no configuration of the user's takes part.
     os.environ["ANSIBLE_HOME"] = str(ROOT / ".cache" / "ansible")
     os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / ".cache" / "collections")

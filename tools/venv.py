@@ -81,7 +81,8 @@ def bring_up_to_date(venv: str, locks: list[str], any_python: bool, held: int) -
     pip = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
     pip += ["--no-input", "--disable-pip-version-check", "--no-warn-script-location", "-r", INSTALLER]
     uv = [os.path.join(venv, "bin", "uv"), "pip", "sync", "--quiet", "--require-hashes", "--no-build"]
-    uv += ["--python", python, *locks]
+    # As pip does. With PYTHONDONTWRITEBYTECODE, which many images set, each start would compile all that it imports.
+    uv += ["--compile-bytecode", "--python", python, *locks]
     for command, environment in ((pip, None), (uv, settings(python))):
         if subprocess.run(command, env=environment, check=False, pass_fds=[held]).returncode != 0:
             names = INSTALLER if command is pip else " and ".join(locks)

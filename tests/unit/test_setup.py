@@ -12,6 +12,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -74,6 +76,14 @@ def test_set_up_is_done_once_and_again_only_for_a_reason(tmp_path: Path) -> None
     assert "venv holds lock.txt" in make(tmp_path)
     assert not mark.exists()
     assert said_in(tmp_path) == "2.0"
+
+
+def test_packages_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many images set that nothing is compiled at its first import: then each start would compile all of Ansible."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "lock.txt").write_text(lock_of(wheel_of(tmp_path, "1.0")))
+    make(tmp_path)
+    assert list((tmp_path / "venv").glob("lib/python*/site-packages/__pycache__/cgpu_setup_probe.*.pyc"))
 
 
 def test_the_tool_is_pinned_alike_everywhere() -> None:
