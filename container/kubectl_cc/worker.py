@@ -20,6 +20,7 @@ from typing import Any
 
 from kube.client import SILENCE_S, ApiError, Kube
 from kube.delay import Delay
+from kube.events import Events, Subject
 from kube.lease import Elector, Lost, Times
 from kube.watch import Kept, Watch
 
@@ -28,7 +29,7 @@ from .cluster import Cluster
 from .decide import Gate, Seen, Users
 from .gates import Examiner, Gates, Wave
 from .mirror import Mirror
-from .names import DONE, FAILED, NAMESPACE, PAUSED, RECORD
+from .names import AGENT, DONE, FAILED, NAMESPACE, PAUSED, RECORD
 from .node import Node
 from .record import Record
 from .steps import Finish, Halt, Look, Pass, Rest, RunGate, Wait
@@ -103,6 +104,7 @@ class Worker:
             times,
         )
         self._cluster = Cluster(kube, namespace, self._elector.check)
+        self._events = Events(kube, AGENT, socket.gethostname())
         self._examiner = Examiner(
             gates, kube, namespace, lambda wave, why: self._inbox.put(Told(EXAMINED, (wave, why)))
         )
@@ -366,9 +368,11 @@ class Worker:
             self._say(f"Wave {step.waves} has passed.")
             self._write(record_, passed=step.waves)
         elif isinstance(step, Halt):
-            self._write(record_, paused=step.pause)
+            uid = self._write(record_, paused=step.pause)
+            self._event(uid, "Warning", "RolloutPaused", f"Rollout {record_.id} is paused. {step.pause.cause}")
         elif isinstance(step, Finish):
-            self._write(record_, phase=step.phase)
+            uid = self._write(record_, phase=step.phase)
+            self._event(uid, "Normal", "RolloutEnded", f"Rollout {record_.id} is {step.phase}.")
 
     def _examine(self, record_: Record, number: int) -> None:
         wave = decide.waves(record_)[number]
@@ -378,10 +382,20 @@ class Worker:
         about = Wave(record_.id, number, names, record_.status.attempt, record_.rules.settle_s)
         self._examiner.begin(about)
 
-    def _write(self, record_: Record, **changed: Any) -> None:
-        """A status for the version that was decided on; another's change is seen first."""
+    def _write(self, record_: Record, **changed: Any) -> str:
+        """A status for the version that was decided on; another's change is seen first. Returns the record's uid."""
         status = record_.at_status(at=self._now(), **changed)
-        self._record = record.read(self._cluster.patch_record(record_.patch(status)))
+        found = self._cluster.patch_record(record_.patch(status))
+        self._record = record.read(found)
+        return str(found["metadata"].get("uid", ""))
+
+    def _event(self, uid: str, kind: str, reason: str, message: str) -> None:
+        """The record says the same, so a rollout goes on without the right to make Events."""
+        about = Subject("ConfigMap", RECORD, uid, self._cluster.namespace)
+        try:
+            self._events.tell(about, kind, reason, message)
+        except ApiError as error:
+            self._say(f"No Event could be made: {error}")
 
 
 def _words(step: steps.Change) -> str:

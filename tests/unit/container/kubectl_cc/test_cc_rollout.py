@@ -174,6 +174,33 @@ def test_a_failure_pauses_it_and_resume_tries_again(six: Bed, capsys: pytest.Cap
     assert not cordoned(six)
 
 
+def events(bed: Bed) -> list[tuple[str, str, str]]:
+    """Of the rollout's record: type, reason, text."""
+    found, _version = bed.store.list("/api/v1/namespaces/kube-system/events", {})
+    assert {(one["involvedObject"]["kind"], one["involvedObject"]["name"]) for one in found} <= {("ConfigMap", RECORD)}
+    return sorted((one["type"], one["reason"], one["message"]) for one in found)
+
+
+def test_a_pause_and_the_end_make_events(six: Bed) -> None:
+    six.operands.failing["gpu-2"] = "It does not answer."
+    assert six.run(*START) == PAUSED
+    rollout = record.read(six.store.get(RECORDS, RECORD)).id
+    paused_event = ("Warning", "RolloutPaused", f"Rollout {rollout} is paused. gpu-2: It does not answer.")
+    assert events(six) == [paused_event]
+    assert six.run("rollout", "run") == PAUSED  # nothing new is said
+    assert events(six) == [paused_event]
+    six.operands.failing.clear()
+    assert six.run("rollout", "resume") == 0
+    assert events(six) == [("Normal", "RolloutEnded", f"Rollout {rollout} is done."), paused_event]
+
+
+def test_without_the_right_to_make_events_it_goes_on(six: Bed) -> None:
+    six.store.faults.refuse("create", "/events")
+    assert six.run(*START) == 0
+    assert set(six.states().values()) == {"on"}
+    assert events(six) == []
+
+
 def test_a_node_can_be_skipped(six: Bed) -> None:
     six.operands.failing["gpu-2"] = "broken"
     assert six.run(*START) == PAUSED
