@@ -293,7 +293,8 @@ def pythons() -> dict[str, str]:
     """Version to path of the Pythons found: this one, those on PATH, those of pyenv. Only those that run."""
     folders = os.environ.get("PATH", "").split(":")
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    folders += sorted(str(folder) for folder in pyenv.glob("versions/*/bin"))
+    with suppress(PermissionError):  # another user's, as after `su`
+        folders += sorted(str(folder) for folder in pyenv.glob("versions/*/bin"))
     found = {}
     for version in PYTHONS:
         if version == f"{sys.version_info[0]}.{sys.version_info[1]}":

@@ -32,12 +32,12 @@ LIMIT = 0.6
 
 
 class Fleet:
-    """Hosts of the inventory, each with an emulator of its own."""
+    """Hosts of the inventory, each with an emulator of its own. ``environment``: of Ansible, in ``folder``."""
 
     def __init__(self, folder: Path, emulators: Sequence[Emulator]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._emulators = list(emulators)
-        self._environment = demo.ansible_environment(folder)
+        self.environment = demo.ansible_environment(folder)
 
     @classmethod
     @contextlib.contextmanager
@@ -48,16 +48,14 @@ class Fleet:
 
     def seconds(self, size: int, forks: int) -> float:
         """The first ``size`` hosts from off to on, ``forks`` at a time."""
-        for emulator in self._emulators[:size]:
-            emulator.control.restore()
-            emulator.control.set(mode="off")
+        self.put("off", size)
         began = time.monotonic()
         done = subprocess.run(
             [
                 *(str(Path(sys.executable).parent / "ansible-playbook"), "--forks", str(forks)),
-                *("--inventory", str(self._inventory(size)), str(ROOT / "playbooks/cc_mode.yml")),
+                *("--inventory", str(self.inventory(size)), str(ROOT / "playbooks/cc_mode.yml")),
             ],
-            env=self._environment,
+            env=self.environment,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -70,11 +68,18 @@ class Fleet:
             raise SystemExit("status %d, modes %s:\n%s%s" % (done.returncode, modes, done.stdout, done.stderr))
         return took
 
-    def _inventory(self, size: int) -> Path:
+    def put(self, mode: str, size: int | None = None) -> None:
+        """All GPUs of the first ``size`` hosts in a mode."""
+        for emulator in self._emulators[:size]:
+            emulator.control.restore()
+            emulator.control.set(mode=mode)
+
+    def inventory(self, size: int) -> Path:
+        """The first ``size`` hosts, as JSON; each is asked for the mode on."""
         hosts = {
-            "node%02d" % number: {
+            "node%03d" % number: {
                 "cc_mode_bus": "vfio-user:%s" % emulator.sockets,
-                "cc_mode_fact_file": str(self._folder / ("facts%02d" % number) / "confidential_gpu.fact"),
+                "cc_mode_fact_file": str(self.folder / ("facts%03d" % number) / "confidential_gpu.fact"),
             }
             for number, emulator in enumerate(self._emulators[:size])
         }
@@ -84,7 +89,7 @@ class Fleet:
             "cc_mode_become": False,
             "cc_mode_mode": "on",
         }
-        path = self._folder / "inventory.json"
+        path = self.folder / "inventory.json"
         path.write_text(json.dumps({"all": {"hosts": hosts, "vars": shared}}))
         return path
 
