@@ -56,7 +56,7 @@ def main() -> int:
             for _run in range(options.runs):
                 for name, play in plays.items():
                     taken[name].append(timed(fleet, play, size, options.forks))
-            figures[str(size)] = {name: runs for name, runs in taken.items()}
+            figures[str(size)] = dict(taken)
             wall, processor = ({name: median(runs, of) for name, runs in taken.items()} for of in (0, 1))
             row = (*wall.values(), ratio(wall), *processor.values(), ratio(processor))
             print("%-6d %9.2f %10.2f %7.2f %22.2f %10.2f %7.2f" % (size, *row), flush=True)
