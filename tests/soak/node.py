@@ -163,7 +163,7 @@ def owner_of(pod: Mapping[str, Any]) -> str:
     return next((one["name"] for one in owners if one["kind"] == "DaemonSet"), "")
 
 
-def annotations(node: Mapping[str, Any]) -> dict[str, str]:
+def notes_of(node: Mapping[str, Any]) -> dict[str, str]:
     """A node's."""
     found: dict[str, str] = node["metadata"].get("annotations") or {}
     return found

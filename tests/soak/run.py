@@ -23,14 +23,17 @@ from tests.skew.objects import NAMESPACE, installed, rendered, token
 from tools.cache import ROOT
 
 from . import measure, trouble
-from .node import CHANGING, NAME, Node, annotations
+from .node import CHANGING, NAME, Node, notes_of
 from .relay import Relay
 from .trouble import Trouble
 from .watchman import Broken, Watchman, unrest
 
 DEVICES = ["0000:17:00.0", "0000:3b:00.0"]
-NODE = {"name": "soak", "devices": [{"address": one, "model": "h100-sxm"} for one in DEVICES]}
-TIMING = {"boot_s": 0.2, "flr_s": 0.02, "rpc_s": 0.0005}
+NODE = {
+    "name": "soak",
+    "timing": {"boot_s": 0.2, "flr_s": 0.02, "rpc_s": 0.0005},
+    "devices": [{"address": one, "model": "h100-sxm"} for one in DEVICES],
+}
 # Short waits: what matters is how often something happens.
 SETTINGS = {
     "CC_MANAGER_BUSY": "drain",
@@ -234,7 +237,7 @@ class Soak:
     def _use(self) -> None:
         """A pod gets the GPUs, as a device plugin gives them: on a node that is marked nobody gets any."""
         began = time.monotonic()
-        if CHANGING in annotations(self.node.look()):
+        if CHANGING in notes_of(self.node.look()):
             return
         pod = self.node.run_pod(gpu=True)
         devices = self._control.state()
@@ -272,7 +275,7 @@ class Soak:
 @contextlib.contextmanager
 def soaking(server: Server, folder: Path, seed: int, say: Words) -> Iterator[Soak]:
     """One, for as long as it is used."""
-    with launch(NODE, sockets=folder / "gpus", **TIMING) as emulator:
+    with launch(NODE, sockets=folder / "gpus") as emulator:
         relay = Relay(server.port, server.folder / "certificates/apiserver.crt", seed)
         try:
             made = Soak(server, emulator, relay, folder, seed, say)

@@ -19,7 +19,7 @@ from .node import (
     READY,
     STATE,
     Object,
-    annotations,
+    notes_of,
     owner_of,
 )
 
@@ -110,7 +110,7 @@ def writes(devices: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def unrest(node: Object, pods: Sequence[Object], devices: Mapping[str, Any], mode: str) -> list[str]:
     """What is not as it must be once a mode was asked for, nothing is wrong any more, and time has passed."""
-    labels, found = node["metadata"]["labels"], annotations(node)
+    labels, found = node["metadata"]["labels"], notes_of(node)
     wrong = []
     if labels.get(STATE) != mode:
         wrong.append(f"the state is {labels.get(STATE)!r}, not {mode}")
