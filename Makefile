@@ -23,7 +23,7 @@ LISTEN ?= 127.0.0.1:0
 SUITES ?=
 KEY ?=
 
-.PHONY: help setup setup-dev python setup-plugin demo demo-device-plugin node bmm test test-vm test-cluster image image-plugin image-ccm docs recording execution-environment release lint format build bench bench-cluster api lock system-deps clean
+.PHONY: help setup setup-dev python setup-plugin demo demo-device-plugin node bmm test test-vm test-cluster soak image image-plugin image-ccm docs recording execution-environment release lint format build bench bench-cluster api lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ test-vm: setup-dev ## everything on a real kernel in a virtual machine, power cu
 
 test-cluster: setup-dev ## a real Kubernetes with the operand on it (ten minutes more at the first time; see tests/cluster/README.md)
 	@$(bin)/python -m pytest tests/chart tests/cluster -q
+
+soak: setup-dev ## the operand for an hour in bad company: what grows, what must never be seen; SOAK_S=600 SOAK_SEED=1 make soak
+	@$(bin)/python -m tests.soak
 
 image: setup-dev ## the operand's image, dist/cc-manager.tar
 	@$(bin)/python -m tools.image

@@ -226,6 +226,16 @@ def suites() -> list[Suite]:
                 *(f"kube-apiserver-{one}" for one in RELEASES),
             ),
         ),
+        # Ten minutes of what `make soak` does for an hour.
+        Suite(
+            "soak",
+            [("env", "SOAK_S=600", python, "-m", "tests.soak")],
+            tools=["go"],
+            enable=GO,
+            on_request=True,
+            budget_s=720,
+            prepare=(python, "-m", "tests.cluster.kube", "build", "etcd", "kube-apiserver", "helm"),
+        ),
         Suite(
             "rollout",
             [(*pytest, "tests/integration/test_rollout.py", "-q", "--durations=5")],

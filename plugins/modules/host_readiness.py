@@ -18,6 +18,8 @@ description:
   - V(vfio) is missing, too, where a line of modprobe's files or of the kernel command line keeps the next boot from
     loading it, or wins over what the role P(confidential.gpu.vfio#role) wrote.
   - A device that somebody uses is not touched, so its mode is not known.
+  - On an Arm host, such as Grace, V(confidential_processor) and V(kernel) are missing - it has neither TDX nor SEV-SNP,
+    and confidential virtual machines are not supported there. The others say what ordinary virtual machines lack.
 author:
   - confidential.gpu contributors (@confidential-gpu)
 options:

@@ -68,14 +68,15 @@ def installed(server: Server, objects: Iterable[Object]) -> None:
                 raise
 
 
-def token(server: Server, objects: Iterable[Object], node: str) -> str:
-    """As the kubelet of this node gives it to a pod of the chart's DaemonSet."""
+def token(server: Server, objects: Iterable[Object], node: str, seconds: int = 3600) -> str:
+    """As the kubelet of this node gives it to a pod of the chart's DaemonSet; ``seconds``: how long it is good."""
     (pods,) = [one["spec"]["template"] for one in objects if one["kind"] == "DaemonSet"]
     account = pods["spec"]["serviceAccountName"]
     metadata = {**pods["metadata"], "name": f"{account}-{node}", "namespace": NAMESPACE}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**pods["spec"], "nodeName": node}}
     made = server.request("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", pod)
     bound = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": made["metadata"]["uid"]}
-    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"boundObjectRef": bound}}
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    asked["spec"] = {"boundObjectRef": bound, "expirationSeconds": seconds}
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token"
     return str(server.request("POST", path, asked)["status"]["token"])

@@ -75,7 +75,7 @@ def _iommu(base: Path) -> dict[str, Any]:
         NO,
         "0 groups",
         "The IOMMU is off, so no device can be given to a virtual machine.",
-        "Enable VT-d or AMD-Vi in the firmware's set-up; on Intel boot with intel_iommu=on.",
+        "Enable VT-d, AMD-Vi or the SMMU in the firmware's set-up; on Intel boot with intel_iommu=on.",
     )
 
 

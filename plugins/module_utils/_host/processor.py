@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 
 class Processor(NamedTuple):
-    """Its maker as it calls itself ('' where it has no such name, as on Arm), and its flags."""
+    """Its maker as it calls itself ('' where it has no such name, as on Arm), its flags, and whether it is an Arm."""
 
     vendor: str
     flags: frozenset[str]
+    is_arm: bool = False
 
 
 def read(root: Path) -> Processor:
@@ -21,7 +22,7 @@ def read(root: Path) -> Processor:
         text = (root / "proc/cpuinfo").read_text(errors="backslashreplace")
     except OSError:
         text = ""
-    vendor, flags = "", frozenset[str]()
+    vendor, flags, is_arm = "", frozenset[str](), False
     for line in text.splitlines():
         name, _colon, value = line.partition(":")
         if name.strip() == "vendor_id":
@@ -29,4 +30,7 @@ def read(root: Path) -> Processor:
         elif name.strip() == "flags":
             flags = frozenset(value.split())
             break
-    return Processor(vendor, flags)
+        elif name.strip() == "CPU implementer":  # of Arm alone (arch/arm64/kernel/cpuinfo.c)
+            is_arm = True
+            break
+    return Processor(vendor, flags, is_arm)

@@ -26,6 +26,13 @@ TECHNOLOGY = {INTEL: ("TDX", "tdx", (6, 16)), AMD: ("SEV-SNP", "sev_snp", (6, 11
 VIRTUALIZATION = ("vmx", "svm")
 # By which the firmware tells the kernel of its IOMMU: Intel, AMD, Arm.
 IOMMU_TABLES = ("DMAR", "IVRS", "IORT")
+# The modules with vfio's drivers of PCI devices; the second takes Grace's GPUs with their coherent memory, and does not
+# need the first (drivers/vfio/pci/nvgrace-gpu).
+PCI_MODULES = ("vfio_pci", "nvgrace_gpu_vfio_pci")
+NO_CONFIDENTIAL_ARM = (
+    "Confidential virtual machines need Intel TDX or AMD SEV-SNP: on an Arm host they are not supported here. Ordinary "
+    "virtual machines can have its GPUs (role confidential.gpu.vfio)."
+)
 # Processor flags that are there only where the firmware has switched the technology on.
 FIRMWARE_FLAGS = ("tdx_host_platform", "sev_snp")
 
@@ -38,6 +45,7 @@ class System(NamedTuple):
 
     vendor: str
     flags: frozenset[str]
+    is_arm: bool
     release: str
     tokens: Sequence[str]
     hibernation: bool
@@ -51,17 +59,19 @@ class System(NamedTuple):
     def read(cls, root: str) -> System:
         """Read it all."""
         base = Path(root)
-        vendor, flags = processor.read(base)
+        of_host = processor.read(base)
+        modules = ("vfio", "vfio_iommu_type1", "iommufd", *PCI_MODULES)
         return cls(
-            vendor,
-            flags,
+            of_host.vendor,
+            of_host.flags,
+            of_host.is_arm,
             release(base),
             split(_text(base / "proc/cmdline")),
             # "[disabled]" where hibernation is impossible, else the ways to do it
             _text(base / "sys/power/disk") not in ("", "[disabled]"),
             (base / "dev/kvm").exists(),
             _names(base / "sys/firmware/acpi/tables"),
-            {module: _has(base, module) for module in ("vfio", "vfio_iommu_type1", "iommufd", "vfio_pci")},
+            {module: _has(base, module) for module in modules},
             modprobe.rivals(base, "vfio-pci"),
             host.facts(root),
         )
@@ -128,6 +138,13 @@ def virtualization(system: System) -> Requirement:
             "processor flag %s, no /dev/kvm" % flag,
             "Load KVM: modprobe %s; see the kernel's log." % module,
         )
+    if system.is_arm:
+        return Requirement(
+            name,
+            MISSING,
+            "Arm processor, no /dev/kvm",
+            "The kernel has KVM built in, where the firmware starts it in EL2: see the kernel's log.",
+        )
     if system.vendor:
         return Requirement(
             name,
@@ -142,6 +159,10 @@ def confidential(system: System) -> Requirement:
     """TDX or SEV-SNP, by the processor."""
     if system.technology is not None:
         return of_fact(system.technology[1], system.facts[system.technology[1]])
+    if system.is_arm:
+        return Requirement(
+            "confidential_processor", MISSING, "Arm processor, no TDX and no SEV-SNP", NO_CONFIDENTIAL_ARM
+        )
     return Requirement(
         "confidential_processor",
         UNKNOWN,
@@ -156,6 +177,8 @@ def kernel(system: System) -> Requirement:
     seen = system.release or "no release"
     if system.is_on:
         return Requirement("kernel", OK, seen)
+    if system.is_arm:
+        return Requirement("kernel", MISSING, "%s on an Arm processor" % seen, NO_CONFIDENTIAL_ARM)
     if match is None or system.technology is None:
         return Requirement("kernel", UNKNOWN, seen, "SEV-SNP needs 6.11 or later, TDX 6.16 or later.")
     name, _fact, needed = system.technology
@@ -191,7 +214,9 @@ def command_line(system: System) -> Requirement:
 
 def vfio(system: System) -> Requirement:
     """What gives a device to a virtual machine: vfio, an IOMMU behind it, and vfio-pci, also at the next boot."""
-    absent = [module for module in ("vfio", "vfio_pci") if not system.vfio[module]]
+    absent = [] if system.vfio["vfio"] else ["vfio"]
+    if not any(system.vfio[module] for module in PCI_MODULES):
+        absent.append("nvgrace_gpu_vfio_pci or vfio_pci" if system.is_arm else "vfio_pci")
     if not (system.vfio["vfio_iommu_type1"] or system.vfio["iommufd"]):
         absent.append("vfio_iommu_type1")
     if absent:

@@ -92,7 +92,7 @@ def test_virtualization(host):
     assert "modprobe kvm_intel" in host.ask("virtualization")[2]
     host.put("proc/cpuinfo", "vendor_id : GenuineIntel\nflags : fpu\n")
     assert "firmware" in host.ask("virtualization")[2]
-    host.put("proc/cpuinfo", ARM)
+    host.put("proc/cpuinfo", "processor : 0\n")
     assert host.ask("virtualization")[0] == "unknown"
     host.put("dev/kvm", "")
     assert host.ask("virtualization") == ("ok", "/dev/kvm", "")
@@ -148,7 +148,7 @@ def test_tdx_or_snp_by_the_processor(host):
     assert host.ask("sev_snp")[0] == "missing"
     host.intel(tdx=None)
     assert host.ask("tdx")[0] == "unknown"
-    host.put("proc/cpuinfo", ARM)
+    host.put("proc/cpuinfo", "processor : 0\n")
     assert host.ask("confidential_processor")[0] == "unknown"
 
 
