@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kube.client import ApiError
 
@@ -30,6 +30,9 @@ from .retry import Rules
 from .run import Job
 from .seen import CHANGE, READ, Drained, Pods, Policy, Run, Seen
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .answers import ChangedDevice
 
 LOG = logging.getLogger(__name__)
 # Without the right to make Events; an API server that has just started refuses what it allows a moment later.
@@ -556,7 +559,7 @@ def _is_older(node: Node, known: Node) -> bool:
         return False
 
 
-def _phases(entries: list[Mapping[str, Any]], whole_s: float) -> dict[str, float]:
+def _phases(entries: list[ChangedDevice], whole_s: float) -> dict[str, float]:
     """Seconds by phase: of the slowest device; what is left of the whole is the verification."""
     seconds: dict[str, float] = {}
     for entry in entries:

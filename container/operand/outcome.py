@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import reading as readings
 from . import retry
@@ -20,6 +20,9 @@ from .retry import Done, Failure, Refusal
 from .seen import READ, Run, Seen
 from .settings import WAIT
 from .steps import Mark, Patching, Pause, Restore, TakeBack, Tell
+
+if TYPE_CHECKING:
+    from .answers import Problem
 
 # A reading that leaves something open (no device, a host that does not say what it can do, a change that was cut off)
 # is done again earlier.
@@ -153,10 +156,11 @@ def kind_of(result: Mapping[str, Any]) -> str:
     error = result.get("error")
     if not isinstance(error, Mapping):
         return "Run"
-    seen = error.get("seen")
+    problem = cast("Problem", error)
+    seen = problem.get("seen")
     several = seen.get("errors") if isinstance(seen, Mapping) else None
     kinds = {str(one.get("kind")) for one in several or [] if isinstance(one, Mapping)}
-    return kinds.pop() if len(kinds) == 1 else str(error.get("kind", "Run"))
+    return kinds.pop() if len(kinds) == 1 else str(problem.get("kind", "Run"))
 
 
 # --- patches ----------------------------------------------------------------------------------------------------------

@@ -7,9 +7,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .names import CHANGING_ANNOTATION, DEVICES_ANNOTATION, INVALID, MIXED, MODES, OFF, ON, PPCIE, UNSUPPORTED
+
+if TYPE_CHECKING:
+    from .answers import ChangedDevice, DeviceEntry, HostFacts, InfoAnswer
 
 GPU = "gpu"
 YES, NO, UNKNOWN = "yes", "no", "unknown"
@@ -200,13 +203,14 @@ def without_modes(annotations: Mapping[str, str], boot: str) -> str | None:
 
 def read(result: Mapping[str, Any], boot: str = "") -> Reading:
     """The reading in an answer of cc_mode_info, in this boot of the host. Raises BadAnswer."""
+    answer = cast("InfoAnswer", result)  # what has another form raises one of NOT_OURS
     try:
-        return Reading(tuple(_device(one) for one in result["devices"]), _host_support(result["host"]), boot)
+        return Reading(tuple(_device(one) for one in answer["devices"]), _host_support(answer["host"]), boot)
     except NOT_OURS as error:
         raise BadAnswer(f"The answer about the devices is none: {type(error).__name__} {error}.") from error
 
 
-def _device(entry: Mapping[str, Any]) -> Device:
+def _device(entry: DeviceEntry) -> Device:
     problem = entry["problem"]
     use = entry.get("use") or (USED if entry["in_use"] else FREE)
     return Device(
@@ -222,14 +226,14 @@ def _device(entry: Mapping[str, Any]) -> Device:
     )
 
 
-def _host_support(host: Mapping[str, Mapping[str, str]]) -> str:
+def _host_support(host: HostFacts) -> str:
     """One processor has one vendor: the other's module is never loaded, so one clear answer is enough."""
-    values = [host[name]["value"] for name in ("tdx", "sev_snp")]
+    values = [host["tdx"]["value"], host["sev_snp"]["value"]]
     return YES if YES in values else NO if NO in values else UNKNOWN
 
 
 def changed(
-    before: Reading, entries: Iterable[Mapping[str, Any]], asked: Iterable[str], opened: bool, done: bool
+    before: Reading, entries: Iterable[ChangedDevice], asked: Iterable[str], opened: bool, done: bool
 ) -> Reading:
     """The reading after a run of cc_mode that was asked to change some devices, from its answer.
 
@@ -248,19 +252,19 @@ def changed(
     return found.unread(address for address in asked if address not in answered)
 
 
-def answers(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def answers(entries: Iterable[ChangedDevice]) -> dict[str, str]:
     """Address to mode as a run of cc_mode has read it back."""
     found = {str(one.get("address")): one.get("mode_after") for one in entries}
     return {address: mode for address, mode in found.items() if mode in READ_MODES}
 
 
-def entries_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def entries_of(result: Mapping[str, Any]) -> list[ChangedDevice]:
     """The devices in an answer of cc_mode, those that are some."""
     found = result.get("devices")
-    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    return [cast("ChangedDevice", one) for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
 
 
-def _after_run(entry: Mapping[str, Any], devices: Mapping[str, Device], done: bool) -> Device | None:
+def _after_run(entry: ChangedDevice, devices: Mapping[str, Device], done: bool) -> Device | None:
     """What an entry says of its device; None when it says nothing that can be understood, or nothing new."""
     try:
         address, mode = entry["address"], entry["mode_after"]

@@ -256,6 +256,11 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change impor
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.gate import Gate
 
 if TYPE_CHECKING:
+    from ansible_collections.confidential.gpu.plugins.module_utils._core.answers import (
+        AnyChangeAnswer,
+        ChangeAnswer,
+        ModeFact,
+    )
     from ansible_collections.confidential.gpu.plugins.module_utils._gpu.audit import Audit
 
 
@@ -308,7 +313,8 @@ def main() -> None:
     if change.untested_tool:
         module.warn(untested(change.untested_tool))
     result = change.result(only_plan=module.check_mode)
-    module.exit_json(changed=change.is_change, fact=known, **recorded, **result)
+    answer: ChangeAnswer = {"changed": change.is_change, "fact": known, **recorded, **result}
+    module.exit_json(**answer)
 
 
 def _audit(given: Mapping[str, Any]) -> Audit:
@@ -320,7 +326,7 @@ def _audit(given: Mapping[str, Any]) -> Audit:
 
 def _record_end(
     module: AnsibleModule, audit: Optional[Audit], change: ModeChange, error: Optional[ExplainedError] = None
-) -> dict[str, Any]:
+) -> AnyChangeAnswer:
     if audit is None:
         return {}
     audit.ended(change, error)
@@ -329,7 +335,7 @@ def _record_end(
     return {"audit": audit.result()}
 
 
-def _keep_fact(change: ModeChange, path: Optional[str]) -> dict[str, Any]:
+def _keep_fact(change: ModeChange, path: Optional[str]) -> ModeFact:
     """What has been read back so far, also after an error, kept in the fact file if there is one."""
     devices = change.result()["devices"]
     known = fact.fact(devices, "mode_after")

@@ -180,6 +180,7 @@ error:
 """
 
 import time
+from typing import TYPE_CHECKING
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -189,6 +190,9 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.errors impo
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import untested
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import parse_address
+
+if TYPE_CHECKING:
+    from ansible_collections.confidential.gpu.plugins.module_utils._core.answers import InfoAnswer
 
 
 def main() -> None:
@@ -207,7 +211,9 @@ def main() -> None:
         _module.fail(module, error)
     if not found["tool_tested"]:
         module.warn(untested(found["tool_version"]))
-    module.exit_json(changed=False, read_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **found)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    answer: InfoAnswer = {"changed": False, "read_at": now, **found}
+    module.exit_json(**answer)
 
 
 if __name__ == "__main__":

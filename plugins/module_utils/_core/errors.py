@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
+
+if TYPE_CHECKING:
+    from .answers import Problem
 
 
 class ExplainedError(Exception):
@@ -29,7 +32,7 @@ class ExplainedError(Exception):
     def __str__(self) -> str:
         return " ".join(filter(None, [self.cause, self.state, self.remedy]))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Problem:
         """The error as plain data: kind, cause, state, remedy, retryable, seen."""
         return {
             "kind": type(self).__name__,

@@ -8,10 +8,13 @@ A record that cannot be written is told (``problem``) and keeps nothing from bei
 from __future__ import annotations
 
 import os
-from typing import Any, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence
 
 from .._core.chain import Tail, Trail
 from .change import ModeChange
+
+if TYPE_CHECKING:
+    from .._core.answers import AuditTail, ChangedDevice
 
 TRAIL = "ansible"
 BEGAN, CHANGE = "began", "change"
@@ -40,7 +43,7 @@ class Audit:
             reason = str(error or "")[:REASON_MAX_CHARS]
             self._append(CHANGE, change, {"result": "failed" if error else "done", "reason": reason})
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> AuditTail:
         """As the module returns it."""
         tail = self.tail
         return {"number": tail.number if tail else 0, "hash": tail.hash if tail else "", "problem": self.problem}
@@ -54,13 +57,13 @@ class Audit:
             self.problem = str(error)
 
 
-def _devices(
-    entries: Sequence[Mapping[str, Any]], desired: Mapping[str, str], with_after: bool
-) -> list[dict[str, Any]]:
+def _devices(entries: Sequence[ChangedDevice], desired: Mapping[str, str], with_after: bool) -> list[dict[str, Any]]:
     """Address, kind, name, the mode before, the desired one, and after a run the one that was read back."""
     return [
         {
-            **{name: one[name] for name in ("address", "kind", "name")},
+            "address": one["address"],
+            "kind": one["kind"],
+            "name": one["name"],
             "before": one["mode_before"],
             "desired": desired.get(one["address"]),
             **({"after": one["mode_after"]} if with_after else {}),

@@ -9,7 +9,7 @@ capability, in-band permission and the way to reset, of all devices.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Optional, Sequence
 
 from .._core import lock
 from .._core.errors import ExplainedError, InvalidRequest, raise_all
@@ -24,9 +24,12 @@ from .devices import Device, Found, opened, read_all
 from .errors import PlanOutdated
 from .gate import Gate
 from .mode import MODES
-from .plan import Plan, assign, check_fabric, make
+from .plan import DevicePlan, Plan, assign, check_fabric, make
 from .roster import Lost, Roster, check_named, none_found
 from .unproven import Unproven
+
+if TYPE_CHECKING:
+    from .._core.answers import BoundDevice, ChangedDevice, ChangeResult, DescribedDevice
 
 REFUSE = "refuse"
 WAIT = "wait"
@@ -98,7 +101,7 @@ class ModeChange:
         self._root = root
         self._clock = clock
         self._found: list[Found] = []
-        self._bindings: dict[str, dict[str, Any]] = {}
+        self._bindings: dict[str, BoundDevice] = {}
         self._unproven = Unproven(bus.lock_path())
         self._lost: list[Lost] = []
         self.untested_tool = ""  # the version of gpu-admin-tools, where it is newer than the tested release
@@ -255,7 +258,7 @@ class ModeChange:
         done = self._change.done.values() if self._change else []
         return any(one.staged or one.was_reset for one in done)
 
-    def result(self, only_plan: bool = False) -> dict[str, Any]:
+    def result(self, only_plan: bool = False) -> ChangeResult:
         """``devices``, ``plan`` and ``diff`` as plain data; what has not been read is None."""
         plans = {plan.address: plan for plan in self._plan.devices} if self._plan else {}
         return {
@@ -264,7 +267,7 @@ class ModeChange:
             "diff": self._plan.diff() if self._plan else {"before": "", "after": ""},
         }
 
-    def _device_result(self, found: Found, plan: Any, only_plan: bool) -> dict[str, Any]:
+    def _device_result(self, found: Found, plan: Optional[DevicePlan], only_plan: bool) -> ChangedDevice:
         done = self._change.done.get(found.address) if self._change else None
         after = found.mode
         if plan is not None and only_plan and plan.reset:
@@ -297,7 +300,7 @@ def _unchanged(device: Device, mode: Optional[str]) -> None:
         )
 
 
-def described(found: Found) -> dict[str, Any]:
+def described(found: Found) -> DescribedDevice:
     """What a device is, as plain data."""
     return {
         "address": found.address,
@@ -308,7 +311,7 @@ def described(found: Found) -> dict[str, Any]:
     }
 
 
-def binding(function: Function) -> dict[str, Any]:
+def binding(function: Function) -> BoundDevice:
     """Who can give the function to a virtual machine, as plain data: its driver and its IOMMU group."""
     return {"driver": function.driver(), "iommu_group": function.iommu_group()}
 

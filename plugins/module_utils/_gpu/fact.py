@@ -5,23 +5,30 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Collection, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Collection, Literal, Mapping, Optional, Sequence
 
 from .._core.files import ensure_writable, read_json, replace_json
+
+if TYPE_CHECKING:
+    from .._core.answers import ChangedDevice, ModeFact
 
 SECTIONS = {"gpu": "gpus", "nvswitch": "nvswitches"}
 
 
-def fact(devices: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+def fact(devices: Sequence[ChangedDevice], key: Literal["mode_before", "mode_after"]) -> ModeFact:
     """``gpus`` and ``nvswitches`` (address to mode, None where it is not known) and ``mode``, which all GPUs share.
 
     ``key`` names the entry of each device that holds its mode as read. ``mode`` is 'mixed' when GPUs differ, and None
     when the mode of one is not known.
     """
-    content: dict[str, Any] = {section: {} for section in SECTIONS.values()}
+    modes: dict[str, dict[str, Optional[str]]] = {section: {} for section in SECTIONS.values()}
     for device in devices:
-        content[SECTIONS[device["kind"]]][device["address"]] = device[key]
-    return {**content, "mode": _shared(content["gpus"])}
+        modes[SECTIONS[device["kind"]]][device["address"]] = device[key]
+    return _fact(modes)
+
+
+def _fact(modes: Mapping[str, dict[str, Optional[str]]]) -> ModeFact:
+    return {"gpus": modes["gpus"], "nvswitches": modes["nvswitches"], "mode": _shared(modes["gpus"])}
 
 
 def _shared(gpus: Mapping[str, Optional[str]]) -> Optional[str]:
@@ -32,8 +39,8 @@ def _shared(gpus: Mapping[str, Optional[str]]) -> Optional[str]:
 
 
 def keep(
-    path: str, content: Mapping[str, Any], present: Collection[str], lost: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, Any]:
+    path: str, content: ModeFact, present: Collection[str], lost: Mapping[str, str] = MappingProxyType({})
+) -> ModeFact:
     """Replace the fact file and return what it holds. Raises NotPermitted.
 
     Devices that are present but were not part of this run keep what an earlier run read back from them. The mode of
@@ -43,11 +50,11 @@ def keep(
     gone: dict[str, dict[str, None]] = {section: {} for section in SECTIONS.values()}
     for address, kind in lost.items():
         gone[SECTIONS[kind]][address] = None
+    told = {"gpus": content["gpus"], "nvswitches": content["nvswitches"]}
     merged = {
-        section: {**_earlier(kept, section, present), **gone[section], **content[section]}
-        for section in SECTIONS.values()
+        section: {**_earlier(kept, section, present), **gone[section], **told[section]} for section in SECTIONS.values()
     }
-    whole = {**merged, "mode": _shared(merged["gpus"])}
+    whole = _fact(merged)
     replace_json(path, whole, "fact file")
     return whole
 

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .._core.answers import HostFact, HostFacts
 
 YES = "yes"
 NO = "no"
 UNKNOWN = "unknown"
 
 
-def facts(root: str = "/") -> dict[str, dict[str, Any]]:
+def facts(root: str = "/") -> HostFacts:
     """tdx, sev_snp, iommu, lockdown: each with value (yes, no, unknown), seen, reason and remedy (both may be '')."""
     base = Path(root)
     return {"tdx": _tdx(base), "sev_snp": _sev_snp(base), "iommu": _iommu(base), "lockdown": _lockdown(base)}
 
 
-def _fact(value: str, seen: str, reason: str = "", remedy: str = "") -> dict[str, Any]:
+def _fact(value: str, seen: str, reason: str = "", remedy: str = "") -> HostFact:
     return {"value": value, "seen": seen, "reason": reason, "remedy": remedy}
 
 
@@ -34,7 +37,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _parameter(base: Path, module: str, parameter: str, advice: str) -> dict[str, Any]:
+def _parameter(base: Path, module: str, parameter: str, advice: str) -> HostFact:
     seen = _read(base / "sys/module" / module / "parameters" / parameter)
     name = "%s.%s" % (module, parameter)
     if seen in ("Y", "1"):
@@ -48,7 +51,7 @@ def _parameter(base: Path, module: str, parameter: str, advice: str) -> dict[str
     )
 
 
-def _tdx(base: Path) -> dict[str, Any]:
+def _tdx(base: Path) -> HostFact:
     return _parameter(
         base,
         "kvm_intel",
@@ -57,7 +60,7 @@ def _tdx(base: Path) -> dict[str, Any]:
     )
 
 
-def _sev_snp(base: Path) -> dict[str, Any]:
+def _sev_snp(base: Path) -> HostFact:
     return _parameter(
         base,
         "kvm_amd",
@@ -66,7 +69,7 @@ def _sev_snp(base: Path) -> dict[str, Any]:
     )
 
 
-def _iommu(base: Path) -> dict[str, Any]:
+def _iommu(base: Path) -> HostFact:
     folder = base / "sys/kernel/iommu_groups"
     groups = len(os.listdir(folder)) if folder.is_dir() else 0
     if groups:
@@ -79,7 +82,7 @@ def _iommu(base: Path) -> dict[str, Any]:
     )
 
 
-def _lockdown(base: Path) -> dict[str, Any]:
+def _lockdown(base: Path) -> HostFact:
     seen = _read(base / "sys/kernel/security/lockdown")
     if not seen:
         return _fact(

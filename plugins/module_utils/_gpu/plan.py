@@ -7,13 +7,16 @@ The same plan is shown by check mode and diff, and carried out by a real run.
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from .._core.errors import ExplainedError, InvalidRequest, raise_all
 from .devices import Found
 from .errors import FirmwareTooOld, UnknownDevice, Unsupported
 from .families import Family, lacking, staging
 from .mode import MODES, NVSWITCH, OFF, ON, PPCIE, UNSEEN_IN_FORCE, Knob
+
+if TYPE_CHECKING:
+    from .._core.answers import Diff, PlanStep
 
 
 class Write(NamedTuple):
@@ -44,9 +47,9 @@ class DevicePlan(NamedTuple):
         """True when the device has to be touched."""
         return bool(self.writes) or self.reset
 
-    def steps(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[PlanStep]:
         """The steps in order, as plain data."""
-        steps: list[dict[str, Any]] = [
+        steps: list[PlanStep] = [
             {
                 "device": self.address,
                 "step": "stage",
@@ -80,12 +83,12 @@ class Plan(NamedTuple):
             for device in self.devices
         )
 
-    def steps(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[PlanStep]:
         """Every step, all staging before the first reset, as plain data."""
         every = [step for device in self.devices for step in device.steps()]
         return [step for name in ("stage", "reset", "verify") for step in every if step["step"] == name]
 
-    def diff(self) -> dict[str, str]:
+    def diff(self) -> Diff:
         """The modes and knobs that change, before and after, for Ansible's diff."""
         return {
             "before": "".join(_lines(device, after=False) for device in self.devices),

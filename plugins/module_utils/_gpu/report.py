@@ -7,7 +7,7 @@ A device that somebody uses is not touched, so its mode is not known; who holds 
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import TYPE_CHECKING, Mapping, Optional, Sequence
 
 from .._core import lock
 from .._core.wait import SYSTEM_CLOCK, Clock
@@ -22,6 +22,9 @@ from .mode import GPU, NVSWITCH
 from .roster import Lost, Roster, check_named
 from .unproven import Unproven
 
+if TYPE_CHECKING:
+    from .._core.answers import DeviceEntry, InfoResult
+
 
 def read(
     bus: Bus,
@@ -31,35 +34,42 @@ def read(
     boot_timeout_s: float = 30,
     lock_timeout_s: float = 30,
     clock: Clock = SYSTEM_CLOCK,
-) -> dict[str, Any]:
+) -> InfoResult:
     """``devices``, ``host`` and ``tool_version`` as plain data. A host without devices has an empty list.
 
     Raises GpuErrors for what concerns the whole run; a device's own problem stands in its entry.
     """
     checked_seconds("boot_timeout", boot_timeout_s)
     tools = admin_tools.load(tools_path)
-    answer = {"host": host.facts(root), "tool_version": tools.version, "tool_tested": tools.is_tested}
+    answer: InfoResult = {
+        "host": host.facts(root),
+        "tool_version": tools.version,
+        "tool_tested": tools.is_tested,
+        "devices": [],
+    }
     roster = Roster(bus, root, clock)
     try:
         functions = roster.chosen(addresses)
     except NoDevices:
-        return {**answer, "devices": []}
+        return answer
     with lock.held(bus.lock_path(), lock_timeout_s, clock):
         roster.note()
         unproven = Unproven(bus.lock_path()).modes()
-        devices = _read(functions, tools, root, boot_timeout_s, clock)
+        answer["devices"] = devices = _read(functions, tools, root, boot_timeout_s, clock, unproven)
         check_named(addresses, [device["address"] for device in devices])
         if not addresses:
-            devices += [_lost(one) for one in roster.lost()]
-        for device in devices:
-            noted = unproven.get(device["address"])
-            device["settings_unproven"] = noted is not None and noted == device["mode"]
-    return {**answer, "devices": devices}
+            devices += [_lost(one, unproven) for one in roster.lost()]
+    return answer
 
 
 def _read(
-    functions: Sequence[Function], tools: admin_tools.AdminTools, root: str, boot_timeout_s: float, clock: Clock
-) -> list[dict[str, Any]]:
+    functions: Sequence[Function],
+    tools: admin_tools.AdminTools,
+    root: str,
+    boot_timeout_s: float,
+    clock: Clock,
+    unproven: Mapping[str, str],
+) -> list[DeviceEntry]:
     with Claims(root) as claims:
         uses = claims.take(functions)
         free = [function for function in functions if uses[function.address].state == FREE]
@@ -74,19 +84,19 @@ def _read(
                     kind = NVSWITCH if is_nvswitch(function) else GPU
                     one = Found(function.address, kind, function.device_id, problem=problem)
                 if one is not None:
-                    entries.append(_entry(function, one, use))
+                    entries.append(_entry(function, one, use, unproven))
             return entries
 
 
-def _lost(lost: Lost) -> dict[str, Any]:
+def _lost(lost: Lost, unproven: Mapping[str, str]) -> DeviceEntry:
     function = Function()
     function.address = lost.address
     found = Found(lost.address, lost.kind, 0, problem=lost.problem)
-    return {**_entry(function, found, Use(lost.address)), "use": UNKNOWN}
+    return {**_entry(function, found, Use(lost.address), unproven), "use": UNKNOWN}
 
 
-def _entry(function: Function, found: Found, use: Use) -> dict[str, Any]:
-    problem = found.problem
+def _entry(function: Function, found: Found, use: Use, unproven: Mapping[str, str]) -> DeviceEntry:
+    problem, noted = found.problem, unproven.get(found.address)
     state = USED if isinstance(problem, DeviceBusy) else use.state
     return {
         **described(found),
@@ -100,8 +110,11 @@ def _entry(function: Function, found: Found, use: Use) -> dict[str, Any]:
         "firmware_too_old_for_ppcie": found.firmware_too_old,
         "unknown_knobs": [knob.name for knob in found.unknown_knobs],
         **binding(function),
-        "holders": [holder._asdict() for holder in use.holders],
+        "holders": [
+            {"address": one.address, "pid": one.pid, "command": one.command, "file": one.file} for one in use.holders
+        ],
         "use": state,
         "in_use": state == USED,
         "problem": problem.as_dict() if problem is not None else None,
+        "settings_unproven": noted is not None and noted == found.mode,
     }

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Mapping, Optional, Sequence
 
 from .._core.errors import ExplainedError, InvalidRequest, raise_all
 from .._core.wait import Clock
@@ -15,6 +15,9 @@ from .._gpu.roster import Roster
 from .._pci.bus import Bus, Function
 from .._pci.use import VFIO_DRIVERS
 from .requirement import MISSING, OK, UNKNOWN, Requirement
+
+if TYPE_CHECKING:
+    from .._core.answers import DeviceEntry
 
 HOST_DRIVERS = ("nvidia", "nouveau")
 # Platform drivers of firmware's framebuffer, and what their devices are called.
@@ -123,7 +126,7 @@ class Gpus:
         return judged(entries, wanted)
 
 
-def judged(entries: Sequence[Mapping[str, Any]], wanted: Optional[str]) -> Requirement:
+def judged(entries: Sequence[DeviceEntry], wanted: Optional[str]) -> Requirement:
     """The modes of the devices, as ``report.read`` gives them, beside the wanted one; None accepts any."""
     seen: dict[str, list[str]] = {}
     wrong, unread = [], []
@@ -148,7 +151,7 @@ def judged(entries: Sequence[Mapping[str, Any]], wanted: Optional[str]) -> Requi
     return Requirement("modes", OK, words)
 
 
-def _is_wanted(entry: Mapping[str, Any], wanted: Optional[str]) -> bool:
+def _is_wanted(entry: DeviceEntry, wanted: Optional[str]) -> bool:
     # NVSwitches have no confidential computing: beside GPUs that have it they are off.
     mine = OFF if entry["kind"] == NVSWITCH and wanted not in (None, PPCIE) else wanted
     return mine is None or entry["mode"] == mine

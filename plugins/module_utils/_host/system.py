@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Literal, Mapping, NamedTuple, Optional, Sequence
 
 from .._boot.cmdline import split
 from .._gpu import host
@@ -21,8 +21,13 @@ from . import modprobe, parameters, processor
 from .parameters import AMD, INTEL
 from .requirement import MISSING, OK, UNKNOWN, Requirement
 
+if TYPE_CHECKING:
+    from .._core.answers import HostFact, HostFacts
+
+    Technology = tuple[str, Literal["tdx", "sev_snp"], tuple[int, int]]
+
 # By processor: the technology, its name among the facts, the kernel that brought it.
-TECHNOLOGY = {INTEL: ("TDX", "tdx", (6, 16)), AMD: ("SEV-SNP", "sev_snp", (6, 11))}
+TECHNOLOGY: dict[str, Technology] = {INTEL: ("TDX", "tdx", (6, 16)), AMD: ("SEV-SNP", "sev_snp", (6, 11))}
 VIRTUALIZATION = ("vmx", "svm")
 # By which the firmware tells the kernel of its IOMMU: Intel, AMD, Arm.
 IOMMU_TABLES = ("DMAR", "IVRS", "IORT")
@@ -53,7 +58,7 @@ class System(NamedTuple):
     tables: frozenset[str]
     vfio: Mapping[str, bool]
     rivals: Sequence[modprobe.Rival]
-    facts: Mapping[str, Mapping[str, Any]]
+    facts: HostFacts
 
     @classmethod
     def read(cls, root: str) -> System:
@@ -77,7 +82,7 @@ class System(NamedTuple):
         )
 
     @property
-    def technology(self) -> Optional[tuple[str, str, tuple[int, int]]]:
+    def technology(self) -> Optional[Technology]:
         """Name, fact and first kernel of the processor's way to confidential virtual machines."""
         return TECHNOLOGY.get(self.vendor)
 
@@ -101,7 +106,7 @@ def requirements(system: System) -> list[Requirement]:
     ]
 
 
-def of_fact(name: str, fact: Mapping[str, Any]) -> Requirement:
+def of_fact(name: str, fact: HostFact) -> Requirement:
     """A fact that should be a yes."""
     seen = ": ".join(filter(None, [fact["seen"], fact["reason"].rstrip(".")]))
     return Requirement(name, _STATES[fact["value"]], seen, fact["remedy"])

@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Optional, Sequence
 
 from . import rows
 from .drift import drift
 from .rows import Answers
+
+if TYPE_CHECKING:
+    from .._core.answers import RegisteredInfo
 
 FORMAT, VERSION = "confidential.gpu fleet report", 1
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -19,7 +22,7 @@ class Sources(NamedTuple):
     """What was gathered. All but the hosts are mappings by the host's name; ``nodes`` are ``cluster.node_facts``."""
 
     hosts: Sequence[str]
-    readings: Mapping[str, Any] = NOTHING
+    readings: Mapping[str, RegisteredInfo] = NOTHING
     readiness: Mapping[str, Any] = NOTHING
     trails: Mapping[str, Any] = NOTHING
     provider_ids: Mapping[str, str] = NOTHING

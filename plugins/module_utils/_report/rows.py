@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import calendar
 import time
-from typing import Any, Iterable, Mapping, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, NamedTuple, Optional, Sequence
 
 from .cluster import COMPONENT
+
+if TYPE_CHECKING:
+    from .._core.answers import DeviceEntry, HolderEntry, RegisteredInfo
 
 PROTECTED, UNPROTECTED, PENDING, OLD, UNKNOWN = "protected", "unprotected", "pending", "old", "unknown"
 VERDICTS = (PROTECTED, UNPROTECTED, PENDING, OLD, UNKNOWN)
@@ -32,7 +35,7 @@ class Answers(NamedTuple):
     """
 
     host: str
-    reading: Mapping[str, Any]
+    reading: RegisteredInfo
     readiness: Mapping[str, Any]
     trails: Mapping[str, Any]
     node: Mapping[str, Any]
@@ -155,7 +158,7 @@ def _empty(answers: Answers, address: str) -> dict[str, Any]:
     }
 
 
-def _take_reading(row: Row, one: Mapping[str, Any], answers: Answers, last: Optional[Row]) -> None:
+def _take_reading(row: Row, one: DeviceEntry, answers: Answers, last: Optional[Row]) -> None:
     """What was read from the device just now."""
     mode, pending, problem = one.get("mode"), one.get("pending_mode"), one.get("problem")
     row.update(
@@ -174,17 +177,17 @@ def _take_reading(row: Row, one: Mapping[str, Any], answers: Answers, last: Opti
             row["why"] = _joined("In use, so it was not touched. A mode changes only at a reset.", row["why"])
         return
     row.update(mode=mode, read_at=answers.reading.get("read_at", ""), read_by=ANSIBLE)
-    row["verdict"], row["why"] = _verdict(one, mode, row["pending"], why)
+    row["verdict"], row["why"] = _verdict(mode, row["pending"], why, bool(one.get("settings_unproven")))
 
 
-def _verdict(one: Mapping[str, Any], mode: str, pending: str, why: str) -> tuple[str, str]:
+def _verdict(mode: str, pending: str, why: str, is_unproven: bool = False) -> tuple[str, str]:
     if mode not in CONFIDENTIAL:
         return UNPROTECTED, why
     if why:
         return UNKNOWN, why
     if pending:
         return PENDING, "The next reset makes it %s." % pending
-    if one.get("settings_unproven"):
+    if is_unproven:
         return PENDING, "Settings that no register shows were stored and are not proven to be in force before a reset."
     return PROTECTED, ""
 
@@ -205,7 +208,7 @@ def _take_published(
         return False
     row.update(kind=entry.get("kind") or "", name=entry.get("name") or "", mode=entry["mode"])
     row.update(read_at=node["published_at"], read_by=OPERAND, pending=entry.get("pending") or "")
-    row["verdict"], row["why"] = _verdict({}, entry["mode"], row["pending"], entry.get("problem") or "")
+    row["verdict"], row["why"] = _verdict(entry["mode"], row["pending"], entry.get("problem") or "")
     return True
 
 
@@ -292,7 +295,7 @@ def _asked(answers: Answers, address: str) -> dict[str, str]:
     return {"asked_by": by, "asked_at": at, "asked_known_by": how}
 
 
-def _holder(holder: Mapping[str, Any]) -> str:
+def _holder(holder: HolderEntry) -> str:
     return "%s (%s, %s)" % (holder.get("command") or "?", holder.get("pid"), holder.get("file") or "?")
 
 

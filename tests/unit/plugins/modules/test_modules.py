@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
+from answer_forms import amiss
 
 from ansible_collections.confidential.gpu.plugins.doc_fragments import devices
 from ansible_collections.confidential.gpu.plugins.module_utils import _buses, _module
+from ansible_collections.confidential.gpu.plugins.module_utils._core import answers
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import SysfsBus
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
@@ -166,6 +168,7 @@ def test_everything_that_info_returns_is_documented(run: Run) -> None:
     result = run(cc_mode_info)
     assert set(result) - {"changed", "invocation"} == set(documented) - {"error"}
     assert set(result["devices"][0]) == set(documented["devices"]["contains"])
+    assert list(amiss(_without_invocation(result), answers.InfoAnswer)) == []
 
 
 def test_everything_that_a_change_returns_is_documented(run: Run, tmp_path: Path) -> None:
@@ -173,6 +176,24 @@ def test_everything_that_a_change_returns_is_documented(run: Run, tmp_path: Path
     result = run(cc_mode, mode="off", devices=[GPU], audit_folder=str(tmp_path))
     assert set(result) - {"changed", "invocation", "diff"} == set(documented) - {"error"}
     assert set(result["devices"][0]) == set(documented["devices"]["contains"])
+    assert list(amiss(_without_invocation(result), answers.ChangeAnswer)) == []
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_a_change_and_what_is_read_after_it_have_their_forms(run: Run, mode: str) -> None:
+    changed, read = run(cc_mode, mode=mode, devices=[GPU]), run(cc_mode_info)
+    assert list(amiss(_without_invocation(changed), answers.ChangeAnswer)) == []
+    assert list(amiss(_without_invocation(read), answers.InfoAnswer)) == []
+
+
+def test_the_error_of_a_refusal_has_its_form(run: Run) -> None:
+    result = run(cc_mode, mode="on", devices=[GPU, A100])
+    assert list(amiss(result["error"], answers.Problem)) == []
+    assert list(amiss(result["devices"], list[answers.ChangedDevice])) == []
+
+
+def _without_invocation(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in result.items() if key != "invocation"}
 
 
 @pytest.mark.parametrize("fragment", ["DOCUMENTATION", "STATE"])
