@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from .kubelet import PodResources
-from .metrics import Metrics
+from .metrics import PluginMetrics
 from .source import Source
 
 EVERY_S = 30.0
@@ -20,7 +20,7 @@ class Collector:
     def __init__(
         self,
         pod_resources: PodResources,
-        metrics: Metrics,
+        metrics: PluginMetrics,
         source: Callable[[], Source | None],
         names: Callable[[], list[str]],
         every_s: float = EVERY_S,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from . import messages
 from .inotify import Watcher
 from .kubelet import Kubelet
-from .metrics import Metrics
+from .metrics import PluginMetrics
 from .plugin import Plugin
 from .sockets import sweep
 from .source import Device, Resource
@@ -29,7 +29,7 @@ class Engine:
     Without ``register`` the kubelet is told nothing, and its folder is not looked at: there are metrics only.
     """
 
-    def __init__(self, kubelet: Kubelet, watcher: Watcher, metrics: Metrics, register: bool = True) -> None:
+    def __init__(self, kubelet: Kubelet, watcher: Watcher, metrics: PluginMetrics, register: bool = True) -> None:
         self._kubelet = kubelet
         self._register = register
         self._watcher = watcher

@@ -18,7 +18,7 @@ PREFIX = "device_plugin_"
 VERSION_FILE = Path(__file__).with_name("VERSION")
 
 
-class Metrics:
+class PluginMetrics:
     """Everything that is counted."""
 
     def __init__(self, version_file: Path = VERSION_FILE) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from kube.delay import Delay
 
 from .kubelet import SOCKET, Kubelet, Mark, NotRegistered
-from .metrics import Metrics
+from .metrics import PluginMetrics
 from .service import Service
 from .sockets import Listening
 from .source import Resource
@@ -34,7 +34,9 @@ PAUSE_S = (0.05, 5.0)
 class Plugin:
     """One resource. ``run`` it until it is cancelled."""
 
-    def __init__(self, resource: Resource, kubelet: Kubelet, metrics: Metrics, stream_s: float = STREAM_S) -> None:
+    def __init__(
+        self, resource: Resource, kubelet: Kubelet, metrics: PluginMetrics, stream_s: float = STREAM_S
+    ) -> None:
         self.name = resource.name
         self.service = Service(resource, metrics, self._stream_ended)
         self._kubelet = kubelet

@@ -24,7 +24,7 @@ from .engine import Engine, FolderGone
 from .inotify import Watcher
 from .kubelet import Kubelet, PodResources
 from .machine import Machine
-from .metrics import Metrics
+from .metrics import PluginMetrics
 from .own_node import OwnNode
 from .port import Server
 from .refusal import BadConfig
@@ -51,7 +51,7 @@ class Process:
         self._refused = ""
         self.held = ""  # why nothing is given to anybody
         self._source: Source | None = None
-        self.metrics = Metrics()
+        self.metrics = PluginMetrics()
         self.engine = Engine(Kubelet(chosen.plugins_folder), self._watcher, self.metrics, chosen.register)
         self.port = 0
 

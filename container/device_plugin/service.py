@@ -15,7 +15,7 @@ from grpclib.server import Stream
 from . import messages
 from .api import deviceplugin_pb2 as api
 from .api.deviceplugin_grpc import DevicePluginBase
-from .metrics import Metrics
+from .metrics import PluginMetrics
 from .source import Device, Refused, Resource
 
 LOG = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 class Service(DevicePluginBase):
     """Serves one resource; ``ended`` is called when the stream of the newest watcher ends."""
 
-    def __init__(self, resource: Resource, metrics: Metrics, ended: Callable[[], None]) -> None:
+    def __init__(self, resource: Resource, metrics: PluginMetrics, ended: Callable[[], None]) -> None:
         self._metrics = metrics
         self._ended = ended
         self._changed = asyncio.Event()

@@ -21,7 +21,7 @@ from . import reading as readings
 from .audit import Audit
 from .desired import Desired
 from .messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked, WatchFailed
-from .metrics import Metrics
+from .metrics import OperandMetrics
 from .names import READY_LABEL, REASON_ANNOTATION, STATE_LABEL
 from .node import Node, Patch
 from .pod import Pod
@@ -121,7 +121,7 @@ class Controller:
         runner: Runner,
         watch_pods: Callable[[bool], PodWatch],
         readiness: Readiness,
-        metrics: Metrics,
+        metrics: OperandMetrics,
         now: Callable[[], float],
         boot: str,
         jitter: Callable[[], float] = _jitter,

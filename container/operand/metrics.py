@@ -20,7 +20,7 @@ COLLECTIONS = "/usr/share/ansible/collections"
 COLLECTION_FILE = "ansible_collections/confidential/gpu/galaxy.yml"
 
 
-class Metrics:
+class OperandMetrics:
     """Everything that is counted. Names begin with cc_manager_, those about the process with process_."""
 
     def __init__(self, collections: str = os.environ.get("ANSIBLE_COLLECTIONS_PATH", COLLECTIONS)) -> None:

@@ -29,7 +29,7 @@ from .audit import Audit
 from .cluster import COMPONENT, Cluster
 from .controller import Controller
 from .messages import LockTaken, Message, NodeSeen, PodsSeen, StopAsked, WatchFailed
-from .metrics import Metrics
+from .metrics import OperandMetrics
 from .node import Node
 from .pod import Pod, Witness
 from .readiness import ReadinessFile
@@ -67,7 +67,7 @@ class Process:
         self._stopping = False
         self._watches: dict[str, Kept] = {}
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self.metrics = Metrics()
+        self.metrics = OperandMetrics()
         self.health = Health((NODE,))
 
     def run(self) -> None:

@@ -113,7 +113,7 @@ def nvidia_device_plugin_values(
     for name, config in plain.items():
         try:
             nvidia_config.check(config)
-        except nvidia_config.BadConfig as error:
+        except nvidia_config.BadNvidiaConfig as error:
             found += ["configuration %s: %s" % (name, line) for line in str(error).splitlines()]
         except nvidia_config.NoJsonschema as error:
             raise _refused(str(error)) from None

@@ -22,7 +22,7 @@ except ImportError:  # a library of the control node, which only this needs
 Schema = Mapping[str, Any]
 
 
-class BadConfig(ValueError):
+class BadNvidiaConfig(ValueError):
     """The configuration is refused: where, what is wrong, and the remedy, a line for each finding."""
 
 
@@ -131,7 +131,7 @@ SCHEMA: Schema = {
 
 
 def check(config: Any) -> None:
-    """Raises BadConfig with everything that is wrong, and NoJsonschema."""
+    """Raises BadNvidiaConfig with everything that is wrong, and NoJsonschema."""
     if jsonschema is None:
         raise NoJsonschema(
             "the library jsonschema is not there. Install it beside ansible-core: pip install jsonschema."
@@ -142,7 +142,7 @@ def check(config: Any) -> None:
     ]
     found = found or list(_contradictions(config))
     if found:
-        raise BadConfig("\n".join(found))
+        raise BadNvidiaConfig("\n".join(found))
 
 
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:

@@ -549,7 +549,7 @@ def test_no_alert_asks_for_readings_that_nobody_makes(alerts: Any) -> None:
 
 @pytest.mark.parametrize("where", ["alerts", "dashboard"])
 def test_every_label_and_its_value_exist(expressions: Any, where: str) -> None:
-    made = metrics.Metrics()
+    made = metrics.OperandMetrics()
     made.show_state("")
     made.show_wanted(None)
     made.show_devices(reading.Reading((reading.Device("0000:17:00.0", mode="on"),)))
@@ -569,7 +569,7 @@ def test_every_label_and_its_value_exist(expressions: Any, where: str) -> None:
 
 @pytest.mark.parametrize("where", ["alerts", "dashboard"])
 def test_every_metric_exists(expressions: Any, where: str) -> None:
-    made = metrics.Metrics()
+    made = metrics.OperandMetrics()
     known = set()
     for family in made.registry.collect():
         suffix = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])

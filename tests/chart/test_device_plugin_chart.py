@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 
 from device_plugin import settings  # noqa: E402
 from device_plugin.gpu import config as gpu  # noqa: E402
-from device_plugin.metrics import Metrics  # noqa: E402
+from device_plugin.metrics import PluginMetrics  # noqa: E402
 from device_plugin.source import Device  # noqa: E402
 from device_plugin.tee import config  # noqa: E402
 from kube import events  # noqa: E402
@@ -289,7 +289,7 @@ def expressions(render: Any) -> dict[str, str]:
 
 
 def test_alerts_and_dashboard_ask_for_what_the_plugin_counts(expressions: dict[str, str]) -> None:
-    metrics = Metrics()
+    metrics = PluginMetrics()
     known = {f"{one.name}_total" if one.type == "counter" else one.name for one in metrics.registry.collect()}
     known |= {f"{one.name}_info" for one in metrics.registry.collect() if one.type == "info"}
     asked: set[str] = set()
@@ -304,7 +304,7 @@ def test_alerts_and_dashboard_ask_for_what_the_plugin_counts(expressions: dict[s
 
 def test_labels_that_are_asked_for_exist(expressions: dict[str, str]) -> None:
     """Those of the plugin, and what Prometheus adds: node by the PodMonitor."""
-    metrics = Metrics()
+    metrics = PluginMetrics()
     metrics.show_devices("r", [Device("a::0")])
     metrics.show_held(["r"], {"r": frozenset({"a::0"})})
     metrics.allocation_errors.labels("r", "why")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from device_plugin.metrics import Metrics as PluginMetrics
+from device_plugin.metrics import PluginMetrics
 from device_plugin.settings import options as plugin_options
 from kube.settings import Option
 from operand import names as operand_names
-from operand.metrics import Metrics as OperandMetrics
+from operand.metrics import OperandMetrics
 from operand.settings import OPTIONS
 from prometheus_client import CollectorRegistry
 

@@ -16,7 +16,7 @@ from device_plugin.api.deviceplugin_grpc import DevicePluginStub
 from device_plugin.engine import Engine
 from device_plugin.inotify import Watcher
 from device_plugin.kubelet import Kubelet
-from device_plugin.metrics import Metrics
+from device_plugin.metrics import PluginMetrics
 from device_plugin.source import Answer, Device
 from fake_kubelet.kubelet import FakeKubelet
 from fake_kubelet.node import run
@@ -50,9 +50,9 @@ class Things:
 
 
 @asynccontextmanager
-async def offered(folder: Path, things: Things) -> AsyncIterator[tuple[Engine, FakeKubelet, Metrics]]:
+async def offered(folder: Path, things: Things) -> AsyncIterator[tuple[Engine, FakeKubelet, PluginMetrics]]:
     """An engine and a kubelet that has registered it."""
-    kubelet, watcher, metrics = FakeKubelet(folder), Watcher(), Metrics()
+    kubelet, watcher, metrics = FakeKubelet(folder), Watcher(), PluginMetrics()
     await kubelet.start()
     engine = Engine(Kubelet(folder), watcher, metrics)
     engine.start()
@@ -166,7 +166,7 @@ def test_a_resource_that_fails_in_a_way_nobody_thought_of_is_no_secret(folder: P
         watcher = Watcher()
         kubelet = FakeKubelet(folder)
         await kubelet.start()
-        engine = Engine(Kubelet(folder), watcher, Metrics())
+        engine = Engine(Kubelet(folder), watcher, PluginMetrics())
         await engine.offer([Odd([Device("a")])])
         with pytest.raises(RuntimeError, match="odd"):
             await asyncio.wait_for(engine.failed, 5)

@@ -27,7 +27,7 @@ from operand import settings
 from operand.controller import Controller
 from operand.desired import Desired
 from operand.messages import NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked
-from operand.metrics import Metrics
+from operand.metrics import OperandMetrics
 from operand.node import Node, Patch
 from operand.pod import Pod
 from operand.reading import Reading
@@ -616,7 +616,7 @@ class Explorer:
             ["--node-name", "n", *options, *arguments], {"OPERATOR_NAMESPACE": "gpu-operator"}
         )
         self.port = Port()
-        self.metrics = Metrics()
+        self.metrics = OperandMetrics()
         self.left = {"request": 2, "retry": 1, "guest": 1, "kill": 1, "stop": 1, "device": 1, "fault": 1, **left}
         self.quiet: dict[int, int] = {}
 

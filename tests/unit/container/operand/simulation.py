@@ -25,7 +25,7 @@ from operand import settings
 from operand.audit import Audit
 from operand.controller import Controller
 from operand.messages import Message, NodeSeen, PodsSeen, RunEnded, RunPlanned, StopAsked
-from operand.metrics import Metrics
+from operand.metrics import OperandMetrics
 from operand.node import Node, Patch
 from operand.pod import Pod
 from operand.reconcile import NOTICED_S
@@ -431,7 +431,7 @@ class Site:
     def begin(self) -> None:
         """Start an operand."""
         self.inbox.clear()
-        self.metrics = Metrics()
+        self.metrics = OperandMetrics()
         audit_folder = self.settings.audit_folder
         self.controller = Controller(
             self.settings,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fake_api.daemon_sets import NODES, PREFIX
 from fake_api.store import Refusal, Request
-from operand.metrics import Metrics
+from operand.metrics import OperandMetrics
 from simulation import (
     CHANGING,
     COMPONENTS,
@@ -883,7 +883,7 @@ def test_what_is_measured_is_there_from_the_first_second(site: Make) -> None:
 
 
 def test_a_version_that_is_not_found_is_unknown(tmp_path: Path) -> None:
-    value = Metrics(str(tmp_path)).registry.get_sample_value
+    value = OperandMetrics(str(tmp_path)).registry.get_sample_value
     assert value("cc_manager_build_info", {"version": "unknown"}) == 1
 
 
@@ -891,7 +891,7 @@ def test_the_version_is_that_of_the_collection(tmp_path: Path) -> None:
     folder = tmp_path / "ansible_collections" / "confidential" / "gpu"
     folder.mkdir(parents=True)
     shutil.copy(Path(__file__).resolve().parents[4] / "galaxy.yml", folder)
-    found = Metrics(f"/nowhere:{tmp_path}")
+    found = OperandMetrics(f"/nowhere:{tmp_path}")
     (family,) = (one for one in found.registry.collect() if one.name == "cc_manager_build")
     assert family.samples[0].labels["version"].count(".") == 2
 

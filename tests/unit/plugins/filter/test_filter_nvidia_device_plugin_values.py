@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from device_plugin.gpu import config as own
-from device_plugin.refusal import BadConfig as OwnRefusal
+from device_plugin.refusal import BadConfig
 
 from ansible_collections.confidential.gpu.plugins.filter.nvidia_device_plugin_values import FilterModule
 from ansible_collections.confidential.gpu.plugins.plugin_utils import nvidia_config
@@ -209,7 +209,7 @@ def test_the_own_plugin_takes_what_both_can_do() -> None:
     assert (read.policy, read.fail_above_one) == ("packed", True)
     for key, value in (("flags", {"migStrategy": "mixed"}), ("imex", {"channelIDs": [0]})):
         values({**LEAST, key: value})
-        with pytest.raises(OwnRefusal, match="Use NVIDIA's device plugin"):
+        with pytest.raises(BadConfig, match="Use NVIDIA's device plugin"):
             own.parse(yaml.safe_dump({**LEAST, key: value}), "config.yaml")
 
 
