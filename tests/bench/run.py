@@ -87,7 +87,7 @@ class Measurement:
             "NVIDIA, query and settings": partial(bench.nvidia, *QUERY, "--query-cc-settings"),
         }
         self._take_turns(self._runs.fast, "8", "on", query)
-        ours = {"module, off to on": bench.module, "playbook, off to on": partial(bench.playbook, "on")}
+        ours: Programs = {"module, off to on": bench.module, "playbook, off to on": partial(bench.playbook, "on")}
         self._against("8", ours, {"NVIDIA, off to on": partial(bench.nvidia, *SET_CC)})
         ours = {"playbook, 8 + 4 to ppcie": partial(bench.playbook, "ppcie")}
         self._against("hgx-h100", ours, {"NVIDIA, 8 + 4 to ppcie": partial(bench.nvidia, *SET_PPCIE)})

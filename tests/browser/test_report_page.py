@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.confidential.gpu.plugins.module_utils._core.answers import RegisteredInfo
 from ansible_collections.confidential.gpu.plugins.module_utils._report import page, report
 
 from .chromium import FRAME, Page, opened
@@ -48,7 +49,7 @@ def column(number: int) -> str:
 def small() -> dict[str, Any]:
     """Each kind of row."""
     broken = {"cause": "0000:6e:00.0: the firmware did not boot within 30 s.", "remedy": "Reset the host."}
-    hosts = {
+    hosts: dict[str, RegisteredInfo] = {
         "gpu-1": reading(
             device(),
             held("0000:3b:00.0"),

@@ -45,6 +45,7 @@ def shape(text: str) -> Shape:
     """Messages with their fields (type and number), services with their calls (both types)."""
     plain = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
     found: Shape = {}
+    entries: dict[str, tuple[str, ...]]
     for kind, name, body in BLOCK.findall(plain):
         if kind == "message":
             entries = {field: (_spaced(of), number) for of, field, number in FIELD.findall(body)}

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.cluster.kube import workloads
-from tests.cluster.kube.api import ApiError
-from tests.cluster.kube.bed import FIGURES, REASON, STATE, Bed, annotations, is_running, is_settled
+from tests.cluster.kube.api import ApiError, Object
+from tests.cluster.kube.bed import FIGURES, REASON, STATE, Bed, annotations_of, is_running, is_settled
 from tests.cluster.kube.programs import EVERY
 from tests.cluster.kube.release import NOWHERE, RELEASE, VALUES, WAIT, install, pod_of, uninstall
 from tests.cluster.kube.settings import NODE
@@ -48,7 +49,7 @@ def test_install_change_uninstall(installed: Bed) -> None:
 def test_the_reason_is_told_everywhere(installed: Bed) -> None:
     installed.change("bogus", "failed")
     cluster = installed.cluster
-    reason = annotations(cluster.node())[REASON]
+    reason = annotations_of(cluster.node())[REASON]
     assert "bogus" in reason
     event = cluster.api.until("/api/v1/namespaces/default/events", lambda one: "bogus" in one.get("message", ""), 10)
     assert event["type"] == "Warning"
@@ -71,7 +72,7 @@ def test_a_virtual_machine_keeps_its_gpu(installed: Bed) -> None:
     try:
         resets = installed.resets()
         installed.change("on", "failed")
-        assert "default/vm" in annotations(cluster.node())[REASON]
+        assert "default/vm" in annotations_of(cluster.node())[REASON]
         assert installed.resets() == resets
         assert installed.modes() == {"off"}
     finally:
@@ -92,6 +93,11 @@ def test_draining(installed: Bed, tmp_path: Path) -> None:
     assert cluster.kubectl("get", "pod", "vm", "--ignore-not-found") == ""
 
 
+def says(words: str, event: Object) -> bool:
+    """Whether an Event has these words."""
+    return words in event.get("message", "")
+
+
 def test_pod_security(small: Bed, tmp_path: Path) -> None:
     """A namespace that enforces any level but privileged has no pods, and says why; the right label brings them."""
     small.start_node()
@@ -105,7 +111,7 @@ def test_pod_security(small: Bed, tmp_path: Path) -> None:
         for level in ("restricted", "baseline"):
             cluster.kubectl(*label, f"{ENFORCE}={level}")
             words = f'violates PodSecurity "{level}:latest"'
-            refused = cluster.api.until(events, lambda one, words=words: words in one.get("message", ""), 60)
+            refused = cluster.api.until(events, partial(says, words), 60)
             assert refused["involvedObject"]["kind"] == "DaemonSet"
             assert "hostPath" in refused["message"]
         assert not cluster.pods(name)

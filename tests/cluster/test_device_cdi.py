@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_nvml.driver import DRIVER, Driver, build, uuid
 
 from tests.cluster.kube.api import Object
 from tests.cluster.kube.cluster import Cluster
 from tests.cluster.kube.plugin import PODS, Plugin, consumer, until_healthy
 from tests.cluster.kube.programs import EVERY
-from tests.fake_nvml.driver import DRIVER, Driver, build, uuid
 
 TDX, GPU = "tdx.intel.com/tdx-guest", "nvidia.com/gpu"
 TDX_LABEL = "intel.feature.node.kubernetes.io/tdx-guest"
@@ -30,7 +30,7 @@ SYS = "/run/tee-sys"
 # Names of /proc/misc: devices that need no capability, and that runc gives to no container unasked.
 OPENABLE = ("fuse", "userfaultfd", "autofs")
 # Nothing is left of root: who has a device now has it because it was given.
-NOBODYS = {
+NOBODYS: dict[str, Any] = {
     "runAsUser": 1000,
     "runAsGroup": 1000,
     "runAsNonRoot": True,

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -237,11 +237,11 @@ SHARES = {
 }
 
 
-def asking(init: Object | None = None, **limits: str) -> Object:
+def asking(limits: Mapping[str, str] = {}, init: Object | None = None) -> Object:
     """A pod whose container, or init container, has these limits."""
     pod = consumer("sharer")
     (main,) = pod["spec"]["containers"]
-    main["resources"] = {"limits": limits}
+    main["resources"] = {"limits": dict(limits)}
     if init is not None:
         pod["spec"]["initContainers"] = [{**main, "name": "first", "resources": {"limits": init}}]
         main["resources"] = {}
@@ -264,7 +264,7 @@ def test_more_than_one_share_is_refused_by_the_api_server(cluster: Cluster, tmp_
     options = ("--namespace", "shares", "--create-namespace", "--values", str(file))
     cluster.helm("upgrade", "--install", "shares", str(CHART), *options)
     try:
-        greedy = asking(**{SHARED: "2"})
+        greedy = asking({SHARED: "2"})
         deadline = time.monotonic() + 30
         while not refusal(cluster, greedy):
             assert time.monotonic() < deadline
@@ -274,7 +274,7 @@ def test_more_than_one_share_is_refused_by_the_api_server(cluster: Cluster, tmp_
         assert "Ask for 1, or for whole GPUs" in said
         assert ": 422: " in said
         assert "container first asks" in refusal(cluster, asking(init={SHARED: "3"}))
-        for taken in (asking(**{SHARED: "1"}), asking(cpu="2"), asking(**{"nvidia.com/gpu": "2"}), asking()):
+        for taken in (asking({SHARED: "1"}), asking({"cpu": "2"}), asking({"nvidia.com/gpu": "2"}), asking()):
             assert refusal(cluster, taken) == ""
         labels = {"app": "greedy"}
         template = {"metadata": {"labels": labels}, "spec": greedy["spec"]}

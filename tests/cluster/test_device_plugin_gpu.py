@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_nvml.driver import Driver, build, uuid
 
 from tests.cluster.kube.api import Object
 from tests.cluster.kube.bed import FIGURES, is_running
@@ -28,7 +29,6 @@ from tests.cluster.kube.plugin import (
     until_allocatable,
     until_healthy,
 )
-from tests.fake_nvml.driver import Driver, build, uuid
 
 NAME, GPU = "gpus", "nvidia.com/gpu"
 REPLICAS = 4

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.cluster.kube import workloads
-from tests.cluster.kube.bed import FIGURES, PAUSED, PODS, READY, REASON, STATE, Bed, annotations, is_settled, owner
+from tests.cluster.kube.bed import FIGURES, PAUSED, PODS, READY, REASON, STATE, Bed, annotations_of, is_settled, owner
 
 READY_VALUES = {"on": "true", "ppcie": "true", "off": "false", "devtools": ""}
 # Each mode from each other one, once.
@@ -61,7 +61,7 @@ def test_a_bogus_mode_touches_nothing(node: Bed) -> None:
     before, resets = node.wait_for_components(), node.resets()
     node.change("bogus", "failed")
     found = node.cluster.node()
-    assert "'bogus'" in annotations(found)[REASON]
+    assert "'bogus'" in annotations_of(found)[REASON]
     assert found["metadata"]["labels"][READY] == ""
     assert (node.wait_for_components(), node.resets()) == (before, resets)
     assert node.modes() == {"off"}

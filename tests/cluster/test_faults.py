@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.kube import workloads
 from tests.cluster.kube.api import Object
-from tests.cluster.kube.bed import JOURNAL, PAUSED, REASON, Bed, annotations, is_settled
+from tests.cluster.kube.bed import JOURNAL, PAUSED, REASON, Bed, annotations_of, is_settled
 from tests.cluster.kube.workloads import MANAGER, NAMESPACE
 
 ROLES = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/{MANAGER}"
@@ -30,12 +30,12 @@ def check(node: Bed, mode: str) -> None:
     assert node.modes() == {mode}
     labels = node.labels()
     assert {labels[workloads.deploy_label(one)] for one in workloads.KATA} == {"true"}
-    assert JOURNAL not in annotations(node.cluster.node())
+    assert JOURNAL not in annotations_of(node.cluster.node())
     node.wait_for_components()
 
 
 def is_journalled(found: Object) -> bool:
-    return JOURNAL in annotations(found)
+    return JOURNAL in annotations_of(found)
 
 
 def is_paused(found: Object) -> bool:
@@ -112,7 +112,7 @@ def test_without_the_right_to_see_pods(node: Bed) -> None:
     node.wait_for_manager()
     resets = node.resets()
     node.change("on", "failed")
-    assert "pods" in annotations(node.cluster.node())[REASON]
+    assert "pods" in annotations_of(node.cluster.node())[REASON]
     assert node.resets() == resets
     assert PAUSED not in node.labels().values()
     node.cluster.apply(*workloads.manager({})[:-1])
@@ -123,7 +123,7 @@ def test_a_gpu_that_does_not_boot(node: Bed) -> None:
     begin(node)
     node.emulator.control.fault(device="0000:17:00.0", event="boot", action="no_boot", times="forever")
     node.change("on", "failed", timeout_s=120)
-    assert "0000:17:00.0" in annotations(node.cluster.node())[REASON]
+    assert "0000:17:00.0" in annotations_of(node.cluster.node())[REASON]
     assert PAUSED not in node.labels().values()
     assert not (node.run_nvidia / "validations/.cc-manager-ctr-ready").exists()
 

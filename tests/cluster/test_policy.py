@@ -313,7 +313,7 @@ def event(name: str, kind: str, about: str) -> Object:
 
 def is_checked(policy: Object) -> bool:
     """Whether the API server has looked at the present expressions of a policy."""
-    return policy.get("status", {}).get("observedGeneration") == policy["metadata"]["generation"]
+    return bool(policy.get("status", {}).get("observedGeneration") == policy["metadata"]["generation"])
 
 
 def test_the_policy_is_what_refuses(cluster: Cluster, tmp_path: Path) -> None:

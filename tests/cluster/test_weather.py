@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.cluster.kube import workloads
 from tests.cluster.kube.audit import Audit
-from tests.cluster.kube.bed import DEVICES, JOURNAL, PAUSED, REASON, STATE, Bed, annotations, is_settled
+from tests.cluster.kube.bed import DEVICES, JOURNAL, PAUSED, REASON, STATE, Bed, annotations_of, is_settled
 from tests.cluster.kube.cluster import NODE_PATH
 from tests.cluster.kube.weather import THROUGH_RELAY, USER, Relay, losing, putting_back, stripping
 
@@ -24,7 +25,7 @@ QUARREL_S = 30.0
 PATCHES_MAX = 40
 
 
-def begin(small: Bed, **environment: str) -> None:
+def begin(small: Bed, **environment: Any) -> None:
     """A node in the mode off, its components running."""
     small.start(CC_MANAGER_RETRY_DELAY="0", **environment)
     small.until(lambda found: is_settled(found, "off"))
@@ -46,7 +47,7 @@ def quarrel(small: Bed, key: str) -> Iterator[None]:
     assert patches(small) - before < PATCHES_MAX
     assert small.manager()["status"]["containerStatuses"][0]["restartCount"] == 0
     if key != REASON:
-        assert key in annotations(small.cluster.node()).get(REASON, "")
+        assert key in annotations_of(small.cluster.node()).get(REASON, "")
 
 
 def retry(small: Bed) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ from tools.needs import NotPossible
 
 KATA_IMAGES = {"image": "kata-deploy", "kubectlImage": "kubectl"}
 HANDLERS = ("runc", "kata-qemu-nvidia-gpu-snp")
-OPERAND = {
+OPERAND: dict[str, Any] = {
     "confidential_containers_gpu_operator": False,
     "confidential_containers_operand": True,
     "confidential_containers_operand_values": {"settings": {"bus": VALUES["settings"]["bus"]}},
@@ -97,7 +98,7 @@ def test_another_mode_and_removal(emulated: tuple[Bench, Bed]) -> None:
     )
     assert played.status == 0, played.text
     assert node.modes() == {"off"}
-    gone = {"confidential_containers_remove_nfd": True, "confidential_containers_remove_crds": True}
+    gone: dict[str, Any] = {"confidential_containers_remove_nfd": True, "confidential_containers_remove_crds": True}
     removed = bench.play("confidential_containers_remove", **OPERAND, **gone)
     assert removed.status == 0, removed.text
     assert bench.cluster.helm("list", "-A", "-q").strip() == ""

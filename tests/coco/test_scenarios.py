@@ -103,7 +103,8 @@ def test_from_bare_to_a_sample_that_passes(bench: Bench) -> None:
 
 def test_a_second_run_changes_nothing_and_asks_once(bench: Bench) -> None:
     """One way to the cluster for the look, the comparison and the sample each, and one Helm for each chart."""
-    programs, log = {}, bench.folder / "started.log"
+    programs: dict[str, Any] = {}
+    log = bench.folder / "started.log"
     for name in ("helm", "kubectl"):
         programs[f"confidential_containers_{name}"] = str(bench.folder / f"counted-{name}")
         script = f'#!/bin/sh\necho "{name} $1 $3" >> {log}\nexec {EVERY[name].path()} "$@"\n'

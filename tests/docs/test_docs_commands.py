@@ -128,9 +128,9 @@ def python(words: list[str]) -> None:
         if module in ("pip", "zipfile", "venv"):
             return
         if module == "pytest":
-            files = [word for word in rest if word.startswith("tests/")]
-            assert files
-            assert all((ROOT / name).exists() for name in files), files
+            named = [word for word in rest if word.startswith("tests/")]
+            assert named
+            assert all((ROOT / name).exists() for name in named), named
             return
         path = module.replace(".", "/")
         places = [base / path for base in (ROOT, ROOT / "gpu-admin-tools", ROOT / "container", ROOT / "tests")]

@@ -39,7 +39,7 @@ def kinds() -> tuple[set[str], set[str]]:
         parts = path.relative_to(ROOT / "plugins").with_suffix("").parts
         importlib.import_module("ansible_collections.confidential.gpu.plugins." + ".".join(parts))
 
-    def below(kind: type) -> list[type]:
+    def below(kind: type[ExplainedError]) -> list[type[ExplainedError]]:
         return [one for child in kind.__subclasses__() for one in (child, *below(child))]
 
     every = [one for one in below(ExplainedError) if one.__module__.endswith("errors")]

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PATTERNS = ("*.md", "docs/**/*.md", "roles/*/README.md", "container/charts/*/README.md", "tests/*/README.md")
-PATTERNS += ("gpu-admin-tools/*.md",)
+PATTERNS = (
+    *("*.md", "docs/**/*.md", "roles/*/README.md", "container/charts/*/README.md", "tests/*/README.md"),
+    "gpu-admin-tools/*.md",
+)
 # Says what was, not what is.
 HISTORY = ("CHANGELOG.md",)
 

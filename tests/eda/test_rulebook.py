@@ -118,8 +118,8 @@ def rulebook(program: Path, tmp_path: Path) -> Iterator[Rulebook]:
         (folder / "gpu").symlink_to(ROOT)
         environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "ANSIBLE_HOME": str(tmp_path / "home")}
         environment |= {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
-        command = [program, "--rulebook", "confidential.gpu.cc_mode", "--inventory", tmp_path / "inventory.yml"]
-        command += ["--vars", tmp_path / "settings.yml", "--verbose"]
+        command: list[str | Path] = [program, "--rulebook", "confidential.gpu.cc_mode"]
+        command += ["--inventory", tmp_path / "inventory.yml", "--vars", tmp_path / "settings.yml", "--verbose"]
         with subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:

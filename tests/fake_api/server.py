@@ -147,14 +147,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self, path: str, query: dict[str, str], _body: Any) -> None:
         store = self.server.store
         field = selection(query.get("fieldSelector", ""))
+        selector = query.get("labelSelector", "")
         if query.get("watch"):
             self._asked("watch", path)
-            selector = query.get("labelSelector", "")
             self._watch(path, field, selector, query.get("resourceVersion"), float(query["timeoutSeconds"]))
         elif _is_collection(path):
             self._asked("list", path)
             found, version = store.list(path, field)
-            if selector := query.get("labelSelector"):
+            if selector:
                 found = [one for one in found if labelled(one, selector)]
             page, metadata = _page(found, version, query)
             self._answer(200, {"items": [self._shaped(one) for one in page], "metadata": metadata})

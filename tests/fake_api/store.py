@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .faults import Faults, Refusal, Request
@@ -100,7 +100,7 @@ class Store:
             made["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
             return self._changed(collection, found, made)
 
-    def json_patch(self, collection: str, name: str, operations: list[Mapping[str, Any]]) -> Object:
+    def json_patch(self, collection: str, name: str, operations: Sequence[Mapping[str, Any]]) -> Object:
         """A JSON patch (RFC 6902): all of it or, when a test in it fails, nothing."""
         with self.changed:
             found = self.get(collection, name)
@@ -139,7 +139,7 @@ class Store:
             del self.objects[(collection, name)]
             self._note("DELETED", collection, found)
 
-    def since(self, collection: str, version: int) -> list[Change]:
+    def since(self, collection: str, version: int) -> Sequence[Change]:
         """The changes of a collection after a version. Raises 410 when the history does not go back so far."""
         with self.lock:
             if version < self.compacted:

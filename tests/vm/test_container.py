@@ -170,7 +170,7 @@ def test_playbook_sets_the_mode_when_the_holder_is_gone(bed: Bed) -> None:
     said = run_playbook(bed, "on", check=True)
     assert "changed=1" in said, said
     assert bed.modes() == ["on", "on"]
-    fact = json.loads(bed.containers[GPU_OPERATOR].run("/bin/cat", PLAYBOOK_VARIABLES["cc_mode_fact_file"]))
+    fact = json.loads(bed.containers[GPU_OPERATOR].run("/bin/cat", str(PLAYBOOK_VARIABLES["cc_mode_fact_file"])))
     assert fact["gpus"] == {BEFORE: "on", AFTER: "on"}
 
 

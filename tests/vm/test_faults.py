@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -120,7 +120,7 @@ def test_host_that_does_not_come_back_is_told_with_its_state(vm: Vm, tmp_path: P
 
 
 @contextmanager
-def background(control: Control, path: Path, variables: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
+def background(control: Control, path: Path, variables: Mapping[str, object]) -> Iterator[subprocess.Popen[str]]:
     """A playbook that runs beside the test, and is gone at the end of it."""
     run = control.start(path, variables)
     try:

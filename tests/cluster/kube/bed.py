@@ -50,7 +50,7 @@ class Bed:
         self.run_nvidia = cluster.folder / "nvidia"
         self.journal = cluster.folder / "emulator.jsonl"
         self._node = node
-        self._timing = timing or QUICK
+        self._timing: dict[str, Any] = dict(timing or QUICK)
         self._state = cluster.folder / "emulator-state.json"
         self._stack = contextlib.ExitStack()
         self._components: Sequence[Manifest] = ()
@@ -233,7 +233,7 @@ def is_running(pod: Object) -> bool:
     return bool(states) and all("running" in state["state"] for state in states)
 
 
-def annotations(node: Object) -> dict[str, str]:
+def annotations_of(node: Object) -> dict[str, str]:
     """A node's annotations."""
     found: dict[str, str] = node["metadata"].get("annotations", {})
     return found
@@ -241,7 +241,7 @@ def annotations(node: Object) -> dict[str, str]:
 
 def is_settled(node: Object, state: str) -> bool:
     """Whether a node says that it is in a state, and that nothing is being changed."""
-    return node["metadata"]["labels"].get(STATE) == state and CHANGING not in annotations(node)
+    return node["metadata"]["labels"].get(STATE) == state and CHANGING not in annotations_of(node)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from tools import image
 
 from . import workloads
-from .bed import CHANGING, MODE, NODE, READY, STATE, annotations, bed, is_settled
+from .bed import CHANGING, MODE, NODE, READY, STATE, annotations_of, bed, is_settled
 from .cluster import running
 
 COLUMNS = (MODE, STATE, READY)
@@ -35,7 +35,7 @@ def show() -> None:
             node.wait_for_components()
             nodes()
             print(f"$ kubectl label node {NODE} {MODE}=on\n{cluster.kubectl('label', 'node', NODE, f'{MODE}=on')}")
-            node.until(lambda found: CHANGING in annotations(found))
+            node.until(lambda found: CHANGING in annotations_of(found))
             nodes()
             node.until(lambda found: is_settled(found, "on"))
             nodes()

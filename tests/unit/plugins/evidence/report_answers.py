@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ansible_collections.confidential.gpu.plugins.module_utils._core.answers import RegisteredInfo
 
 NOW, LATELY, LONG_AGO = "2026-11-27T06:00:00Z", "2026-11-27T05:58:00Z", "2026-11-01T00:00:00Z"
 BOOT = "0b5a9c1e-6d1f-4d0e-9d0b-4f8f7a0a3f11"
@@ -37,7 +40,7 @@ def held(address: str = "0000:17:00.0") -> dict[str, Any]:
     return device(address, None, pending_mode=None, use="used", holders=holders, problem=problem, knobs={})
 
 
-def reading(*devices: Mapping[str, Any]) -> dict[str, Any]:
+def reading(*devices: Any) -> RegisteredInfo:
     return {"changed": False, "read_at": LATELY, "devices": list(devices)}
 
 
@@ -85,7 +88,9 @@ def published(mode: str | None = "on", boot: str = BOOT, **more: Any) -> dict[st
     return {"kind": "gpu", "name": "H100-SXM", "mode": mode, "boot": boot, **more}
 
 
-def many(hosts: int, devices: int = 8, modes: Sequence[str] = ("on", "off", "devtools", "ppcie")) -> dict[str, Any]:
+def many(
+    hosts: int, devices: int = 8, modes: Sequence[str] = ("on", "off", "devtools", "ppcie")
+) -> dict[str, RegisteredInfo]:
     """Readings of a large fleet: host to result."""
     found = {}
     for number in range(hosts):
