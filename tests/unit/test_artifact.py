@@ -56,8 +56,8 @@ def test_the_artifact_is_the_same_bytes_wherever_it_is_built(built: Path, tmp_pa
 def test_ansible_installs_it_and_finds_every_file_as_it_was(built: Path, tmp_path: Path) -> None:
     galaxy = [str(Path(sys.prefix) / "bin" / "ansible-galaxy"), "collection"]
     environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path / "home"), "ANSIBLE_COLLECTIONS_PATH": str(tmp_path)}
-    subprocess.run([*galaxy, "install", "--offline", "-p", tmp_path, built], env=environment, check=True)
-    verified = [*galaxy, "verify", "--offline", "-p", tmp_path, "confidential.gpu"]
+    subprocess.run([*galaxy, "install", "--offline", "-p", str(tmp_path), str(built)], env=environment, check=True)
+    verified = [*galaxy, "verify", "--offline", "-p", str(tmp_path), "confidential.gpu"]
     done = subprocess.run(verified, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -50,7 +50,7 @@ def wheel_of(folder: Path, version: str) -> Path:
 
 def said_in(folder: Path) -> str:
     """What the package says in folder/venv."""
-    command = [folder / "venv/bin/python", "-c", "import cgpu_setup_probe"]
+    command = [str(folder / "venv/bin/python"), "-c", "import cgpu_setup_probe"]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 

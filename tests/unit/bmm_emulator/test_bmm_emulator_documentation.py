@@ -14,6 +14,7 @@ import pytest
 import yaml
 from bmm_emulator import faults, world
 from bmm_emulator.__main__ import build_parser
+from bmm_emulator.errors import DataError
 from bmm_emulator.launch import launch
 
 from ansible_collections.confidential.gpu.plugins.module_utils._bmm.credentials import ENVIRONMENT
@@ -67,7 +68,7 @@ def test_the_example() -> None:
     ],
 )
 def test_a_mistake_in_the_file_is_named(data: object, words: str) -> None:
-    with pytest.raises(world.DataError, match=words), launch(data):
+    with pytest.raises(DataError, match=words), launch(data):
         pass
 
 

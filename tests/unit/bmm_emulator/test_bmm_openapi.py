@@ -129,8 +129,8 @@ def test_writes(emulator: Emulator, document: dict[str, Any]) -> None:
         status, data, _ = ask(emulator, f"instance/{its_id}", "PATCH", change)
         check(document, "instance/{instanceId}", "PATCH", status, data)
     machine = emulator.instance("gpu-1")["machineId"]
-    change = {"action": "ForceRestart", "acknowledgeAttachedInstance": True}
-    status, data, _ = ask(emulator, f"machine/{machine}/power", "PATCH", change)
+    power = {"action": "ForceRestart", "acknowledgeAttachedInstance": True}
+    status, data, _ = ask(emulator, f"machine/{machine}/power", "PATCH", power)
     check(document, "machine/{machineId}/power", "PATCH", status, data)
 
 

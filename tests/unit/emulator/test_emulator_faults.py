@@ -293,7 +293,7 @@ def test_drip_gives_answers_byte_by_byte(connect: Connect, emulator: Emulator) -
     emulator.control.fault(event="read", action="drip", seconds=0.01)
     started = time.monotonic()
     client.send(9, b"\0" * 8 + b"\0\0\0\0\x04\0\0\0")
-    parts = []
+    parts: list[bytes] = []
     while sum(map(len, parts)) < 36:
         parts.append(client.socket.recv(100))
     assert time.monotonic() - started >= 0.36

@@ -236,8 +236,8 @@ def test_a_label_chooses_the_configuration_and_a_bad_one_keeps_the_last(
                     [("bad", "replicas: is 1"), ("none", "has no configuration 'none'")], 1
                 ):
                     place.say({LABEL: label})
-                    await eventually(lambda number=number: value(process, "config_errors_total") == number)
-                    await eventually(lambda words=words: words in place.events()[-1][2])
+                    await eventually(lambda number=number: value(process, "config_errors_total") == number)  # type: ignore[misc]
+                    await eventually(lambda words=words: words in place.events()[-1][2])  # type: ignore[misc]
                     assert place.events()[-1][:2] == ("Warning", "DevicePluginConfigRefused")
                     assert words in caplog.text
                     assert value(process, "config_refused") == 1

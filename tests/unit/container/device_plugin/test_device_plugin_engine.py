@@ -156,7 +156,7 @@ def test_devices_that_become_too_many_break_no_stream(folder: Path, caplog: pyte
 def test_a_resource_that_fails_in_a_way_nobody_thought_of_is_no_secret(folder: Path) -> None:
     class Odd(Things):
         @property
-        def prefers(self) -> bool:  # type: ignore[override]
+        def prefers(self) -> bool:
             raise RuntimeError("odd")
 
         @prefers.setter

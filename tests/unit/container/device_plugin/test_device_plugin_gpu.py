@@ -451,7 +451,7 @@ def test_the_other_ways_of_nvidias_plugin_to_name_gpus(folder: Path, libnvidia_m
 def test_beside_another_plugin_there_are_metrics_only(folder: Path, libnvidia_ml: Path) -> None:
     async def work() -> None:
         port = free_port()
-        settings = {"source": "gpu", "register": False, "metrics_port": port}
+        settings: dict[str, Any] = {"source": "gpu", "register": False, "metrics_port": port}
         config = {**sharing(), "flags": {"plugin": {"deviceListStrategy": "cdi-cri"}}}  # with another's specification
         async with gpu_node(folder, libnvidia_ml, config) as (node, driver):
             with socket.socket(socket.AF_UNIX) as left:  # by a plugin that was killed: not this one's to remove

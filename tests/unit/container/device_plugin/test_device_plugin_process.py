@@ -23,7 +23,7 @@ from device_plugin.kubelet import PodResources
 from device_plugin.port import Server
 from device_plugin.process import Process
 from fake_kubelet.node import CONFIG, TDX, Node, eventually, node_with_kubelet, run
-from kube.pages import Pages
+from kube.pages import LIFE_S, Pages
 from kube.settings import BadSetting
 from prometheus_client import CollectorRegistry
 
@@ -109,7 +109,7 @@ def test_connections_that_say_nothing_do_not_pile_up() -> None:
         async with bare_port() as server:
             mute = [await asyncio.open_connection("127.0.0.1", server.port) for _one in range(40)]
             assert (await get(server.port, "/healthz"))[0] == 200
-            async with asyncio.timeout(port_module.LIFE_S / 2):
+            async with asyncio.timeout(LIFE_S / 2):
                 assert await mute[0][0].read() == b""  # the oldest was closed
             for _reader, writer in mute:
                 writer.close()

@@ -139,7 +139,7 @@ def test_a_signal_ends_the_request_that_the_main_thread_waits_for(server: ApiSer
     main = threading.main_thread().ident
     assert main is not None
     asked = threading.Thread(
-        target=lambda: (eventually(lambda: store.requests), signal.pthread_kill(main, signal.SIGUSR1))
+        target=lambda: (eventually(lambda: store.requests), signal.pthread_kill(main, signal.SIGUSR1))  # type: ignore[func-returns-value]
     )
     asked.start()
     began = time.monotonic()

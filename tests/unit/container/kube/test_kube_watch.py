@@ -191,7 +191,7 @@ def test_a_watch_that_is_not_chunked_tells_each_event_when_it_comes(telling: Cal
     eventually(lambda: count(store, "watch") == 1)
     for number in range(3):
         label(store, a=str(number))
-        eventually(lambda number=number: told.label("a") == str(number))
+        eventually(lambda number=number: told.label("a") == str(number))  # type: ignore[misc]
     assert not told.fresh[-1]
 
 
@@ -351,7 +351,7 @@ def test_an_api_that_is_away_is_no_reason_to_end_the_process(kube: Kube, server:
     server.stop()
     for _number in range(4):
         before = len(errors)
-        eventually(lambda before=before: len(errors) > before + 1)
+        eventually(lambda before=before: len(errors) > before + 1)  # type: ignore[misc]
         now[0] += STALE_S / 3
     assert health.is_alive
     assert not health.is_ready

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from cc_bed import NODES, PODS, READY, Bed, gpu_node, gpu_pod, operand_pod
 from fake_api.waiting import eventually
+from kube.client import ApiError
 from kubectl_cc import cli, explain
 from kubectl_cc.node import Node, trimmer
 from kubectl_cc.rules import Refused
@@ -81,7 +82,7 @@ def test_status_of_no_such_node(two: Bed) -> None:
 
 
 def test_since_is_when_the_operand_wrote(two: Bed) -> None:
-    fields = {"f:metadata": {"f:labels": {"f:nvidia.com/cc.mode.state": {}}}}
+    fields: dict[str, Any] = {"f:metadata": {"f:labels": {"f:nvidia.com/cc.mode.state": {}}}}
     made = gpu_node("gpu-0")
     made["metadata"]["managedFields"] = [
         {"manager": "kubelet", "time": "2026-01-02T00:00:00Z", "fieldsV1": {"f:metadata": {}}},
@@ -137,7 +138,7 @@ def test_wait_for_nothing_is_refused(two: Bed) -> None:
 
 def test_wait_without_the_right_ends(two: Bed) -> None:
     two.store.faults.refuse("list", "/nodes")
-    with pytest.raises(cli.ApiError, match=r"403"):
+    with pytest.raises(ApiError, match=r"403"):
         two.run("wait", "--all", "--timeout", "20")
 
 

@@ -182,7 +182,7 @@ class Port:
         return Node("n", str(world.version), dict(world.labels), dict(world.annotations), world.cordoned)
 
     def node(self) -> Node:
-        return self._ask(self._node)  # type: ignore[no-any-return]
+        return self._ask(self._node)
 
     def patch(self, patch: Patch, resource_version: str | None = None) -> Node:
         def work() -> Node:
@@ -191,13 +191,13 @@ class Port:
             write(self.world, patch.labels, patch.annotations, patch.unschedulable)
             return replace(self._node(), unschedulable=False)
 
-        return self._ask(work)  # type: ignore[no-any-return]
+        return self._ask(work)
 
     def pods(self) -> tuple[Pod, ...]:
-        return self._ask(lambda: pods_of(self.world))  # type: ignore[no-any-return]
+        return self._ask(lambda: pods_of(self.world))
 
     def components_pods(self) -> tuple[Pod, ...]:
-        return self._ask(lambda: pods_of(self.world)[:1])  # type: ignore[no-any-return]
+        return self._ask(lambda: pods_of(self.world)[:1])
 
     def evict(self, pod: Pod) -> None:
         def work() -> None:
@@ -284,7 +284,7 @@ def look(world: World) -> None:
 
 def told_mode(world: World) -> str | None:
     entry = json.loads(world.annotations.get(DEVICES, "{}")).get(GPU, {})
-    return entry.get("mode")  # type: ignore[no-any-return]
+    return entry.get("mode")
 
 
 def touch(world: World, what: str) -> None:
@@ -382,7 +382,7 @@ def flat(value: Any, now: float, name: str = "") -> Any:
         return tuple([flat(one, now) for one in value])
     if isinstance(value, Reading | Desired):  # without moments, and hashable as they are
         return value
-    return tuple([flat(getattr(value, one), now, one) for one in fields_of(type(value))])
+    return tuple([flat(getattr(value, one), now, one) for one in fields_of(type(value))])  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -419,7 +419,7 @@ def outer_events(both: Both) -> Iterator[Event]:
     if world.left["request"]:
         for mode in ("on", "off"):
             if world.labels.get(MODE) != mode:
-                yield f"a request for {mode}", lambda one, mode=mode: request(one, mode)
+                yield f"a request for {mode}", lambda one, mode=mode: request(one, mode)  # type: ignore[misc]
     if world.left["retry"] and RETRY not in world.annotations:
         yield "a retry is asked for", ask_again
     if world.left["guest"] and world.guest == NONE and not world.cordoned:
@@ -519,8 +519,8 @@ def write_knobs(both: Both, run: ModuleRun) -> None:
 
 
 def answer(world: World, run: ModuleRun, mode: str | None, touched: bool) -> list[dict[str, Any]]:
-    more = {"mode_before": run.found, "mode_after": mode, "staged": touched, "reset": touched, "seconds": {}}
-    return [entry(**more)]
+    changed = {"staged": touched, "reset": touched, "seconds": {}}
+    return [entry(mode_before=run.found, mode_after=mode, **changed)]
 
 
 def pod_follows(both: Both) -> None:
@@ -636,7 +636,7 @@ class Explorer:
 
     def _search(self, depth_max: int, seconds: float) -> Found:
         ends, found = time.monotonic() + seconds, Found()
-        frontier = [(one, (name,)) for name, one in self.roots()]
+        frontier: list[tuple[Both, tuple[str, ...]]] = [(one, (name,)) for name, one in self.roots()]
         known = {one.key() for one, _path in frontier}
         found.roots = len(frontier)
         while frontier and found.depth < depth_max and not found.wrong:
@@ -716,7 +716,8 @@ class Explorer:
 
     def ends_badly(self, both: Both) -> str:
         """What is wrong once nothing comes from outside any more; empty: it comes to rest as it should."""
-        one, keys = both.clone(), []
+        one = both.clone()
+        keys: list[Any] = []
         one.world.requests = 0
         for _number in range(QUIET_STEPS_MAX):
             key = one.key()

@@ -52,13 +52,13 @@ class Time:
 
     def __init__(self) -> None:
         self.now_s = 1000.0
-        self._planned: list[tuple[float, int, Callable[[], None]]] = []
+        self._planned: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
 
     def now(self) -> float:
         return self.now_s
 
-    def later(self, delay_s: float, work: Callable[[], None]) -> None:
+    def later(self, delay_s: float, work: Callable[[], object]) -> None:
         heapq.heappush(self._planned, (self.now_s + delay_s, next(self._numbers), work))
 
     @property

@@ -206,7 +206,7 @@ def test_the_process_follows_the_label(tmp_path: Path, kube: Kube, server: ApiSe
         eventually(lambda: get("/readyz")[0] == 200)
         for mode in ("on", "ppcie", "off"):
             label(store, **{"nvidia.com/cc.mode": mode})
-            eventually(lambda mode=mode: state() == mode)
+            eventually(lambda mode=mode: state() == mode)  # type: ignore[misc]
             eventually(lambda: sets.pods("vfio-manager"))
         server.cut()
         label(store, **{"nvidia.com/cc.mode": "on"})

@@ -37,7 +37,7 @@ def events(folder: Path) -> list[str]:
 
 def ask(one: Site, mode: str, by: str = "kubectl-label", at: str = "2026-11-27T06:00:00Z") -> None:
     """Set the label, as the API server notes it."""
-    fields = {"f:metadata": {"f:labels": {"f:" + MODE: {}}}}
+    fields: dict[str, Any] = {"f:metadata": {"f:labels": {"f:" + MODE: {}}}}
     entry = {"manager": by, "operation": "Update", "time": at, "fieldsType": "FieldsV1", "fieldsV1": fields}
     one.store.patch(NODES, NODE, {"metadata": {"labels": {MODE: mode}, "managedFields": [{"manager": "x"}, entry]}})
 

@@ -308,7 +308,7 @@ def test_busy_wait_ends(site: Make) -> None:
     one.label(mode="on")
     one.run(300)
     assert one.devices.modes() == ["off", "off"]
-    assert one.metrics.registry.get_sample_value("cc_manager_failures_total", {"kind": "DeviceBusy"}) > 2
+    assert (one.metrics.registry.get_sample_value("cc_manager_failures_total", {"kind": "DeviceBusy"}) or 0) > 2
     assert len(one.events()) == 2  # the first state, and this
 
 
@@ -709,4 +709,4 @@ def test_phases_and_modes_are_measured(site: Make) -> None:
     assert value("cc_manager_wanted", {"mode": "on"}) == 1
     assert value("cc_manager_device_mode", {"device": GPUS[0], "mode": "on"}) == 1
     for phase in ("evict", "run", "stage", "reset", "boot", "verify", "restore"):
-        assert value("cc_manager_phase_seconds_count", {"phase": phase}) >= 1
+        assert (value("cc_manager_phase_seconds_count", {"phase": phase}) or 0) >= 1

@@ -68,7 +68,7 @@ def test_what_the_user_changes_while_nobody_looks_is_kept(change: tuple[str, str
     wanted = {**dict.fromkeys(COMPONENTS, "true"), name: value}
     for number in range(1, len(whole.cut_points) + 1):
         one = begun("off", None)
-        kill_at(one, number, lambda one=one: one.component(name, value))
+        kill_at(one, number, lambda one=one: one.component(name, value))  # type: ignore[misc]
         expected = {key: text for key, text in wanted.items() if text is not None}
         assert ends_well(one, "on", expected) == "", whole.cut_points[number - 1]
         assert PAUSED not in one.components().values()

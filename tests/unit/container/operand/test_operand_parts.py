@@ -134,7 +134,7 @@ def test_the_lock_goes_from_one_to_the_next(tmp_path: Path, caplog: pytest.LogCa
     order: list[str] = []
     taken = threading.Event()
     first.take(lambda: order.append("first"))
-    second.take(lambda: (order.append("second"), taken.set()))  # type: ignore[func-returns-value]
+    second.take(lambda: (order.append("second"), taken.set()))  # type: ignore[func-returns-value, arg-type]
     assert order == ["first"]
     assert "waiting for its end" in caplog.text
     first.release()

@@ -463,7 +463,7 @@ def test_a_component_that_somebody_puts_back_ends_the_change(site: Make) -> None
     one.run(3600)
     assert len(one.store.requests) - before < 150
     assert one.components() == RUNNING
-    assert one.metrics.registry.get_sample_value("cc_manager_fights_total", {"key": VFIO}) >= 1
+    assert (one.metrics.registry.get_sample_value("cc_manager_fights_total", {"key": VFIO}) or 0) >= 1
 
 
 def test_a_state_that_somebody_puts_back_is_told_again_with_pauses(site: Make) -> None:
@@ -499,7 +499,7 @@ def strip(one: Site, key: str) -> None:
             body.get("metadata", {}).get(kind, {}).pop(key, None)
         return patch(collection, name, body)
 
-    store.patch = stripped  # type: ignore[method-assign]
+    store.patch = stripped  # type: ignore[method-assign, assignment]
 
 
 def test_a_mark_that_a_webhook_strips_ends_the_change(site: Make) -> None:
@@ -879,7 +879,7 @@ def test_what_is_measured_is_there_from_the_first_second(site: Make) -> None:
     assert value("cc_manager_state", {"state": "unknown"}) == 1
     assert value("cc_manager_state", {"state": "on"}) == 0
     assert value("cc_manager_wanted", {"mode": "none"}) == 1
-    assert value("process_start_time_seconds") > 0
+    assert (value("process_start_time_seconds") or 0) > 0
 
 
 def test_a_version_that_is_not_found_is_unknown(tmp_path: Path) -> None:

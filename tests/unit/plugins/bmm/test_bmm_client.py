@@ -54,7 +54,7 @@ def test_a_short_page_ends_nothing(emulator: Emulator, connect: Connect) -> None
     class Short(Client):
         """Asks for pages of 20, as if the server gave no more whatever is asked for."""
 
-        def _call(self, method: str, path: str, query: Any = (), **more: Any) -> Any:
+        def _call(self, method: str, path: str, query: Any = (), **more: Any) -> Any:  # type: ignore[override]
             short = [(key, "20" if key == "pageSize" else value) for key, value in query]
             return super()._call(method, path, short, **more)
 

@@ -105,7 +105,7 @@ class Cluster:
             daemonset("kata-system", "kata-deploy"),
             daemonset("gpu-operator", "nvidia-cc-manager"),
         ]
-        self.policy: dict[str, Any] | None = {
+        self.policy: Any = {
             "metadata": {"name": "cluster-policy"},
             "spec": {"sandboxWorkloads": {"enabled": True, "mode": "kata", "defaultWorkload": "container"}},
             "status": {"state": "ready"},

@@ -76,7 +76,8 @@ def test_begun_again_keeps_what_was_there_at_first(host: Host) -> None:
 
 def test_a_claim_keeps_what_is_known(host: Host) -> None:
     for state in ("begun", "passed", "ended"):
-        host.run(state, **({"before": {GPU: "off"}} if state == "begun" else {}))
+        more: dict[str, Any] = {"before": {GPU: "off"}} if state == "begun" else {}
+        host.run(state, **more)
         assert not host.run("claimed")["changed"], state
         assert host.kept()["state"] == state
 
