@@ -11,7 +11,7 @@ OFF, ON, DEVTOOLS, PPCIE = "off", "on", "devtools", "ppcie"
 CC_MODES = (OFF, ON, DEVTOOLS)
 MODES = (*CC_MODES, PPCIE)
 # Seconds for the emulator: what is compared here is not time.
-FAST = {"boot_s": 0.05, "flr_s": 0.01}
+FAST: dict[str, Any] = {"boot_s": 0.05, "flr_s": 0.01}
 
 
 @dataclass(frozen=True)

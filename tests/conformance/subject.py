@@ -77,7 +77,7 @@ class Subject:
                     seen.setdefault(address, {})[kind] = mode
         return {address: PPCIE if by.get("PPCIe") == ON else by.get("CC", OFF) for address, by in seen.items()}
 
-    def our_devices(self) -> dict[str, dict[str, Any]]:
+    def our_devices(self) -> dict[str, Any]:
         """Address to what this collection's information module tells."""
         return {entry["address"]: entry for entry in report.read(self.bus)["devices"]}
 

@@ -81,7 +81,7 @@ class Site:
             self.prepare(mode, **desired).run(only_plan)
         return caught.value
 
-    def info(self, *addresses: str) -> dict[str, dict[str, Any]]:
+    def info(self, *addresses: str) -> dict[str, Any]:
         """What is read, by address."""
         found = report.read(self.bus(), addresses, boot_timeout_s=BOOT_TIMEOUT_S)
         return {device["address"]: device for device in found["devices"]}

@@ -122,7 +122,7 @@ def test_own_is_installed_once_and_uninstalled_once(play: Play) -> None:
 
 
 def test_nvidias_with_metrics_of_ours(play: Play) -> None:
-    desired = {
+    desired: dict[str, Any] = {
         "implementation": "nvidia",
         "chart": str(play.chart),
         "nvidia_configs": TWO,

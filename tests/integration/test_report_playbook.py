@@ -100,7 +100,7 @@ def test_a_fleet_from_the_first_report_to_a_trail_that_was_changed(fleet: Fleet,
     file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])
     fleet.sites["gpu-1"].control.set("0000:17:00.0", mode="off")
     labels = {"nvidia.com/cc.mode": "on"}
-    fields = {"f:metadata": {"f:labels": {"f:nvidia.com/cc.mode": {}}}}
+    fields: dict[str, Any] = {"f:metadata": {"f:labels": {"f:nvidia.com/cc.mode": {}}}}
     asked = [{"manager": "kubectl-label", "time": "2026-11-27T06:00:00Z", "fieldsV1": fields}]
     node = {"metadata": {"name": "gpu-2", "labels": labels, "managedFields": asked}}
     second = fleet.report(**fleet.cluster(node))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loader_root import Confined, change, host
@@ -104,7 +105,8 @@ def test_a_menu_that_is_older_than_its_settings_is_made_anew(tmp_path: Path) -> 
 def test_a_drop_in_that_appends_under_a_condition(number: int, tmp_path: Path) -> None:
     """Before our own file, and behind it."""
     name = {40: "40-nvidia.cfg", 99: "99-nvidia.cfg"}[number]
-    machine = debian(tmp_path, **{"etc/default/grub.d/" + name: NVIDIA})
+    files: dict[str, Any] = {"etc/default/grub.d/" + name: NVIDIA}
+    machine = debian(tmp_path, **files)
     after = split(change(machine, Desired(add=("intel_iommu=on",), remove=("iommu=pt",))).result()["after"])
     assert set(after) >= {"earlycon", "nvme.poll_queues=4", "intel_iommu=on", "quiet"}
     assert "iommu=pt" not in after
@@ -113,7 +115,7 @@ def test_a_drop_in_that_appends_under_a_condition(number: int, tmp_path: Path) -
 
 
 def test_settings_in_another_file(tmp_path: Path) -> None:
-    extra = {"etc/default/grub.extra": 'GRUB_CMDLINE_LINUX_DEFAULT="hidden=1"\n'}
+    extra: dict[str, Any] = {"etc/default/grub.extra": 'GRUB_CMDLINE_LINUX_DEFAULT="hidden=1"\n'}
     machine = debian(tmp_path, SETTINGS + ". /etc/default/grub.extra\n", **extra)
     assert split(change(machine, Desired(add=("intel_iommu=on",))).result()["after"])[-2:] == [
         "hidden=1",
@@ -137,7 +139,8 @@ def test_a_script_that_adds_a_token_of_its_own_is_told(tmp_path: Path) -> None:
 
 def test_entries_of_a_person_are_not_this_systems(tmp_path: Path) -> None:
     custom = "#!/bin/sh\nexec tail -n +3 $0\nmenuentry 'Rescue disk' --id rescue {\n\tlinux /rescue quiet\n}\n"
-    machine = debian(tmp_path, **{"etc/grub.d/41_rescue": custom})
+    files: dict[str, Any] = {"etc/grub.d/41_rescue": custom}
+    machine = debian(tmp_path, **files)
     change(machine)
     (tmp_path / "etc/default/grub").write_text(SETTINGS.replace("GRUB_DEFAULT=0", "GRUB_DEFAULT=rescue"))
     machine.run(["update-grub"])

@@ -95,7 +95,11 @@ class Controller:
 
     def cached(self, **options: Any) -> Path:
         """The same with a cache."""
-        kept = {"cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": str(self.cache)}
+        kept: dict[str, Any] = {
+            "cache": True,
+            "cache_plugin": "ansible.builtin.jsonfile",
+            "cache_connection": str(self.cache),
+        }
         return self.source(**kept, **options)
 
     def run(self, program: str, *arguments: str | Path) -> Done:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from boot_host import StandIns, difference, host, stand_ins, tree
@@ -148,8 +149,14 @@ def test_the_environment_of_the_run_does_not_take_part(tmp_path: Path, monkeypat
 
 def test_a_plain_chain_asks_no_shell(tmp_path: Path) -> None:
     made = machine(tmp_path, f'GRUB_DISTRIBUTOR=`( . /etc/os-release && echo ${{NAME}} )`\n{D}="a"\n')
-    asked = []
-    run = made.commands.run
-    made.commands.run = lambda argv, timeout: asked.append(argv[0]) or run(argv, timeout)
+    asked: list[str] = []
+    commands: Any = made.commands
+    run = commands.run
+
+    def watched(argv: Any, timeout: float) -> Any:
+        asked.append(argv[0])
+        return run(argv, timeout)
+
+    commands.run = watched
     change(made)
     assert set(asked) == {"update-grub"}

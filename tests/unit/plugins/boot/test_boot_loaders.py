@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import platform
 from pathlib import Path
+from typing import Any
 
 import pytest
 from boot_host import Described, host, stand_ins, tree
@@ -263,7 +264,7 @@ def test_a_snapshot_that_turns_out_wrong_is_left_again(tmp_path: Path) -> None:
         for path in (tmp_path / ".snapshots/2").glob("snapshot/boot/grub2/grub.cfg"):
             path.write_text(path.read_text().replace("intel_iommu=on", ""))
 
-    programs._transactional_update = other
+    programs._transactional_update = other  # type: ignore[method-assign]
     with pytest.raises(VerifyMismatch, match=r"/.snapshots/2/snapshot/boot/grub2/grub.cfg, line \d+ .*intel_iommu=on"):
         change(machine)
     assert (tmp_path / "default-snapshot").read_text() == "1\n"
@@ -272,7 +273,8 @@ def test_a_snapshot_that_turns_out_wrong_is_left_again(tmp_path: Path) -> None:
 
 def test_a_root_file_system_without_snapshots(tmp_path: Path) -> None:
     machine = laid_out("sle-micro-6", tmp_path)
-    stand_ins(machine)._btrfs = lambda _arguments: "ID 5 (FS_TREE)\n"
+    programs: Any = stand_ins(machine)
+    programs._btrfs = lambda _arguments: "ID 5 (FS_TREE)\n"
     with pytest.raises(NothingBoots, match=r"get-default / said ID 5 \(FS_TREE\)"):
         change(machine)
 
@@ -468,7 +470,8 @@ def test_a_staged_deployment_that_is_locked_does_not_boot(tmp_path: Path) -> Non
 
 def test_tokens_that_a_deployment_does_not_have_are_noticed(tmp_path: Path) -> None:
     machine = deployed(tmp_path, "ro a")
-    stand_ins(machine)._rpm_ostree = lambda _arguments: Result(0, "ostree=/x ro a\n")
+    programs: Any = stand_ins(machine)
+    programs._rpm_ostree = lambda _arguments: Result(0, "ostree=/x ro a\n")
     with pytest.raises(VerifyMismatch, match=r"intel_iommu=on is missing, intel_iommu=on was lost.*Every file was"):
         change(machine)
 
@@ -476,9 +479,10 @@ def test_tokens_that_a_deployment_does_not_have_are_noticed(tmp_path: Path) -> N
 def test_a_deployment_without_entries_is_asked_of_the_program(tmp_path: Path) -> None:
     machine = deployed(tmp_path, "ro a")
     (tmp_path / "boot/loader/entries/ostree-1.conf").unlink()
-    stand_ins(machine)._rpm_ostree = lambda _arguments: Result(0, "ostree=/x ro intel_iommu=on\n")
+    programs: Any = stand_ins(machine)
+    programs._rpm_ostree = lambda _arguments: Result(0, "ostree=/x ro intel_iommu=on\n")
     assert change(machine).result()["after"] == "ro intel_iommu=on"
-    stand_ins(machine)._rpm_ostree = lambda _arguments: Result(0, "\n")
+    programs._rpm_ostree = lambda _arguments: Result(0, "\n")
     with pytest.raises(NothingBoots, match="names no arguments"):
         change(machine)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from boot_host import FailingDisk, StandIns, host, stand_ins, tree
@@ -46,7 +47,7 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(machine: Host, tmp_p
 
 def test_a_second_run_in_the_middle_of_the_first(machine: Host) -> None:
     """It comes while the first one's update-grub runs, and the first one is not disturbed."""
-    refused = []
+    refused: list[Any] = []
 
     class Meanwhile:
         def has(self, name: str) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from boot_host import Described
 
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import Interrupted
 from ansible_collections.confidential.gpu.plugins.modules import kernel_cmdline
 
 
@@ -101,7 +102,7 @@ def test_a_refused_token(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_stop_is_an_error_and_the_next_one_is_ignored() -> None:
     before = {number: signal.getsignal(number) for number in kernel_cmdline.STOPS}
     try:
-        with pytest.raises(kernel_cmdline.Interrupted, match="stopped by SIGHUP"):
+        with pytest.raises(Interrupted, match="stopped by SIGHUP"):
             kernel_cmdline._interrupted(signal.SIGHUP, None)
         assert {signal.getsignal(number) for number in kernel_cmdline.STOPS} == {signal.SIG_IGN}
     finally:

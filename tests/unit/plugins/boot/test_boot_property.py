@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-@pytest.mark.parametrize("kind", {**KINDS, **OTHERS})
+@pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_exactly_the_request_is_applied(kind: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        holds(data.draw({**KINDS, **OTHERS}[kind]), Path(folder), data.draw)
+        holds(data.draw((KINDS | OTHERS)[kind]), Path(folder), data.draw)

@@ -82,7 +82,7 @@ def test_nothing() -> None:
         ({"modules": {"vfio_pci": [True]}}, "modules.vfio_pci holds True"),
     ],
 )
-def test_what_is_refused(arguments: dict[str, object], words: str) -> None:
+def test_what_is_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(AnsibleFilterError, match=words) as caught:
         talos_machine_config(**{"devices": [], **arguments})
     assert str(caught.value).count(words) == 1
@@ -186,7 +186,7 @@ def test_extensions_are_of_one_branch() -> None:
         ({"sysctls": {"a": None}}, "sysctls.a holds None"),
     ],
 )
-def test_what_is_refused_of_a_release(arguments: dict[str, object], words: str) -> None:
+def test_what_is_refused_of_a_release(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(AnsibleFilterError, match=words):
         talos_machine_config([], **arguments)
 

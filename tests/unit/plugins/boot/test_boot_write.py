@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from boot_host import Described, FailingDisk, StandIns, host, marker, stand_ins, tree
@@ -226,9 +227,15 @@ def test_a_file_that_cannot_be_put_back_is_named_with_its_copy(tmp_path: Path) -
 
 def test_an_unfinished_run_is_marked_until_it_is_completed(tmp_path: Path) -> None:
     machine = debian(tmp_path)
-    seen = []
-    run = machine.commands.run
-    machine.commands.run = lambda argv, timeout: seen.append(marker(machine).exists()) or run(argv, timeout)
+    seen: list[bool] = []
+    commands: Any = machine.commands
+    run = commands.run
+
+    def watched(argv: Any, timeout: float) -> Any:
+        seen.append(marker(machine).exists())
+        return run(argv, timeout)
+
+    commands.run = watched
     change(machine)
     assert seen == [True, True]
     assert not marker(machine).exists()

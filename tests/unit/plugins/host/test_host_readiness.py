@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from emulator.launch import launch
@@ -43,7 +44,7 @@ class Host(FakeKernel):
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_text(text + "\n")
 
-    def ask(self, name: str, **options: object) -> tuple[str, str, str]:
+    def ask(self, name: str, **options: Any) -> tuple[str, str, str]:
         found = check(SysfsBus(str(self.root)), root=str(self.root), **options)["requirements"]
         return next((one["state"], one["seen"], one["remedy"]) for one in found if one["requirement"] == name)
 
@@ -354,7 +355,7 @@ def entry(address: str = ONE, mode: str | None = "on", **rest: object) -> dict[s
     }
 
 
-SWITCH = {"kind": "nvswitch", "supported_modes": ["off", "ppcie"]}
+SWITCH: dict[str, Any] = {"kind": "nvswitch", "supported_modes": ["off", "ppcie"]}
 
 
 @pytest.mark.parametrize(
@@ -384,7 +385,7 @@ def test_emulated_devices_are_read_but_have_no_driver(tmp_path):
         "devices": [{"address": ONE, "model": "h100-sxm"}],
     }
     with launch(node) as running:
-        found = check(VfioUserBus(running.sockets), mode="on", root=str(tmp_path))["requirements"]
+        found = check(VfioUserBus(str(running.sockets)), mode="on", root=str(tmp_path))["requirements"]
     states = {one["requirement"]: (one["state"], one["seen"]) for one in found}
     assert states["modes"] == ("missing", "off: %s" % ONE)
     assert states["devices"] == ("ok", ONE)

@@ -26,7 +26,7 @@ class Host:
         file.write_text(text)
 
     def rivals(self, driver: str = "vfio-pci") -> list[tuple[str, int, str, str]]:
-        return [tuple(one) for one in rivals(self.root, driver)]
+        return [(one.file, one.line, one.text, one.why) for one in rivals(self.root, driver)]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ def desired(
     return parameters.desired(asked, technology, vendor, split(line), split(line if running is None else running))
 
 
-def mended(line: str, technology: str, **rest: object) -> str:
+def mended(line: str, technology: str, **rest: Any) -> str:
     return join(desired(line, technology, **rest).applied(split(line)))
 
 

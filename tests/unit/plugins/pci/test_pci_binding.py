@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_pci_kernel import GPU, NVME, FakeKernel, Killed
@@ -42,14 +43,14 @@ OTHER = "0000:3d:00.0"
 NULL = os.stat("/dev/null").st_rdev
 
 
-def bring(kernel: FakeKernel, clock: Clock, *devices: str, only_plan: bool = False, **options: object) -> Binding:
+def bring(kernel: FakeKernel, clock: Clock, *devices: str, only_plan: bool = False, **options: Any) -> Binding:
     binding = Binding(Request(devices=devices, **options), str(kernel.root), kernel, clock)
     binding.run(only_plan)
     return binding
 
 
 def fails(
-    kernel: FakeKernel, clock: Clock, kind: type[ExplainedError], *devices: str, **options: object
+    kernel: FakeKernel, clock: Clock, kind: type[ExplainedError], *devices: str, **options: Any
 ) -> ExplainedError:
     with pytest.raises(kind) as caught:
         bring(kernel, clock, *devices, **options)
@@ -328,7 +329,9 @@ def test_one_refusal_does_not_keep_the_others_back(kernel, clock):
     kernel.probe_errors["vfio-pci", ONE] = errno.EIO
     kernel.device("0000:5d:00.0", group=3, driver="nvidia")
     kernel.probe_errors["vfio-pci", "0000:5d:00.0"] = errno.EIO
-    assert len(fails(kernel, clock, Several, ONE, "5d:00.0").errors) == 2
+    error = fails(kernel, clock, Several, ONE, "5d:00.0")
+    assert isinstance(error, Several)
+    assert len(error.errors) == 2
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
@@ -413,7 +416,7 @@ def test_a_vfio_group_that_another_namespace_has_open(kernel, clock, monkeypatch
     bring(kernel, clock, OTHER)
     group = kernel.root / "dev/vfio/2"
     group.touch()
-    with_code = []
+    with_code: list[Any] = []
 
     def refuse(path, flags, *rest, **named):
         if str(path) == str(group):
@@ -560,7 +563,7 @@ def before_write(kernel: FakeKernel, number: int, happens: Callable[[], None]) -
             happens()
         write(path, text)
 
-    kernel.write = noticed
+    kernel.write = noticed  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("wanted", ["bound", "unbound", "default"])

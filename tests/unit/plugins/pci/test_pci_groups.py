@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_pci_kernel import FakeKernel, Killed
@@ -41,7 +42,7 @@ def watch(kernel: FakeKernel) -> list[dict[str, tuple[str | None, str | None]]]:
             assert not is_mixed(kernel)
             seen.append(card(kernel))
 
-    kernel.write = watched
+    kernel.write = watched  # type: ignore[method-assign]
     return seen
 
 
@@ -54,7 +55,7 @@ def refuse(kernel: FakeKernel, name: str, address: str) -> None:
             raise OSError(errno.EIO, "refused")
         write(path, text)
 
-    kernel.write = refusing
+    kernel.write = refusing  # type: ignore[method-assign]
 
 
 def test_on_no_write_vfio_and_a_driver_of_the_hosts_share_the_card(kernel, clock):
@@ -76,7 +77,7 @@ def test_on_no_write_vfio_and_a_driver_of_the_hosts_share_the_card(kernel, clock
 def test_a_kill_at_any_write_leaves_no_mixed_card_and_the_next_run_finishes_either_way(kernel, clock, writes, way):
     if way == "back":
         bring(kernel, clock, ONE)
-    options = {"there": {}, "back": {"state": "default"}}
+    options: dict[str, dict[str, Any]] = {"there": {}, "back": {"state": "default"}}
     for after in ("there", "back"):
         kernel.writes.clear()
         kernel.kill_before = writes

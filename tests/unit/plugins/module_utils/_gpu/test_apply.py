@@ -14,15 +14,17 @@ from ansible_collections.confidential.gpu.plugins.module_utils._gpu import plan
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.apply import Change
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Device
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import BootFailed, RpcFailed, RpcTimeout
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.unproven import Unproven
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import DeviceGone, ResetFailed
 
 A, B = "0000:17:00.0", "0000:3b:00.0"
 
 
-class Noted:
+class Noted(Unproven):
     """The note of unproven settings, without its file."""
 
     def __init__(self) -> None:
+        super().__init__("")
         self.noted: dict[str, str] = {}
 
     def modes(self) -> dict[str, str]:
@@ -95,7 +97,7 @@ def test_boot_is_waited_for_after_the_reset(fakes: Any, clock: Any) -> None:
 
 def test_refusals_of_all_devices_come_before_the_first_write(fakes: Any, clock: Any) -> None:
     bench = Bench(fakes, clock, {A: "on", B: "on"}, knobs={7: 0})
-    bench.devices[B].function.method = None
+    bench.devices[B].function.method = None  # type: ignore[attr-defined]
     with pytest.raises(Several) as caught:
         bench.run()
     assert [type(error).__name__ for error in caught.value.errors] == ["KnobRefused", "KnobRefused", "ResetUnavailable"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.confidential.gpu.plugins.module_utils._core import lock
+from ansible_collections.confidential.gpu.plugins.module_utils._core.answers import ChangeResult
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import (
     ExplainedError,
     InvalidRequest,
@@ -17,6 +18,7 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.errors impo
 )
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import change
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Found
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import KnobRefused
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import anything
@@ -72,7 +74,7 @@ class SocketsAndHost(VfioUserBus):
     def find(self, takes: Any = anything) -> Any:
         functions = super().find(takes)
         for number, function in enumerate(functions):
-            function.iommu_group = lambda number=number: number  # type: ignore[method-assign]
+            function.iommu_group = lambda number=number: number  # type: ignore[method-assign, misc]
         return functions
 
 
@@ -84,7 +86,8 @@ def test_a_device_that_is_held_is_not_touched(emulated: Any, host: Any, clock: A
     )
     with pytest.raises(DeviceBusy, match="process 4711"):
         run.run()
-    assert run.result() == {"devices": [], "plan": [], "diff": {"before": "", "after": ""}}
+    nothing: ChangeResult = {"devices": [], "plan": [], "diff": {"before": "", "after": ""}}
+    assert run.result() == nothing
     assert not run.is_change
     assert not run.touched()
     assert emulated.control.state(GPU)["counters"]["reads"] == 0
@@ -253,7 +256,7 @@ def test_devices_of_others_are_none(tmp_path: Any, device_server: Any) -> None:
 
 
 def test_a_device_that_is_described() -> None:
-    found = change.Found("a", "gpu", 0x2331, "H100", "GH100", supported=("off", "on"))
+    found = Found("a", "gpu", 0x2331, "H100", "GH100", supported=("off", "on"))
     assert change.described(found) == {
         "address": "a",
         "kind": "gpu",

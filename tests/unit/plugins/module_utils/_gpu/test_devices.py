@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError, NotPermitted
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import devices
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.admin_tools import AdminTools
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.devices import Device
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.errors import (
     BootFailed,
@@ -31,7 +32,7 @@ ADDRESS = "0000:17:00.0"
 PM_CONTROL = 0x44
 
 
-class Tools:
+class Tools(AdminTools):
     """Opens every function as a tool device; remembers in which state it found it."""
 
     def __init__(self, fakes: Any, error: ExplainedError | None = None) -> None:
@@ -47,7 +48,7 @@ class Tools:
 
 
 @pytest.fixture
-def device(fakes: Any) -> Device:
+def device(fakes: Any) -> Any:
     function = fakes.Function()
     return Device(function, fakes.Tool(ADDRESS, []))
 
@@ -180,20 +181,20 @@ def test_functions_of_other_makers_are_passed_over_but_not_silent_ones(fakes: An
 # --- boot -------------------------------------------------------------------------------------------------------------
 
 
-def test_boot_is_waited_for(device: Device, clock: Any) -> None:
+def test_boot_is_waited_for(device: Any, clock: Any) -> None:
     device.tool.booted = False
     clock.at(1.5, lambda: setattr(device.tool, "booted", True))
     device.wait_for_boot(5, clock)
     assert 1.5 <= clock.now() < 1.6
 
 
-def test_a_device_without_a_security_processor_has_nothing_to_boot(device: Device, clock: Any) -> None:
+def test_a_device_without_a_security_processor_has_nothing_to_boot(device: Any, clock: Any) -> None:
     device.tool.has_modes = device.tool.booted = False
     device.wait_for_boot(5, clock)
     assert clock.sleeps == []
 
 
-def test_firmware_that_does_not_boot(device: Device, clock: Any) -> None:
+def test_firmware_that_does_not_boot(device: Any, clock: Any) -> None:
     device.tool.booted = False
     with pytest.raises(BootFailed) as caught:
         device.wait_for_boot(5, clock)
@@ -205,7 +206,7 @@ def test_firmware_that_does_not_boot(device: Device, clock: Any) -> None:
 
 
 @pytest.mark.parametrize("booted", [True, False])
-def test_firmware_in_recovery(device: Device, clock: Any, booted: bool) -> None:
+def test_firmware_in_recovery(device: Any, clock: Any, booted: bool) -> None:
     device.tool.booted, device.tool.recovering = booted, True
     with pytest.raises(InRecovery) as caught:
         device.wait_for_boot(0, clock)
@@ -216,7 +217,7 @@ def test_firmware_in_recovery(device: Device, clock: Any, booted: bool) -> None:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def test_everything_is_read(device: Device, clock: Any) -> None:
+def test_everything_is_read(device: Any, clock: Any) -> None:
     device.tool.stored.update({8: 1, 10: 2})
     device.tool.active[8] = 1
     found = device.read(5, clock)
@@ -227,7 +228,7 @@ def test_everything_is_read(device: Device, clock: Any) -> None:
     assert not found.firmware_too_old
 
 
-def test_firmware_before_ppcie(device: Device, clock: Any) -> None:
+def test_firmware_before_ppcie(device: Any, clock: Any) -> None:
     del device.tool.stored[45]
     found = device.read(5, clock)
     assert found.firmware_too_old
@@ -237,7 +238,7 @@ def test_firmware_before_ppcie(device: Device, clock: Any) -> None:
 
 @pytest.mark.parametrize("kind", [RpcFailed, RpcTimeout, RpcGarbled, ToolFailed])
 def test_what_is_known_stands_when_only_knobs_cannot_be_read(
-    device: Device, clock: Any, kind: type[ExplainedError]
+    device: Any, clock: Any, kind: type[ExplainedError]
 ) -> None:
     device.tool.active[8] = 1
     device.tool.read_errors[6] = kind("%s: refused." % ADDRESS, "Update.", device=ADDRESS)
@@ -248,7 +249,7 @@ def test_what_is_known_stands_when_only_knobs_cannot_be_read(
 
 
 @pytest.mark.parametrize("kind", [DeviceGone, Bar0Unreadable])
-def test_the_mode_of_a_device_that_goes_is_not_known(device: Device, clock: Any, kind: type[ExplainedError]) -> None:
+def test_the_mode_of_a_device_that_goes_is_not_known(device: Any, clock: Any, kind: type[ExplainedError]) -> None:
     device.tool.read_errors[6] = kind("%s: gone." % ADDRESS, "Look.", device=ADDRESS)
     with pytest.raises(kind):
         device.read(5, clock)
@@ -269,14 +270,14 @@ def test_a_place_on_the_board_that_cannot_be_told_changes_nothing(fakes: Any, cl
     assert found.supported == ("off", "on", "devtools", "ppcie")
 
 
-def test_knobs_that_the_firmware_does_not_know(device: Device, clock: Any) -> None:
+def test_knobs_that_the_firmware_does_not_know(device: Any, clock: Any) -> None:
     del device.tool.stored[34], device.tool.stored[45]
     found = device.read(5, clock)
     assert found.unknown_knobs == (Knob.PPCIE, Knob.OPTION_34)
     assert found.supported == ("off",)
 
 
-def test_firmware_that_does_not_boot_on_a_device_that_does_not_answer(device: Device, clock: Any) -> None:
+def test_firmware_that_does_not_boot_on_a_device_that_does_not_answer(device: Any, clock: Any) -> None:
     device.tool.booted = False
     device.tool.silent = DeviceGone("%s: gone." % ADDRESS, "Look.")
     with pytest.raises(DeviceGone):
@@ -288,22 +289,24 @@ def test_what_cannot_be_read_beside_a_finding_does_not_hide_it(fakes: Any, clock
         def diagnostics(self) -> dict[str, str]:
             raise ToolFailed("%s: asserts." % ADDRESS, "Report this.")
 
-    device = Device(fakes.Function(), Mute(ADDRESS, []))
-    device.tool.recovering = True
+    tool = Mute(ADDRESS, [])
+    tool.recovering = True
+    device = Device(fakes.Function(), tool)
     with pytest.raises(InRecovery) as caught:
         device.wait_for_boot(5, clock)
     assert caught.value.seen["registers"] == {}
 
 
 def test_a_switch(fakes: Any, clock: Any) -> None:
-    device = Device(fakes.Function(class_code=0x068000), fakes.Tool(ADDRESS, []))
-    device.tool.family = LAGUNA
-    device.tool.active[45] = 1
+    tool = fakes.Tool(ADDRESS, [])
+    tool.family = LAGUNA
+    tool.active[45] = 1
+    device = Device(fakes.Function(class_code=0x068000), tool)
     found = device.read(5, clock)
     assert (found.kind, found.mode, found.supported) == ("nvswitch", "ppcie", ("off", "ppcie"))
 
 
-def test_a_device_that_cannot_be_asked(device: Device, clock: Any) -> None:
+def test_a_device_that_cannot_be_asked(device: Any, clock: Any) -> None:
     device.tool.has_modes = False
     found = device.read(5, clock)
     assert (found.mode, found.firmware, found.supported, found.pending) == ("unsupported", "none", (), None)
@@ -311,10 +314,11 @@ def test_a_device_that_cannot_be_asked(device: Device, clock: Any) -> None:
 
 def test_all_are_read_and_problems_stay_with_their_device(fakes: Any, clock: Any) -> None:
     journal: list[Any] = []
-    sick = [Device(fakes.Function(address), fakes.Tool(address, journal)) for address in "abc"]
-    sick[0].tool.recovering = True
-    sick[1].tool.booted = False
-    sick[2].tool.read_errors[8] = RpcFailed("c: refused.", "Update.", device="c", rpc_code=2)
+    tools = [fakes.Tool(address, journal) for address in "abc"]
+    sick = [Device(fakes.Function(tool.address), tool) for tool in tools]
+    tools[0].recovering = True
+    tools[1].booted = False
+    tools[2].read_errors[8] = RpcFailed("c: refused.", "Update.", device="c", rpc_code=2)
     fine = Device(fakes.Function("d"), fakes.Tool("d", journal))
     unopened = Device(fakes.Function("e"), None, DeviceGone("e: gone.", "Look."))
     found = devices.read_all([*sick, fine, unopened], 0, clock)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,8 @@ from ansible_collections.confidential.gpu.plugins.module_utils._core.errors impo
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.fact import fact, keep
 
 
-def devices(*modes: str | None, switch: str | None = None) -> list[dict[str, object]]:
-    listed: list[dict[str, object]] = [
+def devices(*modes: str | None, switch: str | None = None) -> list[Any]:
+    listed: list[Any] = [
         {"address": "gpu%d" % number, "kind": "gpu", "mode_after": mode} for number, mode in enumerate(modes)
     ]
     return [*listed, {"address": "switch", "kind": "nvswitch", "mode_after": switch}] if switch else listed
@@ -32,7 +33,7 @@ def devices(*modes: str | None, switch: str | None = None) -> list[dict[str, obj
         (devices(switch="ppcie"), None),
     ],
 )
-def test_one_word_for_all_gpus(listed: list[dict[str, object]], mode: str | None) -> None:
+def test_one_word_for_all_gpus(listed: list[Any], mode: str | None) -> None:
     content = fact(listed, "mode_after")
     assert content["mode"] == mode
     assert {**content["gpus"], **content["nvswitches"]} == {one["address"]: one["mode_after"] for one in listed}

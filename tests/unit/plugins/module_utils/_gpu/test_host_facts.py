@@ -35,7 +35,8 @@ LOCKDOWN = "sys/kernel/security/lockdown"
 )
 def test_facts(host: Any, name: str, file: str, content: str, value: str, seen: str, reason: str) -> None:
     host.write(file, content)
-    fact = facts(str(host.root))[name]
+    found: Any = facts(str(host.root))
+    fact = found[name]
     assert (fact["value"], fact["seen"]) == (value, seen)
     assert reason in fact["reason"]
     assert bool(reason) == bool(fact["reason"])

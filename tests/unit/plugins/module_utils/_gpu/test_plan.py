@@ -95,6 +95,7 @@ def any_change(draw: st.DrawFn) -> tuple[Found, str]:
 @given(any_change())
 def test_after_the_writes_the_pending_mode_is_the_wanted_one(change: tuple[Found, str]) -> None:
     device, wanted = change
+    assert device.family is not None
     knobs = dict(device.knobs)
     for write in one_plan(device, wanted).writes:
         assert knobs[write.knob] == write.before
@@ -166,14 +167,14 @@ def test_from_off_to_on() -> None:
 
 def test_staged_but_not_active_is_finished_by_a_reset() -> None:
     device = found("on")
-    staged = H100.found("off", device.knobs)
+    staged = H100.found("off", dict(device.knobs))
     only = one_plan(staged, "on")
     assert (only.writes, only.reset) == ((), True)
 
 
 def test_staged_but_not_wanted_is_reverted_without_a_reset() -> None:
     device = found("on")
-    staged = H100.found("off", device.knobs)
+    staged = H100.found("off", dict(device.knobs))
     only = one_plan(staged, "off")
     assert [write.knob for write in only.writes] == [Knob.BAR0_DECOUPLER, Knob.CCM]
     assert not only.reset

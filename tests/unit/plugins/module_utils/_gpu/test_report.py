@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.confidential.gpu.plugins.module_utils._core import lock
+from ansible_collections.confidential.gpu.plugins.module_utils._core.answers import DeviceEntry, Problem
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest, RunInProgress
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import report
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
@@ -17,6 +18,12 @@ from ansible_collections.confidential.gpu.plugins.module_utils._pci.sysfs import
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 GPU, B200, SWITCH, A100, UNKNOWN = ("0000:0%d:00.0" % number for number in (1, 2, 4, 5, 7))
+
+
+def problem_of(device: DeviceEntry) -> Problem:
+    """Why it could not be read."""
+    assert device["problem"] is not None
+    return device["problem"]
 
 
 def by_address(emulated: Any, **options: Any) -> dict[str, Any]:
@@ -60,7 +67,7 @@ def test_a_device_that_somebody_holds_is_not_touched(host: Any) -> None:
     host.process(4711, "qemu-system-x86", "/dev/vfio/27")
     (folder / "config").unlink()  # opening it would fail
     (device,) = report.read(SysfsBus(str(host.root)), root=str(host.root))["devices"]
-    assert (device["in_use"], device["mode"], device["problem"]["kind"]) == (True, None, "DeviceBusy")
+    assert (device["in_use"], device["mode"], problem_of(device)["kind"]) == (True, None, "DeviceBusy")
     assert (device["driver"], device["iommu_group"], device["device_id"]) == ("vfio-pci", 27, "0x2331")
     assert device["holders"] == [
         {"address": "0000:17:00.0", "pid": 4711, "command": "qemu-system-x86", "file": "/dev/vfio/27"}
@@ -72,7 +79,7 @@ def test_a_device_whose_registers_do_not_answer(host: Any) -> None:
     (device,) = report.read(SysfsBus(str(host.root)), root=str(host.root))["devices"]
     assert device["mode"] is None
     assert device["firmware"] == "unknown"
-    assert device["problem"]["seen"]["device"] == "0000:17:00.0"
+    assert problem_of(device)["seen"]["device"] == "0000:17:00.0"
 
 
 def test_a_socket_that_another_client_has(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +90,7 @@ def test_a_socket_that_another_client_has(emulated: Any, monkeypatch: pytest.Mon
         device = by_address(emulated, addresses=[GPU])[GPU]
     finally:
         other.close()
-    assert (device["in_use"], device["mode"], device["problem"]["kind"]) == (True, None, "DeviceBusy")
+    assert (device["in_use"], device["mode"], problem_of(device)["kind"]) == (True, None, "DeviceBusy")
 
 
 def test_devices_of_other_makers_are_not_listed(tmp_path: Path, device_server: Any) -> None:
@@ -108,4 +115,4 @@ def test_a_device_that_nobody_is_seen_to_hold_is_not_touched_either(host: Any, s
     (folder / "config").unlink()  # opening it would fail with another error
     (device,) = report.read(SysfsBus(str(host.root)), root=str(host.root))["devices"]
     assert (device["mode"], device["use"], device["in_use"]) == (None, use, use == "used")
-    assert device["problem"]["kind"] == kind
+    assert problem_of(device)["kind"] == kind

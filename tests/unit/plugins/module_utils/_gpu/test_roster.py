@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.confidential.gpu.plugins.module_utils._core.answers import DeviceEntry, Problem
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError, InvalidRequest
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu import admin_tools, devices, report
 from ansible_collections.confidential.gpu.plugins.module_utils._gpu.change import ModeChange, Request
@@ -21,6 +22,12 @@ from ansible_collections.confidential.gpu.plugins.module_utils._pci.use import C
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.vfio_user import VfioUserBus
 
 A, B, SWITCH, VIRTUAL = "0000:17:00.0", "0000:3b:00.0", "0000:07:00.0", "0000:17:00.4"
+
+
+def problem_of(device: DeviceEntry) -> Problem:
+    """Why it could not be read."""
+    assert device["problem"] is not None
+    return device["problem"]
 
 
 def roster(host: Any) -> Roster:
@@ -169,7 +176,7 @@ def test_a_reading_of_all_names_it(seen: Any) -> None:
     entries = {
         entry["address"]: entry for entry in report.read(SysfsBus(str(seen.root)), root=str(seen.root))["devices"]
     }
-    assert (entries[B]["mode"], entries[B]["problem"]["kind"], entries[B]["kind"]) == (None, "DeviceGone", "gpu")
+    assert (entries[B]["mode"], problem_of(entries[B])["kind"], entries[B]["kind"]) == (None, "DeviceGone", "gpu")
     assert (entries[B]["use"], entries[B]["settings_unproven"]) == ("unknown", False)
     (only,) = report.read(SysfsBus(str(seen.root)), [A], root=str(seen.root))["devices"]
     assert only["address"] == A
@@ -233,6 +240,6 @@ def test_a_device_that_dies_while_it_is_opened_is_named(
     server.config[0:2] = vendor.to_bytes(2, "little")
     server.config[0x09:0x0C] = class_code.to_bytes(3, "little")
     (entry,) = report.read(VfioUserBus(str(tmp_path)))["devices"]
-    assert (entry["address"], entry["mode"], entry["problem"]["kind"]) == (A, None, "DeviceGone")
+    assert (entry["address"], entry["mode"], problem_of(entry)["kind"]) == (A, None, "DeviceGone")
     with pytest.raises(ExplainedError, match=A):
         ModeChange(Request(mode="on"), VfioUserBus(str(tmp_path))).run()

@@ -198,7 +198,7 @@ def answer(world: World) -> str:
             return claims.take([function])[ADDRESS].state
 
 
-@settings(max_examples=max(400, settings.default.max_examples))
+@settings(max_examples=max(400, settings().max_examples))
 @given(worlds())
 def test_a_used_device_is_never_free(world: World) -> None:
     """Beside what nothing can see: files of sysfs in processes that are not shown; and a single witness that lies."""
@@ -212,7 +212,7 @@ def test_a_used_device_is_never_free(world: World) -> None:
     assert state != FREE or nobody_can_see
 
 
-@settings(max_examples=max(200, settings.default.max_examples))
+@settings(max_examples=max(200, settings().max_examples))
 @given(worlds())
 def test_a_device_whose_witnesses_all_say_so_is_free(world: World) -> None:
     if world.user is not None or world.liar is not None:

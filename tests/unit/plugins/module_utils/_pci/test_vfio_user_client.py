@@ -16,7 +16,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import InvalidRequest, NotPermitted
+from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import (
+    ExplainedError,
+    InvalidRequest,
+    NotPermitted,
+)
+from ansible_collections.confidential.gpu.plugins.module_utils._core.wait import SYSTEM_CLOCK
 from ansible_collections.confidential.gpu.plugins.module_utils._pci import vfio_user
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.bus import BarSpan
 from ansible_collections.confidential.gpu.plugins.module_utils._pci.errors import (
@@ -33,7 +38,7 @@ HEADER = struct.Struct("<HHIII")
 
 
 @contextlib.contextmanager
-def opened(folder: Path, clock: Any = vfio_user.SYSTEM_CLOCK) -> Iterator[Any]:
+def opened(folder: Path, clock: Any = SYSTEM_CLOCK) -> Iterator[Any]:
     (function,) = VfioUserBus(str(folder), clock).find()
     function.open()
     try:
@@ -416,7 +421,7 @@ def test_a_server_that_falls_silent(
     ],
 )
 def test_errno_answers_to_accesses(
-    tmp_path: Path, device_server: Callable[..., Any], fakes: Any, number: int, kind: type[Exception], words: str
+    tmp_path: Path, device_server: Callable[..., Any], fakes: Any, number: int, kind: type[ExplainedError], words: str
 ) -> None:
     server = device_server()
     with opened(tmp_path) as function:
