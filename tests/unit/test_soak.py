@@ -238,7 +238,7 @@ def test_an_answer_is_held_until_the_weather_is_fine(between: relay.Relay, kube:
     carried_out = threading.Event()
     store.after = carried_out.set
     answered = threading.Event()
-    thread = threading.Thread(target=lambda: (label(kube), answered.set()))
+    thread = threading.Thread(target=lambda: (label(kube), answered.set()))  # type: ignore[func-returns-value]
     thread.start()
     assert carried_out.wait(5)
     assert not answered.is_set()
