@@ -448,6 +448,12 @@ def test_every_value_is_in_the_schema() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     check(values, schema, "")
     assert set(schema["properties"]) - set(values) == {"global"}  # which Helm makes by itself
+    assert set(schema["properties"]["settings"]["properties"]) == set(values["settings"])
+
+
+def named(ending: str) -> set[str]:
+    """The operand's names whose constants end so."""
+    return {value for key, value in vars(names).items() if key.endswith(ending)}
 
 
 def test_the_policy_allows_what_the_operand_writes(render: Any) -> None:
@@ -460,19 +466,12 @@ def test_the_policy_allows_what_the_operand_writes(render: Any) -> None:
             for word in re.findall(r'"([^"]+)"', found[name].split(".map(")[0])
         }
 
-    assert words("ownLabels") == {names.STATE_LABEL, names.READY_LABEL}
+    users = {names.MODE_LABEL, names.WANTED_ANNOTATION, names.RETRY_ANNOTATION}
+    assert words("ownLabels") == named("_LABEL") - users
     assert words("componentLabels") == set(names.COMPONENT_LABELS)
     assert words("pause") == {names.PAUSED}
     longest = json.loads(found["ownAnnotations"])
-    assert set(longest) == {
-        names.CHANGING_ANNOTATION,
-        names.REASON_ANNOTATION,
-        names.DEVICES_ANNOTATION,
-        names.JOURNAL_ANNOTATION,
-        names.CORDONED_ANNOTATION,
-        names.AUDIT_ANNOTATION,
-        names.RETRIED_ANNOTATION,
-    }
+    assert set(longest) == named("_ANNOTATION") - users
     assert longest[names.RETRIED_ANNOTATION] >= publish.RETRIED_MAX
     assert longest[names.AUDIT_ANNOTATION] >= len(chain.Tail(10**12).text)
     assert longest[names.REASON_ANNOTATION] >= publish.REASON_MAX_BYTES
@@ -577,3 +576,10 @@ def test_every_metric_exists(expressions: Any, where: str) -> None:
     used = {name for expression in expressions(where) for name in re.findall(r"cc_manager_[a-z_]+", expression)}
     assert used
     assert used <= known
+
+
+def test_every_metric_is_looked_at(expressions: Any) -> None:
+    text = " ".join(one for where in ("alerts", "dashboard") for one in expressions(where))
+    asked = {re.sub("_(total|bucket)$", "", name) for name in re.findall(r"cc_manager_[a-z_]+", text)}
+    ours = {one.name for one in metrics.OperandMetrics().registry.collect() if one.name.startswith(metrics.PREFIX)}
+    assert sorted(ours - {metrics.PREFIX + "build"} - asked) == []

@@ -5,12 +5,18 @@
 from __future__ import annotations
 
 import pytest
-from families import SUPPORTED, Family
+from emulator.models import MODELS
+from families import FAMILIES, SUPPORTED, Family
 from subject import Subject
 
 WITH_CC = [family.name for family in SUPPORTED if family.has_cc]
 WITH_PPCIE = [family.name for family in SUPPORTED if family.has_ppcie]
 EVERY_MODE = [(family.name, mode) for family in SUPPORTED for mode in family.modes]
+
+
+def test_every_model_is_in_a_family() -> None:
+    known = {name for name in MODELS if not name.startswith("unknown")}
+    assert {model for family in FAMILIES.values() for model in family.models} == known
 
 
 @pytest.mark.parametrize(("family", "mode"), EVERY_MODE)

@@ -20,7 +20,10 @@ from operand.metrics import OperandMetrics
 from operand.settings import OPTIONS
 from prometheus_client import CollectorRegistry
 
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import AUTO, NAMES
 from ansible_collections.confidential.gpu.plugins.module_utils._core.errors import ExplainedError
+from ansible_collections.confidential.gpu.plugins.module_utils._gpu.families import FAMILIES
+from ansible_collections.confidential.gpu.plugins.modules import kernel_cmdline
 from docs.texts import ROOT, in_file, names, table, texts
 
 sys.path.insert(0, str(ROOT))
@@ -130,6 +133,23 @@ def test_modes_in_the_readme() -> None:
     assert sorted(listed) == sorted(word.strip(' "') for word in choices[1].split(","))
 
 
+def test_chips_are_those_with_a_family() -> None:
+    """Where devices are listed, and where it is told what is done with them."""
+    chips = {chip.upper() for family in FAMILIES for chip in family.chips}
+    listed = " ".join(row[1] for row in table("README.md", "device"))
+    for text in (listed, (ROOT / "docs/how-it-works.md").read_text()):
+        assert set(re.findall(r"\bG[A-Z]\d{3}\b", text)) == chips, text[:80]
+
+
+def test_boot_loaders_are_those_that_there_are() -> None:
+    option = yaml.safe_load(kernel_cmdline.DOCUMENTATION)["options"]["loader"]
+    assert option["choices"] == [AUTO, *NAMES]
+    described, rows = " ".join(option["description"]), " ".join(row[1] for row in table("docs/hosts.md", "host"))
+    for name in NAMES:
+        assert f"V({name})" in described, name
+        assert {"grub-dropin": "/etc/default/grub.d"}.get(name, name) in rows, name
+
+
 def test_suites_in_contributing() -> None:
     listed = {name for row in table("CONTRIBUTING.md", "suite") for name in names(row[0])}
     assert listed == {re.sub(r"^sanity-.*", "sanity-3.x", suite.name) for suite in suites()}
@@ -193,6 +213,13 @@ def test_every_test_that_a_text_names_is_there() -> None:
             f"{path}: {name}" for name in re.findall(r"\b(tests/[\w/]+\.py::test_\w+)", text) if not is_there(name)
         ]
     assert wrong == []
+
+
+def test_every_test_that_a_recipe_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "CONTRIBUTING.md").read_text()))
+    files = [str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")]
+    assert named
+    assert named - {name for path in files for name in in_file(path)} == set()
 
 
 def is_there(proof: str) -> bool:

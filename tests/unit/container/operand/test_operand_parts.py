@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 from fake_api.waiting import eventually
 from kube.settings import BadSetting
-from operand import journal, processes, reading, settings
+from operand import journal, metrics, processes, reading, settings
 from operand.alone import Alone
 from operand.readiness import ReadinessFile
 from operand.run import ListeningGate
@@ -85,6 +86,25 @@ def test_the_namespace_of_the_service_account(tmp_path: Path) -> None:
 def test_settings_that_cannot_be(variable: str, value: str, words: str) -> None:
     with pytest.raises(BadSetting, match=f"{variable} is '{value}'. Give {words}"):
         settings.parse([], {"NODE_NAME": "n", variable: value})
+
+
+def test_every_setting_is_read_by_something() -> None:
+    folder = Path(settings.__file__).parent
+    used = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "settings.py")
+    assert [one.field for one in OPTIONS if not re.search(rf"\.{one.field}\b", used)] == []
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_metric_is_set_by_something() -> None:
+    """One that nothing counts would be shown as 0 for ever."""
+    folder = Path(metrics.__file__).parent
+    used = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "metrics.py")
+    offered = {
+        name for name in (*vars(metrics.OperandMetrics()), *vars(metrics.OperandMetrics)) if not name.startswith("_")
+    }
+    assert [name for name in sorted(offered) if not re.search(rf"\bself\._?metrics\.{name}\b", used)] == []
 
 
 # --- what others may have edited --------------------------------------------------------------------------------------

@@ -11,7 +11,12 @@ from boot_host import Described, FailingDisk, difference, host, marker, names, s
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.change import RESTORED
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.cmdline import Desired, split
-from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import MAKERS, Configuration, choose
+from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import (
+    MAKERS,
+    NAMES,
+    Configuration,
+    choose,
+)
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.errors import (
     NOTHING_CHANGED,
     BootError,
@@ -44,6 +49,10 @@ def asked_back(machine: Host, desired: Desired = STANDARD) -> list[str]:
     again.run(only_plan=True)
     assert not again.is_change
     return desired.unmet(split(again.result()["after"]))
+
+
+def test_there_is_a_host_of_every_loader() -> None:
+    assert {Described(name).loader for name in names()} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", names())
