@@ -61,13 +61,13 @@ test: setup-dev ## every suite whose tools are there; some: make test SUITES="un
 test-vm: setup-dev ## everything on a real kernel in a virtual machine, power cuts included (half an hour and more)
 	@$(bin)/python -m pytest tests/vm -q
 
-test-cluster: setup-dev ## a real Kubernetes with the operand on it (ten minutes more at the first time; see tests/cluster/README.md)
+test-cluster: setup-dev ## a real Kubernetes with the CC manager on it (ten minutes more at the first time; see tests/cluster/README.md)
 	@$(bin)/python -m pytest tests/chart tests/cluster -q
 
-soak: setup-dev ## the operand for an hour in bad company: what grows, what must never be seen; SOAK_S=600 SOAK_SEED=1 make soak
+soak: setup-dev ## the CC manager for an hour in bad company: what grows, what must never be seen; SOAK_S=600 SOAK_SEED=1 make soak
 	@$(bin)/python -m tests.soak
 
-image: setup-dev ## the operand's image, dist/cc-manager.tar
+image: setup-dev ## the CC manager's image, dist/cc-manager.tar
 	@$(bin)/python -m tools.image
 
 image-plugin: setup-dev ## the device plugin's image, dist/device-plugin.tar
@@ -103,7 +103,7 @@ build: setup ## build the collection into dist/
 bench: setup-dev ## measure: the module, many hosts at once, a run on a host that is ready, device plugin, cloud controller (half an hour)
 	@status=0; for one in run fleet ready_host device_plugin ccm; do $(bin)/python -m tests.bench.$$one || status=1; done; exit $$status
 
-bench-cluster: setup-dev ## measure the operand in a Kubernetes, and a thousand nodes
+bench-cluster: setup-dev ## measure the CC manager in a Kubernetes, and a thousand nodes
 	@$(bin)/python -m tests.bench.cluster
 	@$(bin)/python -m tests.bench.crowd
 

@@ -173,10 +173,10 @@ def suites() -> list[Suite]:
             on_request=True,
             budget_s=120,
         ),
-        Suite("explore", [(python, "tests/cuts/explore_operand.py")], on_request=True, budget_s=660),
+        Suite("explore", [(python, "tests/cuts/explore_cc_manager.py")], on_request=True, budget_s=660),
         Suite(
             "cuts",
-            [(python, f"tests/cuts/run{name}.py") for name in ("_plugin", "_operand", "")],
+            [(python, f"tests/cuts/run{name}.py") for name in ("_plugin", "_cc_manager", "")],
             files="tests/cuts/run.py",
             budget_s=480,
         ),

@@ -44,7 +44,7 @@ PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (41, 39, 35, 34, 31, 28,
 SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
 # Where Ansible looks without being told.
 COLLECTION = "usr/share/ansible/collections/ansible_collections/confidential/gpu"
-# Parts of the collection that the operand runs.
+# Parts of the collection that the CC manager runs.
 COLLECTION_PARTS = ("galaxy.yml", "meta/", "plugins/", "playbooks/cc_mode", "roles/cc_mode/")
 SBOM = "usr/share/sbom"
 # What is in the Python packages and never runs here.
@@ -84,12 +84,12 @@ class Image:
         return "debian" if self.folder == CONTAINER else f"{self.name}-debian"
 
 
-OPERAND = Image(
+CC_MANAGER = Image(
     name="cc-manager",
-    package="operand",
-    lock="operand.txt",
+    package="cc_manager",
+    lock="cc-manager.txt",
     programs={
-        "k8s-cc-manager": PROGRAM.format(package="operand"),
+        "k8s-cc-manager": PROGRAM.format(package="cc_manager"),
         "kubectl-cc": PROGRAM.format(package="kubectl_cc"),
         "ansible-playbook": "from ansible.cli.playbook import main\n\nsys.exit(main())\n",
     },
@@ -114,13 +114,15 @@ CLOUD_CONTROLLER = Image(
     folder=CONTAINER / "images" / "cloud-controller",
     modules=("_bmm", "_core"),
 )
-IMAGES = {one.name: one for one in (OPERAND, DEVICE_PLUGIN, CLOUD_CONTROLLER)}
+IMAGES = {one.name: one for one in (CC_MANAGER, DEVICE_PLUGIN, CLOUD_CONTROLLER)}
 
 
 def main() -> int:
     """Build, write, say what came out; 1 when it is too large."""
     parser = argparse.ArgumentParser(description="Build an image.")
-    parser.add_argument("name", nargs="?", choices=IMAGES, default=OPERAND.name, help="which; by default %(default)s")
+    parser.add_argument(
+        "name", nargs="?", choices=IMAGES, default=CC_MANAGER.name, help="which; by default %(default)s"
+    )
     parser.add_argument("--tag", help="the image's name; by default localhost/NAME:dev")
     parser.add_argument("--out", type=Path, help="where the docker archive goes; by default dist/NAME.tar")
     parser.add_argument("--fresh", action="store_true", help="fetch the Debian packages again")
@@ -139,7 +141,7 @@ def main() -> int:
     return 0 if fits else 1
 
 
-def build(tag: str, out: Path, fresh: bool = False, image: Image = OPERAND) -> int:
+def build(tag: str, out: Path, fresh: bool = False, image: Image = CC_MANAGER) -> int:
     """The image as a docker archive, and its list of contents beside it; the layers' size when compressed, in bytes."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:

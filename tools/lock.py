@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # In this order: all environments hold the same versions of what they share.
-GROUPS = ("uv", "run", "operand", "device-plugin", "cloud-controller", "test", "eda", "docs")
+GROUPS = ("uv", "run", "cc-manager", "device-plugin", "cloud-controller", "test", "eda", "docs")
 HEADER = """\
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0

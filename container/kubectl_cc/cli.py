@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cc_manager.names import MODES, STATE_LABEL
 from kube import connection, log, signals
 from kube.client import ApiError, Kube
 from kube.connection import Connection, NoConnection
 from kube.lease import Times
-from operand.names import MODES, STATE_LABEL
 
 from . import rollout, table, waiting
 from .cluster import Cluster
@@ -235,10 +235,10 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("-o", "--output", choices=("table", "wide", "json"), default="table")
     wait = add("wait", "wait until nodes are in the mode that was asked of them; 1 when time is over")
     _choose(wait)
-    wait.add_argument("--all", action="store_true", help="all nodes with an operand")
+    wait.add_argument("--all", action="store_true", help="all nodes with a CC manager")
     wait.add_argument("--mode", choices=MODES, default="", help="instead of what each label says")
     wait.add_argument("--timeout", type=float, default=WAIT_S, metavar="SECONDS", help="by default %(default)g")
-    wait.add_argument("--fail-fast", action="store_true", help="end when one has failed; its operand may try again")
+    wait.add_argument("--fail-fast", action="store_true", help="end when one has failed; its CC manager may try again")
     one = add("explain", "why a node is not ready: one cause, what shows it, what to do; 1 when it is not")
     one.add_argument("node", metavar="NODE")
     one.add_argument("-o", "--output", choices=("text", "json"), default="text")

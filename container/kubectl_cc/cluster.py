@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cc_manager import components
+from cc_manager.names import RETRY_ANNOTATION, STATE_LABEL
+from cc_manager.pod import Pod
 from kube.client import MERGE_PATCH, NOT_AN_OBJECT, ApiError, Kube
 from kube.watch import Resource
-from operand import components
-from operand.names import RETRY_ANNOTATION, STATE_LABEL
-from operand.pod import Pod
 
 from .names import NAMESPACE, RECORD
 from .node import Node, Object, trimmer
@@ -55,7 +55,7 @@ class Cluster:
         return _node(found)
 
     def retry(self, name: str, word: str) -> Node:
-        """Ask a node's operand for another attempt."""
+        """Ask a node's CC manager for another attempt."""
         return self.patch(name, {"metadata": {"annotations": {RETRY_ANNOTATION: word}}})
 
     def users(self, name: str) -> list[Pod]:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from operand.names import MODES
+from cc_manager.names import MODES
 
 from . import plan as plans
 from . import standing as standings
@@ -29,7 +29,7 @@ from .steps import Finish, Halt, Hold, Look, Pass, Release, Rest, RunGate, Step,
 
 # What was seen of a node's pods is good for so long; then they are looked at again.
 FRESH_S = 10.0
-# An operand that was asked for another attempt may say for so long what it said before.
+# A CC manager that was asked for another attempt may say for so long what it said before.
 GRACE_S = 60.0
 # So long a rollout waits for what it has no part in: a kubelet that is away, a node that is cordoned.
 PATIENCE_S = 300.0
@@ -186,7 +186,7 @@ def _wave(seen: Seen, of_wave: list[Standing], stands: Mapping[str, Standing]) -
         if why:
             blocked[one.entry.name] = why
             continue
-        if rules.busy == DRAIN:  # its operand evicts, and minds disruption budgets
+        if rules.busy == DRAIN:  # its CC manager evicts, and minds disruption budgets
             return _take(seen, one, one.node)
         users = seen.users.get(one.entry.name)
         if users is None or seen.now >= users.at + FRESH_S:

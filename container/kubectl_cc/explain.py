@@ -8,15 +8,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from operand import components
-from operand.names import CORDONED_ANNOTATION, FAILED, MIXED, MODE_LABEL, MODES, RETRY_ANNOTATION
-from operand.pod import Pod
+from cc_manager import components
+from cc_manager.names import CORDONED_ANNOTATION, FAILED, MIXED, MODE_LABEL, MODES, RETRY_ANNOTATION
+from cc_manager.pod import Pod
 
 from . import moment
 from .node import Node
 
-# In the name of the operand's DaemonSet: nvidia-cc-manager of the GPU Operator, RELEASE-cc-manager of the chart.
-OPERAND = "cc-manager"
+# In the name of the CC manager's DaemonSet: nvidia-cc-manager of the GPU Operator, RELEASE-cc-manager of the chart.
+CC_MANAGER = "cc-manager"
 GPU_OPERATORS_LABEL = "nvidia.com/gpu.deploy.cc-manager"
 SHOWN = 8
 
@@ -39,7 +39,7 @@ class Answer:
 
 def explain(node: Node, pods: Sequence[Pod] | None, now: float) -> Answer:
     """The first cause in the order in which things depend on each other. ``pods``: None where there is no right."""
-    for rule in (_kubelet, _operand, _label, _busy, _failure, _change, _mixed, _behind, _cordon):
+    for rule in (_kubelet, _cc_manager, _label, _busy, _failure, _change, _mixed, _behind, _cordon):
         answer = rule(node, pods, now)
         if answer is not None:
             return answer
@@ -53,25 +53,25 @@ def _kubelet(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | No
     return Answer(False, f"the node is not ready: {node.kubelet}", _state(node, now), remedy)
 
 
-def _operand(node: Node, pods: Sequence[Pod] | None, now: float) -> Answer | None:
-    """A state is as good as the operand that publishes it."""
+def _cc_manager(node: Node, pods: Sequence[Pod] | None, now: float) -> Answer | None:
+    """A state is as good as the CC manager that publishes it."""
     if pods is None or (node.observed and node.follows and not node.has_failed):
         return None
-    ours = [pod for pod in pods if OPERAND in pod.daemon_set]
+    ours = [pod for pod in pods if CC_MANAGER in pod.daemon_set]
     if not ours:
         label = f"label {GPU_OPERATORS_LABEL}={node.labels.get(GPU_OPERATORS_LABEL, '(absent)')}"
         remedy = (
-            "Install the operand, or let its DaemonSet choose this node: with the GPU Operator "
+            "Install the CC manager, or let its DaemonSet choose this node: with the GPU Operator "
             f"kubectl label node {node.name} {GPU_OPERATORS_LABEL}=true --overwrite"
         )
-        sought = f"no pod of a DaemonSet with {OPERAND} in its name; {label}"
-        return Answer(False, "no pod of the operand is on the node", (sought, *_state(node, now)), remedy)
+        sought = f"no pod of a DaemonSet with {CC_MANAGER} in its name; {label}"
+        return Answer(False, "no pod of the CC manager is on the node", (sought, *_state(node, now)), remedy)
     dead = [pod for pod in ours if not pod.running]
     if len(dead) < len(ours):
         return None
     seen = tuple(f"pod {pod.words}: {pod.phase or 'no phase'}, no container runs" for pod in dead)
     remedy = f"kubectl describe pod -n {dead[0].namespace} {dead[0].name}"
-    return Answer(False, "the operand does not run", (*seen, *_state(node, now)), remedy)
+    return Answer(False, "the CC manager does not run", (*seen, *_state(node, now)), remedy)
 
 
 def _label(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | None:
@@ -86,14 +86,14 @@ def _busy(node: Node, pods: Sequence[Pod] | None, now: float) -> Answer | None:
     if not users or not (node.has_failed or (node.desired and node.observed != node.desired)):
         return None
     seen = tuple(f"pod {pod.words} has {', '.join((*pod.resources, *pod.unclear))}" for pod in users[:SHOWN])
-    remedy = "Stop these pods, or let the operand drain the node (CC_MANAGER_BUSY=drain). It looks again by itself."
+    remedy = "Stop these pods, or let the CC manager drain the node (CC_MANAGER_BUSY=drain). It looks again by itself."
     return Answer(False, "its GPUs are in use, and are not touched", (*seen, *_state(node, now)), remedy)
 
 
 def _failure(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | None:
     if node.observed != FAILED:
         return None
-    cause, seen = node.reason or "the operand reports failed without a reason", _devices(node)
+    cause, seen = node.reason or "the CC manager reports failed without a reason", _devices(node)
     again = (
         f'kubectl cc retry {node.name} (or: kubectl annotate node {node.name} --overwrite {RETRY_ANNOTATION}="$(date)")'
     )
@@ -103,10 +103,10 @@ def _failure(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | No
 def _change(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | None:
     paused = tuple(f"paused: {key}" for key in components.paused(node.labels))
     if node.changing:
-        cause = f"its operand works on {node.changing}"
+        cause = f"its CC manager works on {node.changing}"
         return Answer(False, cause, (*paused, *_state(node, now)), f"Wait: kubectl cc wait {node.name}")
     if not node.observed:
-        cause = "its operand has read no mode yet, or reads them again after a boot"
+        cause = "its CC manager has read no mode yet, or reads them again after a boot"
         return Answer(False, cause, (*paused, *_state(node, now)), f"Wait: kubectl cc wait {node.name}")
     return None
 
@@ -123,8 +123,10 @@ def _mixed(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | None
 def _behind(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | None:
     if node.follows:
         return None
-    cause = f"the label asks for {node.desired}, its devices are in mode {node.observed}, and its operand has not begun"
-    remedy = f"See its operand's log, or ask again: kubectl cc retry {node.name}"
+    cause = (
+        f"the label asks for {node.desired}, its devices are in mode {node.observed}, and its CC manager has not begun"
+    )
+    remedy = f"See its CC manager's log, or ask again: kubectl cc retry {node.name}"
     return Answer(False, cause, _state(node, now), remedy)
 
 
@@ -136,7 +138,7 @@ def _cordon(node: Node, _pods: Sequence[Pod] | None, now: float) -> Answer | Non
         cause = f"the rollout {claim.id} has it cordoned ({claim.stage}, since {moment.text(claim.at)})"
         return Answer(False, cause, _state(node, now), "See: kubectl cc rollout status")
     if CORDONED_ANNOTATION in node.annotations:
-        cause = "its operand has cordoned it to drain it"
+        cause = "its CC manager has cordoned it to drain it"
         return Answer(False, cause, _state(node, now), f"Wait: kubectl cc wait {node.name}")
     remedy = f"kubectl uncordon {node.name}, when the cordon is no longer needed"
     return Answer(False, "it is cordoned", _state(node, now), remedy)

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A node as it is seen here: what was asked of it, what its operand says, whether it takes pods."""
+"""A node as it is seen here: what was asked of it, what its CC manager says, whether it takes pods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from operand.names import (
+from cc_manager.names import (
     CHANGING_ANNOTATION,
     DEVICES_ANNOTATION,
     FAILED,
@@ -39,7 +39,7 @@ STATE_FIELD = f"f:{STATE_LABEL}"
 class Node:
     """A node at one resource version.
 
-    ``kubelet``: why its kubelet is not ready; empty when it is. ``since``: when its operand last wrote a label or an
+    ``kubelet``: why its kubelet is not ready; empty when it is. ``since``: when its CC manager last wrote a label or an
     annotation, RFC 3339; empty where the API does not say.
     """
 
@@ -72,7 +72,7 @@ class Node:
 
     @property
     def observed(self) -> str:
-        """What its operand read back: a mode, mixed, failed, or empty during a change and before the first reading."""
+        """What its CC manager read back: a mode, mixed, failed, or empty in a change and before the first reading."""
         return self.labels.get(STATE_LABEL, "")
 
     @property
@@ -82,17 +82,17 @@ class Node:
 
     @property
     def changing(self) -> str:
-        """The desired mode on which its operand works; empty: none."""
+        """The desired mode on which its CC manager works; empty: none."""
         return self.annotations.get(CHANGING_ANNOTATION, "")
 
     @property
     def reason(self) -> str:
-        """Why it is not as it should be, in its operand's words."""
+        """Why it is not as it should be, in its CC manager's words."""
         return self.annotations.get(REASON_ANNOTATION, "")
 
     @property
     def devices(self) -> str:
-        """Each device's mode, as its operand wrote it: JSON."""
+        """Each device's mode, as its CC manager wrote it: JSON."""
         return self.annotations.get(DEVICES_ANNOTATION, "")
 
     @property
@@ -107,12 +107,12 @@ class Node:
 
     @property
     def is_settled(self) -> bool:
-        """True when its operand has read a mode, and changes nothing."""
+        """True when its CC manager has read a mode, and changes nothing."""
         return not self.changing and self.observed in (*MODES, MIXED)
 
     @property
     def has_failed(self) -> bool:
-        """True when its operand says so."""
+        """True when its CC manager says so."""
         return self.observed == FAILED and not self.changing
 
     def is_in(self, mode: str) -> bool:
@@ -121,13 +121,13 @@ class Node:
 
     @property
     def has_answered(self) -> bool:
-        """True when what it publishes is younger than its retry annotation, by its operand's own word."""
+        """True when what it publishes is younger than its retry annotation, by its CC manager's own word."""
         asked = self.annotations.get(RETRY_ANNOTATION, "")
         return bool(asked) and self.annotations.get(RETRIED_ANNOTATION, "") == asked
 
     @property
     def acknowledges(self) -> bool:
-        """True when its operand is one that says what it has answered: one of this project."""
+        """True when its CC manager is one that says what it has answered: one of this project."""
         return DEVICES_ANNOTATION in self.annotations or RETRIED_ANNOTATION in self.annotations
 
     @property

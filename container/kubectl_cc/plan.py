@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from operand.names import FAILED, MIXED, MODES, NONE
+from cc_manager.names import FAILED, MIXED, MODES, NONE
 
 from .node import Node
 from .rules import Refused, Rules, share
@@ -76,7 +76,7 @@ def make(
 def unfit(node: Node | None, rules: Rules, rollout: str) -> str:
     """Why a node cannot be taken, whatever the others do; empty: it can."""
     if node is None:
-        return "there is no node of this name with an operand"
+        return "there is no node of this name with a CC manager"
     if node.claim is not None and node.claim.is_open and node.claim.id != rollout:
         return f"the rollout {node.claim.id} has it"
     if node.kubelet:
@@ -84,7 +84,7 @@ def unfit(node: Node | None, rules: Rules, rollout: str) -> str:
     if node.unschedulable:
         return "it is cordoned"
     if node.changing or not node.observed:
-        return "its operand is at work on it, or has published no state yet"
+        return "its CC manager is at work on it, or has published no state yet"
     if node.observed == FAILED:
         return f"it has failed: {node.reason or 'no reason is given'}"
     if node.observed not in (*MODES, MIXED):

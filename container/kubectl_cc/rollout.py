@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cc_manager.names import STATE_LABEL
 from kube.client import ApiError
-from operand.names import STATE_LABEL
 
 from . import moment, plan, record, standing
 from .cluster import Cluster
@@ -58,7 +58,7 @@ def chosen(cluster: Cluster, nodes: dict[str, Node], choice: Choice) -> list[str
         names = cluster.nodes(choice.selector, ())
     if not list(names):
         raise Refused(
-            f"No node is chosen: none has the label {STATE_LABEL}, by which the operand publishes its mode"
+            f"No node is chosen: none has the label {STATE_LABEL}, by which the CC manager publishes its mode"
             + (f", and is selected by {choice.selector}." if choice.selector else ".")
         )
     return list(names)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from operand.names import MODES
+from cc_manager.names import MODES
 
 from .names import DRAIN, REFUSE, WAIT, ZONE
 
@@ -57,7 +57,7 @@ class Rules:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Those that matter beside the operand's."""
+        """Those that matter beside the CC manager's."""
         return tuple(one for one in (self.per, self.zone) if one)
 
 

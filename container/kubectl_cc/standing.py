@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from operand.names import MIXED, MODES
+from cc_manager.names import MIXED, MODES
 
 from . import plan as plans
 from .claim import HOLD, OVER, Claim
@@ -16,7 +16,7 @@ from .plan import Entry
 from .record import UNDO, UNDONE, Record
 from .rules import Rules
 
-# Kinds. OUT: its operand is at work. READY: it is where it should be, and can be let go. LEAVE: it is not the
+# Kinds. OUT: its CC manager is at work. READY: it is where it should be, and can be let go. LEAVE: it is not the
 # rollout's any more, and can be let go. UNFIT: it cannot be taken as it is now. BAD: the rollout pauses for it.
 TODO, UNFIT, HELD, OUT, READY, LEAVE, DONE, SKIPPED, BAD = (
     "to do",
@@ -75,7 +75,7 @@ def one(record: Record, entry: Entry, node: Node | None, now: float) -> Standing
     if entry.name in record.status.skipped:
         return Standing(entry, node, LEAVE if claim is not None and claim.is_open else SKIPPED)
     if node is None:
-        return Standing(entry, node, BAD, "it is not there any more, or its operand publishes no state")
+        return Standing(entry, node, BAD, "it is not there any more, or its CC manager publishes no state")
     undoes = record.status.phase in (UNDO, UNDONE)
     return _undone(record, entry, node, claim, now) if undoes else _forward(record, entry, node, claim, now)
 
@@ -112,7 +112,7 @@ def _left(record: Record, entry: Entry, node: Node, claim: Claim) -> Standing:
     """It was in the mode, and let go, and is not in it now."""
     mode = record.rules.mode
     if node.desired == mode and not node.has_failed and not node.is_settled:
-        return Standing(entry, node, UNFIT, "its operand is at work on it again")
+        return Standing(entry, node, UNFIT, "its CC manager is at work on it again")
     if is_again(record, claim, entry):
         return Standing(entry, node, TODO)
     why = _why_not(node, mode)
@@ -149,7 +149,7 @@ def _answer(entry: Entry, node: Node, claim: Claim, rules: Rules, now: float) ->
             return Standing(entry, node, READY)
         why = f"in mode {claim.mode}, but not ready: {node.kubelet}"
     elif node.is_in(claim.mode):
-        why = f"its operand has not read its devices since it was asked for {claim.mode}; does it run?"
+        why = f"its CC manager has not read its devices since it was asked for {claim.mode}; does it run?"
     else:
         why = _why_not(node, claim.mode)
         if (node.has_failed or _is_mixed(node)) and (node.has_answered or now >= claim.at + claim.grace_s):
@@ -172,11 +172,11 @@ def _why_not(node: Node, mode: str) -> str:
     if node.desired != mode:
         return f"its label says {node.desired or 'nothing'}"
     if node.changing:
-        return f"its operand works on {node.changing}"
+        return f"its CC manager works on {node.changing}"
     if node.has_failed:
-        return node.reason or "its operand reports failed without a reason"
+        return node.reason or "its CC manager reports failed without a reason"
     if node.observed == MIXED:
         return f"its devices are in different modes. {node.reason}".strip()
     if node.observed in MODES:
-        return f"it is in mode {node.observed}; does its operand run?"
-    return "its operand has published no mode"
+        return f"it is in mode {node.observed}; does its CC manager run?"
+    return "its CC manager has published no mode"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from operand.names import MODE_LABEL, RETRY_ANNOTATION
+from cc_manager.names import MODE_LABEL, RETRY_ANNOTATION
 
 from .claim import Claim
 from .names import ROLLOUT_ANNOTATION
@@ -17,7 +17,7 @@ from .record import Pause
 
 @dataclass(frozen=True)
 class Take:
-    """Set the label, cordon, and note both on the node. ``asked``: what its operand repeats when it has answered."""
+    """Set the label, cordon, and note both on the node. ``asked``: what its CC manager repeats when it has answered."""
 
     node: Node
     claim: Claim

@@ -64,7 +64,7 @@ trails:
   elements: dict
   contains:
     name:
-      description: V(ansible), or V(operand) for the manager in Kubernetes.
+      description: V(ansible), or V(operand) for the CC manager in Kubernetes.
       type: str
       sample: operand
     state:

@@ -259,7 +259,7 @@ workloads:
   type: dict
   sample: {worker-1: vm-passthrough}
 capable:
-  description: The nodes with the label C(nvidia.com/cc.capable=true), by which the operand of this collection chooses.
+  description: The nodes with the label C(nvidia.com/cc.capable=true), by which this collection's CC manager chooses.
   returned: success
   type: list
   elements: str

@@ -64,7 +64,7 @@ def _flags(config: Config) -> Mapping[str, Any]:
 
 
 def _affinity(labels: Sequence[str]) -> dict[str, Any]:
-    """One of the labels, and no host of confidential virtual machines. A node without the operand has no state."""
+    """One of the labels, and no host of confidential virtual machines. A node without the CC manager has no state."""
     not_confidential = {"key": STATE_LABEL, "operator": "NotIn", "values": list(CONFIDENTIAL)}
     terms = [
         {"matchExpressions": [{"key": label, "operator": "In", "values": ["true"]}, not_confidential]}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the operand in a real Kubernetes: python -m tests.bench.cluster [--runs 5] [--image FILE] [--idle-s 60]
+"""Measure the CC manager in a real Kubernetes: python -m tests.bench.cluster [--runs 5] [--image FILE] [--idle-s 60]
 
 From the label's change to the verified state label, against what no program can do faster: the eviction of the
 components as measured here, one function-level reset and one boot. What each row means stands in docs/benchmarks.md.
@@ -41,7 +41,7 @@ IDLE_MEMORY_MIB, IDLE_CPU_MS_PER_MINUTE, PEAK_MIB = 55.0, 2.0, 160.0
 
 def main() -> int:
     """Measure, print, write; 0 when every limit is kept."""
-    parser = argparse.ArgumentParser(description="Measure the operand in a real Kubernetes.")
+    parser = argparse.ArgumentParser(description="Measure the CC manager in a real Kubernetes.")
     parser.add_argument("--runs", type=int, default=5, help="runs of each change")
     parser.add_argument("--idle-s", type=float, default=60.0, help="seconds of idling that are measured")
     parser.add_argument("--image", type=Path, help="a docker archive, instead of one built from the working tree")

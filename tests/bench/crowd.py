@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what a thousand operands ask of an API server: python -m tests.bench.crowd [--nodes 1000] [--rest-s 120]
+"""Measure what a thousand CC managers ask of an API server: python -m tests.bench.crowd [--nodes 1000] [--rest-s 120]
 
-Nodes are kwok's, which keeps their leases and states as a thousand kubelets would. The traffic of their operands comes
-from tests/bench/simulated.py; one real operand changes its mode first, and the requests of a change are counted in the
-API server's audit log, by verb and resource, for both: when they differ, the measurement is of something else and
-fails. Everything stays in the cluster's namespaces. As root, with what tests/cluster needs.
+Nodes are kwok's, which keeps their leases and states as a thousand kubelets would. The traffic of their CC managers
+comes from tests/bench/simulated.py; one real CC manager changes its mode first, and the requests of a change are
+counted in the API server's audit log, by verb and resource, for both: when they differ, the measurement is of something
+else and fails. Everything stays in the cluster's namespaces. As root, with what tests/cluster needs.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 def main() -> int:
     """Measure, print, write; 0 when the limit is kept and every node settled."""
-    parser = argparse.ArgumentParser(description="Measure what a thousand operands ask of an API server.")
+    parser = argparse.ArgumentParser(description="Measure what a thousand CC managers ask of an API server.")
     parser.add_argument("--nodes", type=int, default=1000, help="simulated nodes")
     parser.add_argument("--rest-s", type=float, default=120.0, help="seconds of rest that are measured")
     parser.add_argument("--image", type=Path, help="a docker archive, instead of one built from the working tree")
@@ -94,7 +94,7 @@ def main() -> int:
     status = conclude("crowd", [at_rest(found)], found)
     alike = found["requests of one change, real"] == found["requests of one change, simulated"]
     if not alike:
-        print("MISSED: the simulated operands do not ask what the real one asks")
+        print("MISSED: the simulated CC managers do not ask what the real one asks")
     return status if alike and not found["errors"] and found["settled"] == options.nodes else 1
 
 
@@ -105,7 +105,7 @@ def at_rest(found: dict[str, Any]) -> Limit:
 
 
 def requests_of_a_change(cluster: Cluster, folder: Path) -> Counter[str]:
-    """What one real operand, installed by the chart, asks for while its node goes from off to on."""
+    """What one real CC manager, installed by the chart, asks for while its node goes from off to on."""
     with bed(cluster, "h100-pcie") as node:
         node.start_node()
         values = {**VALUES, "admissionPolicy": {"enabled": True}}
@@ -123,17 +123,17 @@ def requests_of_a_change(cluster: Cluster, folder: Path) -> Counter[str]:
 
 
 def crowd(cluster: Cluster, count: int, rest_s: float) -> dict[str, Any]:
-    """Nodes, their operands, a rest, and a request for all of them."""
+    """Nodes, their CC managers, a rest, and a request for all of them."""
     names = [f"crowd-{number:04}" for number in range(count)]
     make_account(cluster)
     make_nodes(cluster, names)
     kwok = start_kwok(cluster)
-    # Until every node's first lease and state are there, the API server has work that is not the operands'.
+    # Until every node's first lease and state are there, the API server has work that is not the CC managers'.
     time.sleep(20)
     kwok.check()
     job = job_of(cluster, names, rest_s)
     user = f"system:serviceaccount:default:{ACCOUNT}"
-    operands = start_operands(cluster, job)
+    managers = start_cc_managers(cluster, job)
     found: dict[str, Any] = {"nodes": count, "at the start": dict(started(cluster, user, count))}
     with_watches = sample(cluster, user, rest_s)
     found["at rest"] = {
@@ -142,7 +142,7 @@ def crowd(cluster: Cluster, count: int, rest_s: float) -> dict[str, Any]:
     }
     before, usage, began = Audit(cluster).read(user), cpu_s(cluster), time.time()
     desired_at = request(cluster, names, "on")
-    answer = answer_of(cluster, operands, job)
+    answer = answer_of(cluster, managers, job)
     seconds = time.time() - began
     time.sleep(2)
     changed = Audit(cluster).read(user) - before
@@ -163,11 +163,11 @@ def crowd(cluster: Cluster, count: int, rest_s: float) -> dict[str, Any]:
 
 
 def started(cluster: Cluster, user: str, count: int) -> Counter[str]:
-    """The requests with which operands begin, once the log holds all of them."""
+    """The requests with which CC managers begin, once the log holds all of them."""
     deadline = time.monotonic() + 60
     while (seen := Audit(cluster).read(user))["watch nodes"] < count:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{count} operands began with {dict(seen)}")
+            raise RuntimeError(f"{count} CC managers began with {dict(seen)}")
         time.sleep(1)
     return seen
 
@@ -188,7 +188,7 @@ def sample(cluster: Cluster, user: str, seconds: float) -> dict[str, float]:
 
 
 def make_account(cluster: Cluster) -> None:
-    """One account with the operand's rights; the policy, which ties a token to a node, stays away."""
+    """One account with the CC manager's rights; the policy, which ties a token to a node, stays away."""
     name = {"name": ACCOUNT}
     rules = [
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]},
@@ -242,19 +242,19 @@ def job_of(cluster: Cluster, names: list[str], rest_s: float) -> Job:
     )
 
 
-def start_operands(cluster: Cluster, job: Job) -> Process:
+def start_cc_managers(cluster: Cluster, job: Job) -> Process:
     """All of them; returns when each watches its node."""
     path = cluster.settings.folder / "job.json"
     path.write_text(json.dumps(asdict(job)))
     command = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.bench.simulated", str(path)]
-    operands = cluster.space.launch("operands", "prlimit", "--nofile=16384", *command)
+    managers = cluster.space.launch("cc-managers", "prlimit", "--nofile=16384", *command)
     deadline = time.monotonic() + 120
     while not Path(job.started_file).exists():
-        operands.check()
+        managers.check()
         if time.monotonic() > deadline:
-            raise RuntimeError("the operands do not all watch after 120 s")
+            raise RuntimeError("the CC managers do not all watch after 120 s")
         time.sleep(0.1)
-    return operands
+    return managers
 
 
 def request(cluster: Cluster, names: list[str], mode: str) -> dict[str, float]:
@@ -266,12 +266,12 @@ def request(cluster: Cluster, names: list[str], mode: str) -> dict[str, float]:
     return moments
 
 
-def answer_of(cluster: Cluster, operands: Process, job: Job) -> dict[str, Any]:
-    """What the operands tell at their end."""
-    operands.reap(job.seconds)
+def answer_of(cluster: Cluster, managers: Process, job: Job) -> dict[str, Any]:
+    """What the CC managers tell at their end."""
+    managers.reap(job.seconds)
     path = Path(job.answer_file)
     if not path.exists():
-        raise RuntimeError(f"the operands gave no answer: {operands.words()}")
+        raise RuntimeError(f"the CC managers gave no answer: {managers.words()}")
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 

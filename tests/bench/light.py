@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The operands of many nodes in one process, with one watch: python -m tests.bench.light KUBECONFIG CHANGE_S STARTED
+"""The CC managers of many nodes in one process, with one watch: python -m tests.bench.light KUBECONFIG CHANGE_S STARTED
 
 For machines on which a thousand connections would be what is measured: each change has the four patches of the node
-that the real operand makes, and nothing else. The time of a change is waited for. Ends with its parent's signal.
+that the real CC manager makes, and nothing else. The time of a change is waited for. Ends with its parent's signal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kube.watch import Resource, Watch
 from tests.bench.simulated import CHANGING, COMPONENTS, DEVICES, DEVICES_TEXT, JOURNAL, MODE, PAUSED, READY, STATE
 
 
-class Operands:
+class CCManagers:
     """``due``: moments at which nodes have booted."""
 
     def __init__(self, kube: Kube, change_s: float, started: Path) -> None:
@@ -83,4 +83,4 @@ class Operands:
 
 
 if __name__ == "__main__":
-    Operands(Kube(of_file(sys.argv[1]), agent="k8s-cc-manager"), float(sys.argv[2]), Path(sys.argv[3])).run()
+    CCManagers(Kube(of_file(sys.argv[1]), agent="k8s-cc-manager"), float(sys.argv[2]), Path(sys.argv[3])).run()

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure a rollout over a thousand nodes: python -m tests.bench.rollout [--nodes 1000] [--budget 10%]
 
-etcd and an API server on loopback, without kubelets; the operands are those of tests/bench/simulated.py, which ask of
-the API what the real one asks. First every node is labelled at once, then a new fleet by kubectl cc: the time,
+etcd and an API server on loopback, without kubelets; the CC managers are those of tests/bench/simulated.py, which ask
+of the API what the real one asks. First every node is labelled at once, then a new fleet by kubectl cc: the time,
 the requests (from the API server's log), and the most nodes that are out of service at one moment. Needs what
 tests/cloud needs.
 """
@@ -47,23 +47,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure a rollout over many nodes.")
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--budget", default="10%")
-    parser.add_argument("--light", action="store_true", help="one process is all operands: tests/bench/light.py")
+    parser.add_argument("--light", action="store_true", help="one process is all CC managers: tests/bench/light.py")
     parser.add_argument("--zone-budget", action="store_true", help="the budget is that of each zone")
     options = parser.parse_args()
     try:
         with running() as server:
             grant(server)
             found: dict[str, Any] = {"nodes": options.nodes, "budget": options.budget, "of them slept, s": CHANGE_S}
-            with fleet(server, options.nodes, options.light) as operands:
+            with fleet(server, options.nodes, options.light) as managers:
                 found["all labelled at once"] = measured(
                     server, options.nodes, lambda: label_all(server, options.nodes)
                 )
-                check(operands, options.light)
+                check(managers, options.light)
             per = ["--budget-per", "topology.kubernetes.io/zone"] if options.zone_budget else []
-            with fleet(server, options.nodes, options.light) as operands:
+            with fleet(server, options.nodes, options.light) as managers:
                 words = ["rollout", "start", "--mode", "on", "--budget", options.budget, *per]
                 found["rollout"] = measured(server, options.nodes, lambda: plugin(server, *words))
-                check(operands, options.light)
+                check(managers, options.light)
     except NotPossible as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -102,7 +102,7 @@ def grant(server: Server) -> None:
 
 @contextlib.contextmanager
 def fleet(server: Server, count: int, light: bool) -> Iterator[subprocess.Popen[bytes]]:
-    """Nodes that are off, and their operands, which all watch."""
+    """Nodes that are off, and their CC managers, which all watch."""
     server.request("DELETE", "/api/v1/nodes")
     kube = Kube(of_file(str(server.kubeconfig("admin"))))
     names = [f"gpu-{number}" for number in range(count)]
@@ -135,25 +135,27 @@ def fleet(server: Server, count: int, light: bool) -> Iterator[subprocess.Popen[
     if light:
         kubeconfig = str(server.kubeconfig("admin"))
         words = [sys.executable, "-m", "tests.bench.light", kubeconfig, str(CHANGE_S), job.started_file]
-    with (server.folder / "operands.log").open("wb") as log:
-        operands = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log)
+    with (server.folder / "cc-managers.log").open("wb") as log:
+        managers = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 300
         while not os.path.exists(job.started_file):
-            if operands.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the operands do not all watch: {(server.folder / 'operands.log').read_text()}")
+            if managers.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"the CC managers do not all watch: {(server.folder / 'cc-managers.log').read_text()}"
+                )
             time.sleep(0.1)
-        yield operands
+        yield managers
     finally:
-        operands.terminate()
-        operands.wait()
+        managers.terminate()
+        managers.wait()
 
 
-def check(operands: subprocess.Popen[bytes], light: bool) -> None:
+def check(managers: subprocess.Popen[bytes], light: bool) -> None:
     """Those that end have come to their end; none has ended otherwise."""
-    status = operands.poll() if light else operands.wait(60)
+    status = managers.poll() if light else managers.wait(60)
     if status:
-        raise RuntimeError(f"the operands ended with status {status}")
+        raise RuntimeError(f"the CC managers ended with status {status}")
 
 
 def measured(server: Server, count: int, work: Callable[[], float]) -> dict[str, Any]:

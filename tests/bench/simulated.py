@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The API traffic of many operands in one process: python -m tests.bench.simulated JOB, inside a cluster's namespaces.
+"""The API traffic of many CC managers in one process: python -m tests.bench.simulated JOB, in a cluster's namespaces.
 
-Each operand has connections of its own, lists and watches its own node, and answers a new request as the real
-operand does; tests/bench/crowd.py counts both in the API server's log and compares. The time of a change is
+Each CC manager has connections of its own, lists and watches its own node, and answers a new request as the real
+CC manager does; tests/bench/crowd.py counts both in the API server's log and compares. The time of a change is
 slept. Bounded: the job says how many nodes and how many seconds.
 """
 
@@ -30,7 +30,7 @@ METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
-# What the real operand tells of eight GPUs and four switches has this size.
+# What the real CC manager tells of eight GPUs and four switches has this size.
 DEVICES_TEXT = json.dumps(
     {f"0000:{number:02x}:00.0": {"kind": "gpu", "mode": "on", "name": "H100"} for number in range(12)}
 )
@@ -124,8 +124,8 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     await reader.readline()
 
 
-class Operand:
-    """One node's operand."""
+class CCManager:
+    """One node's CC manager."""
 
     def __init__(self, job: Job, context: ssl.SSLContext, node: str, answer: Answer) -> None:
         self._job = job
@@ -154,7 +154,7 @@ class Operand:
                 return
 
     async def _change(self, desired: str) -> None:
-        """The requests of one change, in the real operand's order."""
+        """The requests of one change, in the real CC manager's order."""
         for path in ("/api/v1/pods", f"/api/v1/namespaces/{self._job.components_namespace}/pods"):
             await self._see_pods(path)
         journal = json.dumps(dict.fromkeys(COMPONENTS, "true"))
@@ -210,18 +210,18 @@ async def main(job: Job) -> None:
     """All of them, until each has settled or the time is over."""
     answer = Answer()
     context = ssl.create_default_context(cafile=job.ca_file)
-    operands = [Operand(job, context, node, answer) for node in job.nodes]
+    managers = [CCManager(job, context, node, answer) for node in job.nodes]
     gate = asyncio.Semaphore(50)  # pods of a DaemonSet do not start at the same moment
 
-    async def begin(operand: Operand) -> asyncio.Task[None]:
+    async def begin(manager: CCManager) -> asyncio.Task[None]:
         async with gate:
-            task = asyncio.create_task(operand.run())
-            await operand.watching.wait()
+            task = asyncio.create_task(manager.run())
+            await manager.watching.wait()
         return task
 
     try:
         async with asyncio.timeout(job.seconds):
-            tasks = await asyncio.gather(*map(begin, operands))
+            tasks = await asyncio.gather(*map(begin, managers))
             Path(job.started_file).touch()
             for result in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(result, BaseException):

@@ -23,7 +23,7 @@ HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 
 # For the manager that the GPU Operator deploys in the namespace gpu-operator, where ccManager.repository and image name
-# this project's image. Made from container/charts/operand by python -m tests.chart.gpu_operator.
+# this project's image. Made from container/charts/cc-manager by python -m tests.chart.gpu_operator.
 """
 
 
@@ -33,7 +33,7 @@ def manifest() -> str:
         str(HELM.path()),
         "template",
         "cc-manager",
-        str(ROOT / "container/charts/operand"),
+        str(ROOT / "container/charts/cc-manager"),
         "--namespace",
         "gpu-operator",
     ]

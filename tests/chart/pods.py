@@ -24,13 +24,13 @@ HEADER = """\
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-# Rights and mounts of the pod in container/charts/operand, made by python -m tests.chart.pods.
+# Rights and mounts of the pod in container/charts/cc-manager, made by python -m tests.chart.pods.
 """
 
 
 def text(name: str) -> str:
     """What the file of this name holds."""
-    command = [str(HELM.path()), "template", "cc-manager", str(ROOT / "container/charts/operand")]
+    command = [str(HELM.path()), "template", "cc-manager", str(ROOT / "container/charts/cc-manager")]
     command += ["--set", f"security.hostProcesses={VALUES[name]}"]
     command += ["--kube-version", "1.36.0", "--show-only", "templates/daemonset.yaml"]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout

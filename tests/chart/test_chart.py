@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The Helm chart: what it renders, what it refuses, and that it names what the operand knows. No cluster is needed."""
+"""The Helm chart: what it renders and refuses, and that it names what the CC manager knows. No cluster is needed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "container")]
 
+from cc_manager import chain, journal, metrics, names, publish, reading, settings  # noqa: E402
 from gpu.devid_names import GPU_NAME_BY_DEVID  # noqa: E402
 from kube import events  # noqa: E402
-from operand import chain, journal, metrics, names, publish, reading, settings  # noqa: E402
 
 from tests.chart import gpu_operator, pods  # noqa: E402
 from tests.cluster.kube import workloads  # noqa: E402
 
-CHART = ROOT / "container/charts/operand"
+CHART = ROOT / "container/charts/cc-manager"
 OPTIONAL = ("podMonitor.enabled", "alerts.enabled", "dashboard.enabled", "nodeFeatureRule.enabled")
 RIGHTS = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 PLAIN = ("ServiceAccount", *RIGHTS, "DaemonSet", "NetworkPolicy")
@@ -415,17 +415,17 @@ def test_the_schema_refuses(helm: Any, value: str) -> None:
     assert "schema" in done.stderr
 
 
-# --- the chart and the operand say the same ---------------------------------------------------------------------------
+# --- the chart and the CC manager say the same ------------------------------------------------------------------------
 
 
-def test_every_setting_is_one_of_the_operand(render: Any) -> None:
+def test_every_setting_is_one_of_the_cc_manager(render: Any) -> None:
     known = {option.variable for option in settings.OPTIONS}
     given = set(environment(render())) - {"HOME", "NVIDIA_VISIBLE_DEVICES"}
     assert given <= known
     assert known - given == {"KUBECONFIG"}, "a setting that the chart does not know"
 
 
-def test_the_defaults_are_the_operands(render: Any) -> None:
+def test_the_defaults_are_the_cc_managers(render: Any) -> None:
     given = {one["name"]: one.get("value") for one in container(render())["env"]}
     for option in settings.OPTIONS:
         if option.variable in given and option.variable not in ("NODE_NAME", "POD_NAME", "OPERATOR_NAMESPACE"):
@@ -452,11 +452,11 @@ def test_every_value_is_in_the_schema() -> None:
 
 
 def named(ending: str) -> set[str]:
-    """The operand's names whose constants end so."""
+    """The CC manager's names whose constants end so."""
     return {value for key, value in vars(names).items() if key.endswith(ending)}
 
 
-def test_the_policy_allows_what_the_operand_writes(render: Any) -> None:
+def test_the_policy_allows_what_the_cc_manager_writes(render: Any) -> None:
     found = variables(render()["ValidatingAdmissionPolicy"])
 
     def words(name: str) -> set[str]:
@@ -482,7 +482,7 @@ def test_the_policy_allows_what_the_operand_writes(render: Any) -> None:
 
 
 def test_the_policy_finds_an_original_in_the_journal(render: Any) -> None:
-    """It reads the journal as text: the label's name and value as the operand writes them."""
+    """It reads the journal as text: the label's name and value as the CC manager writes them."""
     (expression,) = [
         one["expression"]
         for one in render()["ValidatingAdmissionPolicy"]["spec"]["validations"]
@@ -548,7 +548,7 @@ def test_no_alert_asks_for_readings_that_nobody_makes(alerts: Any) -> None:
 
 @pytest.mark.parametrize("where", ["alerts", "dashboard"])
 def test_every_label_and_its_value_exist(expressions: Any, where: str) -> None:
-    made = metrics.OperandMetrics()
+    made = metrics.CCManagerMetrics()
     made.show_state("")
     made.show_wanted(None)
     made.show_devices(reading.Reading((reading.Device("0000:17:00.0", mode="on"),)))
@@ -568,7 +568,7 @@ def test_every_label_and_its_value_exist(expressions: Any, where: str) -> None:
 
 @pytest.mark.parametrize("where", ["alerts", "dashboard"])
 def test_every_metric_exists(expressions: Any, where: str) -> None:
-    made = metrics.OperandMetrics()
+    made = metrics.CCManagerMetrics()
     known = set()
     for family in made.registry.collect():
         suffix = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
@@ -581,5 +581,5 @@ def test_every_metric_exists(expressions: Any, where: str) -> None:
 def test_every_metric_is_looked_at(expressions: Any) -> None:
     text = " ".join(one for where in ("alerts", "dashboard") for one in expressions(where))
     asked = {re.sub("_(total|bucket)$", "", name) for name in re.findall(r"cc_manager_[a-z_]+", text)}
-    ours = {one.name for one in metrics.OperandMetrics().registry.collect() if one.name.startswith(metrics.PREFIX)}
+    ours = {one.name for one in metrics.CCManagerMetrics().registry.collect() if one.name.startswith(metrics.PREFIX)}
     assert sorted(ours - {metrics.PREFIX + "build"} - asked) == []

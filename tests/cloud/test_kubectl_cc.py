@@ -34,7 +34,7 @@ LOCK = ("--lock-seconds", "2")
 START = ("rollout", "start", "--mode", "on", "--budget", "2", *LOCK)
 
 
-class Operands:
+class CCManagers:
     """Each brings its node into the mode of its label; ``hold`` keeps one from it."""
 
     def __init__(self, server: Server) -> None:
@@ -83,7 +83,7 @@ def is_out(node: Any) -> bool:
 
 
 @pytest.fixture
-def operands(server: Server) -> Iterator[Operands]:
+def managers(server: Server) -> Iterator[CCManagers]:
     """Of twelve nodes in three zones, off."""
     for one in yaml.safe_load_all(RIGHTS.read_text()):
         if one["kind"].endswith("Binding"):
@@ -95,7 +95,7 @@ def operands(server: Server) -> Iterator[Operands]:
         metadata = {"name": f"gpu-{number}", "labels": labels}
         ready = {"type": "Ready", "status": "True", "reason": "Test", "message": ""}
         server.register({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": {"conditions": [ready]}})
-    made = Operands(server)
+    made = CCManagers(server)
     yield made
     made.end()
     server.request("DELETE", "/api/v1/namespaces/kube-system/configmaps/nvidia-cc-rollout")
@@ -126,19 +126,19 @@ def states(server: Server) -> dict[str, str]:
     return {name: node["metadata"]["labels"].get(STATE, "") for name, node in server.nodes().items()}
 
 
-def test_killed_in_the_middle_it_goes_on_where_it_was(server: Server, operands: Operands) -> None:
-    operands.held.add("gpu-4")
+def test_killed_in_the_middle_it_goes_on_where_it_was(server: Server, managers: CCManagers) -> None:
+    managers.held.add("gpu-4")
     child = begin(server, *START)
     until(lambda: server.nodes()["gpu-4"]["metadata"]["labels"][MODE] == "on", words=child.words())
     child.end(signal.SIGKILL)
     assert server.nodes()["gpu-4"]["spec"]["unschedulable"]
     assert "not over" in run(server, "rollout", "start", "--mode", "devtools", status=2)
-    operands.release()
+    managers.release()
     said = run(server, *START)
     assert "is the same, and is under way" in said
     assert set(states(server).values()) == {"on"}
     assert not any(node["spec"].get("unschedulable") for node in server.nodes().values())
-    assert 1 <= operands.most_out <= 2
+    assert 1 <= managers.most_out <= 2
     rows = json.loads(run(server, "status", "-o", "json"))["nodes"]
     assert [row["node"] for row in rows] == [f"gpu-{number}" for number in range(NODES)]
     assert all(row["ready"] and row["since"] for row in rows)
@@ -150,14 +150,14 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(server: Server, operands: 
     assert set(states(server).values()) == {"off"}
 
 
-def test_wait_explain_and_a_right_that_is_missing(server: Server, operands: Operands) -> None:
+def test_wait_explain_and_a_right_that_is_missing(server: Server, managers: CCManagers) -> None:
     run(server, *START[:-2], "--detach")
-    operands.held.add("gpu-1")
+    managers.held.add("gpu-1")
     server.patch("gpu-1", {"metadata": {"labels": {MODE: "on"}}})
-    assert "no pod of the operand is on the node" in run(server, "explain", "gpu-1", status=1)
+    assert "no pod of the CC manager is on the node" in run(server, "explain", "gpu-1", status=1)
     waiting = begin(server, "wait", "gpu-1", "--timeout", "30")
     until(lambda: server.counted("rollout")["watch nodes"] or None, words=waiting.words())
-    operands.release()
+    managers.release()
     assert waiting.process.wait(30) == 0
     who = {"PATH": os.environ["PATH"], "KUBECONFIG": str(server.kubeconfig("nobody"))}
     done = subprocess.run([sys.executable, PLUGIN, "status"], env=who, capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One cluster for all tests, with the operand's image in it; each test brings its own devices."""
+"""One cluster for all tests, with the CC manager's image in it; each test brings its own devices."""
 
 from __future__ import annotations
 

@@ -145,14 +145,14 @@ def test_the_role_installs_it(small: Bed, tmp_path: Path) -> None:
         {
             "hosts": "localhost",
             "gather_facts": False,
-            "roles": [{"role": "confidential.gpu.operand"}],
+            "roles": [{"role": "confidential.gpu.cc_manager"}],
             "vars": {
                 "ansible_python_interpreter": sys.executable,
-                "operand_helm": str(EVERY["helm"].path()),
-                "operand_kubectl": str(EVERY["kubectl"].path()),
-                "operand_kubeconfig": small.cluster.settings.path("admin.kubeconfig"),
-                "operand_values": {**VALUES, "namespace": {"create": True}},
-                "operand_take_ownership": True,
+                "cc_manager_helm": str(EVERY["helm"].path()),
+                "cc_manager_kubectl": str(EVERY["kubectl"].path()),
+                "cc_manager_kubeconfig": small.cluster.settings.path("admin.kubeconfig"),
+                "cc_manager_values": {**VALUES, "namespace": {"create": True}},
+                "cc_manager_take_ownership": True,
             },
         }
     ]

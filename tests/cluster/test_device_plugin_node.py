@@ -97,7 +97,7 @@ def test_the_plugin_hears_of_its_node_and_makes_events_about_it(cluster: Cluster
         began = time.monotonic()
         cluster.api.patch(NODE_PATH, {"metadata": {"annotations": {CHANGING: "off -> on"}}})
         eventually(lambda: "their mode is being changed" in program.words())
-        assert time.monotonic() - began < 1.0  # the operand waits that long
+        assert time.monotonic() - began < 1.0  # the CC manager waits that long
         cluster.api.patch(NODE_PATH, {"metadata": {"annotations": {CHANGING: None}}})
         eventually(lambda: "Devices are given again" in program.words().rpartition("being changed")[2])
         assert "cannot be watched" not in program.words(30_000)

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""In place of NVIDIA's cc-manager: the GPU Operator's DaemonSet, rights, mounts and limits, and nothing else."""
+"""In place of NVIDIA's k8s-cc-manager: the GPU Operator's DaemonSet, rights, mounts and limits, and nothing else."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Actors:
         self._write(node, labels, annotations, capacity)
 
     def _manager(self, policy: Object, node: Object) -> dict[str, str | None]:
-        """What the cc-manager says, in the operator's kata mode alone."""
+        """What the CC manager says, in the operator's kata mode alone."""
         spec, have = policy["spec"], node["metadata"]["labels"]
         passthrough = have.get("nvidia.com/gpu.workload.config") == "vm-passthrough"
         if not passthrough or spec["sandboxWorkloads"].get("mode") != "kata" or not spec["sandboxWorkloads"]["enabled"]:

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The operand with an emulated GPU: from a stock cluster to the mode, a sample in the runtime class, and the report.
+"""The CC manager with an emulated GPU: from a stock cluster to the mode, a sample in the runtime class, and the report.
 
 The cluster has containerd 2, which tells its handlers: runc and Kata's for SEV-SNP, and none for TDX.
 """
@@ -29,10 +29,10 @@ from tools.needs import NotPossible
 
 KATA_IMAGES = {"image": "kata-deploy", "kubectlImage": "kubectl"}
 HANDLERS = ("runc", "kata-qemu-nvidia-gpu-snp")
-OPERAND: dict[str, Any] = {
+CC_MANAGER: dict[str, Any] = {
     "confidential_containers_gpu_operator": False,
-    "confidential_containers_operand": True,
-    "confidential_containers_operand_values": {"settings": {"bus": VALUES["settings"]["bus"]}},
+    "confidential_containers_cc_manager": True,
+    "confidential_containers_cc_manager_values": {"settings": {"bus": VALUES["settings"]["bus"]}},
     "confidential_containers_mode": "on",
 }
 
@@ -71,8 +71,8 @@ def expect(**more: object) -> dict[str, object]:
 def test_from_a_stock_cluster_to_a_report_in_one_go(emulated: tuple[Bench, Bed]) -> None:
     bench, node = emulated
     assert node.modes() == {"off"}
-    played = bench.play("confidential_containers", **OPERAND, confidential_containers_expect=expect())
-    FIGURES.append(f"operand and emulated GPU, stock cluster to report: {played.seconds:.0f} s")
+    played = bench.play("confidential_containers", **CC_MANAGER, confidential_containers_expect=expect())
+    FIGURES.append(f"CC manager and emulated GPU, stock cluster to report: {played.seconds:.0f} s")
     assert played.status == 0, played.text
     assert node.modes() == {"on"}
     told = bench.told()
@@ -94,12 +94,12 @@ def test_handlers_that_containerd_has_and_has_not(emulated: tuple[Bench, Bed]) -
 def test_another_mode_and_removal(emulated: tuple[Bench, Bed]) -> None:
     bench, node = emulated
     played = bench.play(
-        "confidential_containers", "--tags", "mode", **{**OPERAND, "confidential_containers_mode": "off"}
+        "confidential_containers", "--tags", "mode", **{**CC_MANAGER, "confidential_containers_mode": "off"}
     )
     assert played.status == 0, played.text
     assert node.modes() == {"off"}
     gone: dict[str, Any] = {"confidential_containers_remove_nfd": True, "confidential_containers_remove_crds": True}
-    removed = bench.play("confidential_containers_remove", **OPERAND, **gone)
+    removed = bench.play("confidential_containers_remove", **CC_MANAGER, **gone)
     assert removed.status == 0, removed.text
     assert bench.cluster.helm("list", "-A", "-q").strip() == ""
     labels = bench.cluster.node()["metadata"]["labels"]
@@ -115,7 +115,7 @@ def test_what_somebody_else_installed_in_the_order_of_the_documents_is_taken_ove
     where = ("--namespace", "elsewhere", "--create-namespace", "--values", str(values))
     images = [f"--set={key}.reference={MIRROR}/kata-containers/{name}" for key, name in KATA_IMAGES.items()]
     bench.cluster.helm("install", "theirs", bench.charts["kata"], *where, *images)
-    played = bench.play("confidential_containers", **OPERAND, confidential_containers_expect=expect())
+    played = bench.play("confidential_containers", **CC_MANAGER, confidential_containers_expect=expect())
     assert played.status == 0, played.text
     releases = json.loads(bench.cluster.helm("list", "-A", "-o", "json"))
     assert sorted(one["name"] for one in releases) == ["cc-manager", "nfd", "theirs"]

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cc_manager import names as cc_manager_names
+from cc_manager.metrics import CCManagerMetrics
+from cc_manager.settings import OPTIONS
 from device_plugin.metrics import PluginMetrics
 from device_plugin.settings import options as plugin_options
 from kube.settings import Option
-from operand import names as operand_names
-from operand.metrics import OperandMetrics
-from operand.settings import OPTIONS
 from prometheus_client import CollectorRegistry
 
 from ansible_collections.confidential.gpu.plugins.module_utils._boot.configure import AUTO, NAMES
@@ -29,7 +29,7 @@ from docs.texts import ROOT, in_file, names, table, texts
 sys.path.insert(0, str(ROOT))
 from tests.run import suites
 
-CONTRACT = "tests/unit/container/operand/test_operand_contract.py"
+CONTRACT = "tests/unit/container/cc_manager/test_cc_manager_contract.py"
 WATCH = "tests/unit/container/kube/test_kube_watch.py"
 
 
@@ -56,11 +56,11 @@ def test_every_error_is_explained_and_no_other() -> None:
     assert alone <= set(listed) <= every
 
 
-# --- the operand ------------------------------------------------------------------------------------------------------
+# --- the CC manager ---------------------------------------------------------------------------------------------------
 
 
-def test_the_operands_settings_and_their_defaults() -> None:
-    assert_settings("docs/operand.md", OPTIONS)
+def test_the_cc_managers_settings_and_their_defaults() -> None:
+    assert_settings("docs/cc-manager.md", OPTIONS)
 
 
 def assert_settings(path: str, options: Sequence[Option]) -> None:
@@ -78,19 +78,19 @@ def assert_settings(path: str, options: Sequence[Option]) -> None:
             assert "`" not in listed[option.variable], option.variable
 
 
-def test_the_operands_labels_and_annotations() -> None:
-    listed = {name for row in table("docs/operand.md", "on the node") for name in names(row[0])}
-    code = {value for key, value in vars(operand_names).items() if key.endswith(("_LABEL", "_ANNOTATION"))}
+def test_the_cc_managers_labels_and_annotations() -> None:
+    listed = {name for row in table("docs/cc-manager.md", "on the node") for name in names(row[0])}
+    code = {value for key, value in vars(cc_manager_names).items() if key.endswith(("_LABEL", "_ANNOTATION"))}
     assert listed == code
 
 
-def test_the_operands_metrics() -> None:
-    text = (ROOT / "docs/operand.md").read_text()
+def test_the_cc_managers_metrics() -> None:
+    text = (ROOT / "docs/cc-manager.md").read_text()
     section = text[text.index("### Metrics") :].split("\n## ")[0]
     listed = {name.removeprefix("cc_manager") for name in names(section) if name.startswith(("_", "cc_manager_"))}
     # How long a watch has been silent stands under "Health".
     listed |= set(re.findall(r"`cc_manager(_[a-z_]+)`", text))
-    assert listed == exposed(OperandMetrics().registry, "cc_manager")
+    assert listed == exposed(CCManagerMetrics().registry, "cc_manager")
 
 
 def test_the_device_plugins_settings_and_their_defaults() -> None:

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The operand's images, that of `make image` and that of container/Dockerfile, do the same: they start and set a mode.
+"""The CC manager's images, of `make image` and of container/Dockerfile, do the same: they start and set a mode.
 
 No registry is needed: Debian's packages from the archive of this machine's apt make the base of the Dockerfile and of
 the execution environment.
@@ -89,7 +89,7 @@ def buildah(tmp_path_factory: pytest.TempPathFactory) -> Buildah:
 
 @pytest.fixture(scope="session", params=["reproducible", "Dockerfile"])
 def name(request: pytest.FixtureRequest, buildah: Buildah, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image of the operand, by its name in buildah's storage."""
+    """An image of the CC manager, by its name in buildah's storage."""
     name = f"localhost/cc-manager:{request.param.lower()}"
     if request.param == "Dockerfile":
         buildah.build(

@@ -26,7 +26,7 @@ from tests.skew.objects import NAMESPACE, installed, known, rendered, token
 from tools.cache import ROOT
 
 CHARTS: dict[str, tuple[str, ...]] = {
-    "operand": ("namespace.create=true", "settings.busy=drain", "dashboard.enabled=true"),
+    "cc-manager": ("namespace.create=true", "settings.busy=drain", "dashboard.enabled=true"),
     "device-plugin": ("source=gpu", "namespace.create=true", "gpuRuntimeClassName="),
     "cloud-controller": (),
 }
@@ -53,24 +53,24 @@ def test_the_api_server_takes_each_object_of_the_chart(server: Server, folder: P
             server.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", one)
 
 
-def test_the_operand_follows_the_label(server: Server, folder: Path) -> None:
-    name = "operand-node"
+def test_the_cc_manager_follows_the_label(server: Server, folder: Path) -> None:
+    name = "cc-manager-node"
     server.register(kubelet_node(name, taints=[], labels={"nvidia.com/cc.mode": "on"}))
-    objects = rendered(folder, "operand", *CHARTS["operand"])
+    objects = rendered(folder, "cc-manager", *CHARTS["cc-manager"])
     installed(server, objects)
     with devices("h100-pcie", boot_s=0.1, flr_s=0.01, rpc_s=0.0002) as emulator:
-        server.tokens["operand"] = token(server, objects, name)
+        server.tokens["cc-manager"] = token(server, objects, name)
         child = server.run(
-            "operand",
+            "cc-manager",
             sys.executable,
             "-m",
-            "operand",
+            "cc_manager",
             environment={
                 **os.environ,
                 "PYTHONPATH": str(ROOT / "container"),
                 "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
                 "NODE_NAME": name,
-                "KUBECONFIG": str(server.kubeconfig("operand")),
+                "KUBECONFIG": str(server.kubeconfig("cc-manager")),
                 "OPERATOR_NAMESPACE": NAMESPACE,
                 "CC_READINESS_FILE": str(folder / "ready"),
                 "CC_MANAGER_BUS": f"vfio-user:{emulator.sockets}",
@@ -89,7 +89,7 @@ def test_the_operand_follows_the_label(server: Server, folder: Path) -> None:
 
 
 def state(server: Server, name: str) -> str | None:
-    """The mode that the operand has published."""
+    """The mode that the CC manager has published."""
     found: str | None = server.nodes()[name]["metadata"]["labels"].get("nvidia.com/cc.mode.state")
     return found
 

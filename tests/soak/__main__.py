@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Soak the operand: SOAK_S=3600 SOAK_SEED=1 python -m tests.soak
+"""Soak the CC manager: SOAK_S=3600 SOAK_SEED=1 python -m tests.soak
 
-The operand's process, with its playbooks, follows a node of two emulated GPUs in a real API server. By chance users,
+The CC manager's process, with its playbooks, follows a node of two emulated GPUs in a real API server. By chance users,
 pods, the API's weather and devices make trouble; after each round all is well again, the node must come to rest, and
-the operand is measured. In the end no quantity may have grown by more than its limit. A seed gives the same row of
+the CC manager is measured. In the end no quantity may have grown by more than its limit. A seed gives the same row of
 troubles again; where in a change each of them strikes is the machine's chance. Everything that was said and sampled
 lies in tests/output/soak. 0: all kept; 1: something grew, or was seen that must not be; 2: it could not run.
 """
@@ -55,11 +55,11 @@ def main() -> int:
                     try:
                         soak.run(seconds)
                     except (Broken, RuntimeError) as error:
-                        print(f"BROKEN after {time.monotonic() - began:.0f} s: {error}\n--- the operand says:")
-                        print(f"{soak.operand.words()}\nagain: SOAK_SEED={seed} SOAK_S={seconds:.0f} make soak")
+                        print(f"BROKEN after {time.monotonic() - began:.0f} s: {error}\n--- the CC manager says:")
+                        print(f"{soak.manager.words()}\nagain: SOAK_SEED={seed} SOAK_S={seconds:.0f} make soak")
                         return 1
                     finally:
-                        (OUTPUT / "operand.log").write_bytes(soak.operand.log.read_bytes())
+                        (OUTPUT / "cc_manager.log").write_bytes(soak.manager.log.read_bytes())
                     status = soak.end()
             return concluded(soak, status, seed)
     except NotPossible as error:
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def concluded(soak: Soak, status: int, seed: int) -> int:
-    """The table and what was looked at; 0 when nothing grew and the operand ended as it should."""
+    """The table and what was looked at; 0 when nothing grew and the CC manager ended as it should."""
     if len(soak.samples) <= slopes.SAMPLES_MIN:
         print(f"{len(soak.samples)} rounds are too few for a slope: let it last longer (SOAK_S)")
         return 1
@@ -84,7 +84,7 @@ def concluded(soak: Soak, status: int, seed: int) -> int:
     )
     (OUTPUT / "samples.json").write_text(json.dumps({"seed": seed, "times": soak.times, "samples": soak.samples}))
     if status:
-        print(f"the operand ended with status {status}: {soak.operand.words()}")
+        print(f"the CC manager ended with status {status}: {soak.manager.words()}")
     return 0 if all(row.kept for row in found) and status == 0 else 1
 
 

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What is sampled of the operand while its node is at rest, and how much of it may grow."""
+"""What is sampled of the CC manager while its node is at rest, and how much of it may grow."""
 
 from __future__ import annotations
 

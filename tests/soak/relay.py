@@ -1,8 +1,8 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The operand's way to the API server: it counts what is asked, and does not always do what it should.
+"""The CC manager's way to the API server: it counts what is asked, and does not always do what it should.
 
-Plain HTTP on loopback towards the operand, TLS towards the server. A request is passed on as it is, with its token.
+Plain HTTP on loopback towards the CC manager, TLS towards the server. A request is passed on as it is, with its token.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The operand's own process on a node of emulated GPUs, for as long as is asked for: trouble, rest, a sample, again."""
+"""The CC manager's own process on a node of emulated GPUs, as long as asked: trouble, rest, a sample, again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SETTINGS = {
     "CC_MANAGER_METRICS_PORT": "0",
 }
 TICK_S = 0.1
-# The operand gets it once: longer than any run.
+# The CC manager gets it once: longer than any run.
 TOKEN_S = 7 * 24 * 3600
 # From the end of all trouble to a node as it was asked for. A watch that hears nothing is given up after 90 s, a
 # request that failed often is made again after 30 s, a run that hangs is ended after two minutes. On a busy machine a
@@ -63,7 +63,7 @@ class Soak:
     def __init__(self, server: Server, emulator: Emulator, relay: Relay, folder: Path, seed: int, say: Words) -> None:
         self._control, self._sockets = emulator.control, emulator.sockets
         self._relay, self._folder, self._seed, self._say = relay, folder, seed, say
-        objects = rendered(folder, "operand", "namespace.create=true", "settings.busy=drain")
+        objects = rendered(folder, "cc-manager", "namespace.create=true", "settings.busy=drain")
         installed(server, objects)
         self.node = Node(server, random.Random(f"pods {seed}"))
         self.watchman = Watchman()
@@ -72,11 +72,11 @@ class Soak:
         self.times: list[float] = []
         self.samples: list[dict[str, float]] = []
         self._held: list[socket.socket] = []
-        self.operand = self._start(server, objects)
+        self.manager = self._start(server, objects)
 
     def _start(self, server: Server, objects: list[dict[str, Any]]) -> Child:
-        server.tokens["operand"] = token(server, objects, NAME, TOKEN_S)
-        config = json.loads(server.kubeconfig("operand").read_text())
+        server.tokens["cc-manager"] = token(server, objects, NAME, TOKEN_S)
+        config = json.loads(server.kubeconfig("cc-manager").read_text())
         config["clusters"][0]["cluster"] = {"server": self._relay.url}
         kubeconfig = self._folder / "kubeconfig"
         kubeconfig.write_text(json.dumps(config))
@@ -97,12 +97,12 @@ class Soak:
             "CC_MANAGER_AUDIT_FOLDER": str(self._folder / "audit"),
             **SETTINGS,
         }
-        return server.run("operand", sys.executable, "-m", "operand", environment=environment)
+        return server.run("cc-manager", sys.executable, "-m", "cc_manager", environment=environment)
 
     @property
     def attempts(self) -> int:
         """At changes, so far."""
-        return self.operand.log.read_text(errors="replace").count("To do: ")
+        return self.manager.log.read_text(errors="replace").count("To do: ")
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class Soak:
         self._want("on")
         self._until_rest("on")
         asked = (self._relay.counted() - before).total()
-        pid = self.operand.process.pid
+        pid = self.manager.process.pid
         folders = [self._folder / "tmp", self._folder / "state", self._sockets]
         return {
             **measure.of_process(pid),
@@ -146,7 +146,7 @@ class Soak:
     def _tick(self) -> tuple[Any, list[Any], Any]:
         """Look once, and let the kubelet work: the node, its pods, the devices."""
         began = time.monotonic()
-        self.operand.check()
+        self.manager.check()
         pods = self.node.pods()
         there = {one["metadata"]["name"] for one in pods}
         for name in self.watchman.users:
@@ -171,7 +171,7 @@ class Soak:
         while True:
             node, pods, devices = self._tick()
             wrong = unrest(node, pods, devices, mode)
-            busy = measure.children(self.operand.process.pid)
+            busy = measure.children(self.manager.process.pid)
             if not wrong and not busy and (self._folder / "ready").exists():
                 return time.monotonic() - began
             if time.monotonic() > began + REST_S:
@@ -250,7 +250,7 @@ class Soak:
             self._control.fault(**about)
         elif kind == trouble.HOLD:
             self._hold(about["device"])
-        elif not self.watchman.users:  # what the soak itself does is no write of the operand's
+        elif not self.watchman.users:  # what the soak itself does is no write of the CC manager's
             if kind == trouble.DRIFT:
                 self.watchman.harmed(time.monotonic())
                 self._control.set(about["device"], mode=about["mode"])
@@ -266,10 +266,10 @@ class Soak:
         self._held.append(one)
 
     def end(self) -> int:
-        """Stop the operand; its exit status."""
+        """Stop the CC manager; its exit status."""
         for one in self._held:
             one.close()
-        return self.operand.end(signal.SIGTERM, 40.0)
+        return self.manager.end(signal.SIGTERM, 40.0)
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ class Watchman:
     # --- what the soak itself does ------------------------------------------------------------------------------------
 
     def harmed(self, now: float) -> None:
-        """A device was put out of its mode behind the operand's back: until that is noticed, a label may be old."""
+        """A device was put out of its mode behind the CC manager's back: until that is noticed, a label may be old."""
         self._harmed_at = now
 
     def weather_fine(self, now: float) -> None:

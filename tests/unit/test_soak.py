@@ -196,7 +196,7 @@ def between(store: Store, tmp_path: Path) -> Iterator[relay.Relay]:
 
 @pytest.fixture
 def kube(between: relay.Relay) -> Iterator[Kube]:
-    """The operand's client."""
+    """The CC manager's client."""
     made = Kube(Connection(between.url), timeout_s=2.0)
     yield made
     made.close()

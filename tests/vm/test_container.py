@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The operand's image, run by runc as the GPU Operator and the chart run it: what it sees of holders outside.
+"""The CC manager's image, run by runc as the GPU Operator and the chart run it: what it sees of holders outside.
 
 A container's /dev has the vfio groups that were there at its start. One GPU is bound to vfio-pci before the containers
 start, the other after. In all of it the modules and the playbook are those in the image.
@@ -182,7 +182,7 @@ def test_pod_with_the_hosts_processes_sets_the_mode(bed: Bed) -> None:
 
 
 def run_playbook(bed: Bed, mode: str, check: bool) -> str:
-    """What the playbook cc_mode says, as the operand runs it in the GPU Operator's pod."""
+    """What the playbook cc_mode says, as the CC manager runs it in the GPU Operator's pod."""
     variables = json.dumps({**PLAYBOOK_VARIABLES, "cc_mode_mode": mode})
     return bed.containers[GPU_OPERATOR].run(
         *("ansible-playbook", "--inventory", "localhost,", "--connection", "local"),

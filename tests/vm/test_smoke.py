@@ -84,14 +84,14 @@ def test_module_and_nvidias_tool_agree(vm: Vm) -> None:
 
 
 def chart_capabilities(host_processes: bool) -> list[str]:
-    """What the operand's chart asks for, with and without the right to look into other users' processes."""
+    """What the CC manager's chart asks for, with and without the right to look into other users' processes."""
     (one,) = container.charts(host_processes)["containers"]
     names: list[str] = one["securityContext"]["capabilities"]["add"]
     return names
 
 
 def confined(vm: Vm, capabilities: list[str]) -> str:
-    """The path of a Python in the guest that runs as root with these capabilities alone, as the operand's pod does."""
+    """Path of a Python in the guest that runs as root with these capabilities alone, as the CC manager's pod does."""
     path = "/root/python-" + ("-".join(capabilities) or "none")
     bounds = ",".join(["-all", *(f"+{name.lower()}" for name in capabilities)])
     script = f'#!/bin/sh\nexec setpriv --no-new-privs --bounding-set={bounds} --inh-caps=-all {PYTHON} "$@"\n'

@@ -16,7 +16,7 @@ OTHERS = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "container/charts/device-plugin/README.md": "chart-device-plugin.md",
-    "container/charts/operand/README.md": "chart-operand.md",
+    "container/charts/cc-manager/README.md": "chart-cc-manager.md",
     "gpu-admin-tools/PROVENANCE.md": "provenance.md",
     "tests/cluster/README.md": "bench-cluster.md",
     "tests/vm/README.md": "bench-vm.md",

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node says of its GPUs: whether their mode of confidential computing is being changed, or is not known.
 
-Who changes it (docs/operand.md) says so on the node before it touches a device, and takes that back when it has read
+Who changes it (docs/cc-manager.md) says so on the node before it touches a device, and takes that back when it has read
 every mode. Until then GPUs are reset, and may come up in another mode than the one that pods were placed for.
 """
 

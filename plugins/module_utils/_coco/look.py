@@ -35,7 +35,7 @@ from .rules.operator import default_mode
 from .rules.rivals import OURS, is_nfd_worker
 from .versions import quantity
 
-# By which the operand of this collection chooses its nodes.
+# By which the CC manager of this collection chooses its nodes.
 CAPABLE = "nvidia.com/cc.capable"
 # Between two looks while it waits.
 EVERY_S = 1.0

@@ -182,12 +182,12 @@ def _settled(api: Api, node: str, mode: str, timeout_s: float, clock: Clock) -> 
     except TimeoutError as error:
         raise ModeFailed(
             "%s of %s is %s after %.0f s, not %s." % (STATE, node, seen[0] or "not there", timeout_s, mode),
-            "See that the cc-manager runs on the node, and its log.",
+            "See that the CC manager runs on the node, and its log.",
         ) from error
     if seen[0] == "failed":
         reason = notes(found).get(REASON, "")
         raise ModeFailed(
             "The mode %s failed on %s%s." % (mode, node, ": " + reason.rstrip(".") if reason else ""),
-            "See the log of the cc-manager on the node." if not reason else "Mend it, then run this again.",
+            "See the log of the CC manager on the node." if not reason else "Mend it, then run this again.",
         )
     return seen[0]

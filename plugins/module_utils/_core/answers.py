@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The form of what crosses a border as plain data: the answers of cc_mode and cc_mode_info, and what they are made of.
 
-For type checkers alone: it is imported where ``TYPE_CHECKING`` is true, and costs a host nothing. The operand has this
-file, too (container/operand/answers.py is a link to it): it imports nothing of the collection. What each key means
-stands in RETURN of the two modules; a test holds one against the other.
+For type checkers alone: it is imported where ``TYPE_CHECKING`` is true, and costs a host nothing. The CC manager has
+this file, too (container/cc_manager/answers.py is a link to it): it imports nothing of the collection. What each key
+means stands in RETURN of the two modules; a test holds one against the other.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 """An audit trail: JSON lines of which each holds the SHA-256 of the line before it.
 
 A trail is a folder's files ``NAME.jsonl``, which is written to, and ``NAME.<first number>.jsonl``, which were.
-The operand's image holds this file, too (container/operand/chain.py is a link to it): it imports nothing of the
+The CC manager's image holds this file, too (container/cc_manager/chain.py is a link to it): it imports nothing of the
 collection, and raises OSError and ValueError alone.
 
 A line is canonical JSON in ASCII: ``number`` counts from 1 over all files, ``previous`` is the SHA-256 of the line

@@ -21,7 +21,7 @@ PROTECTED, UNPROTECTED, PENDING, OLD, UNKNOWN = "protected", "unprotected", "pen
 VERDICTS = (PROTECTED, UNPROTECTED, PENDING, OLD, UNKNOWN)
 CONFIDENTIAL = ("on", "ppcie")
 MODES = ("off", "on", "devtools", "ppcie", "invalid", "unsupported")
-ANSIBLE, OPERAND, PREVIOUS = "this report", "operand", "previous report"
+ANSIBLE, CC_MANAGER, PREVIOUS = "this report", "operand", "previous report"
 # By how much the API server's clock may be before the controller's.
 CLOCKS_S = 300
 Row = dict[str, Any]
@@ -126,7 +126,7 @@ def device_rows(answers: Answers, made_at: str, old_after_s: float) -> list[dict
         row["published"] = said or ""
         if said and answers.node.get("published_by") != COMPONENT:
             by = answers.node.get("published_by") or "a program without a name"
-            row["why"] = _joined(row["why"], "What the node says was written by %s, not by the operand." % by)
+            row["why"] = _joined(row["why"], "What the node says was written by %s, not by the CC manager." % by)
         rows.append(row)
     if not rows:
         row = _empty(answers, "")
@@ -207,7 +207,7 @@ def _take_published(
     if node.get("ready") is not True or node.get("changing") or entry.get("boot") != node.get("boot"):
         return False
     row.update(kind=entry.get("kind") or "", name=entry.get("name") or "", mode=entry["mode"])
-    row.update(read_at=node["published_at"], read_by=OPERAND, pending=entry.get("pending") or "")
+    row.update(read_at=node["published_at"], read_by=CC_MANAGER, pending=entry.get("pending") or "")
     row["verdict"], row["why"] = _verdict(entry["mode"], row["pending"], entry.get("problem") or "")
     return True
 
@@ -253,7 +253,7 @@ def _last_known(
             by = "%s, audit record %s" % (name, record.get("number"))
             found.append((record.get("time", ""), device["after"], by))
     if published and published.get("mode") in MODES and answers.node.get("published_by") == COMPONENT:
-        found.append((answers.node.get("published_at", ""), published["mode"], OPERAND))
+        found.append((answers.node.get("published_at", ""), published["mode"], CC_MANAGER))
     if before and before.get("mode") in MODES and before.get("read_at"):
         found.append((before["read_at"], before["mode"], PREVIOUS))
     if not found:

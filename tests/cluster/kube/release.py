@@ -19,7 +19,7 @@ from .cluster import Cluster
 from .workloads import NAMESPACE
 
 RELEASE = "cc-manager"
-CHART = ROOT / "container/charts/operand"
+CHART = ROOT / "container/charts/cc-manager"
 VALUES = {"settings": {"bus": BUS, "retryDelaySeconds": 1, "componentsNamespace": NAMESPACE}}
 # An installation without pods: rights and policy alone.
 NOWHERE = {"nodeSelector": {"example.org/no": "node"}}

@@ -15,7 +15,10 @@ ROLES = Path(__file__).resolve().parents[3] / "roles"
 NAMES = sorted(path.name for path in ROLES.iterdir())
 # The default is an expression there, which an argument spec cannot hold.
 COMPUTED = {
+    "cc_manager_chart",
     "operand_chart",
+    "confidential_containers_cc_manager",
+    "confidential_containers_cc_manager_values",
     "device_plugin_chart",
     "device_plugin_release",
     "kubelet_confidential_node",

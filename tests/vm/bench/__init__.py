@@ -10,7 +10,7 @@ disk      -- partitions, file system and boot loader, without loop devices
 ssh       -- the way into the guest
 machine   -- start, stop, kill
 guest     -- what is done inside a guest again and again; hold.py is what it runs there
-container -- the operand's image in a guest, run by runc
+container -- the CC manager's image in a guest, run by runc
 control   -- Ansible on this machine, with the guest as its host
 
 Each file imports only those above it.

@@ -28,7 +28,7 @@ def main() -> int:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="fetch QEMU and NVIDIA's tool, build the guest's image and the operand's")
+    commands.add_parser("build", help="fetch QEMU and NVIDIA's tool, build the guest's image and the CC manager's")
     run = commands.add_parser("run", help="boot a machine and say how to reach it, until Ctrl-C")
     run.add_argument("--gpus", type=int, default=1, metavar="N", help="how many devices")
     run.add_argument("--model", default="h100-pcie", help="which model of the emulator")
@@ -50,7 +50,7 @@ def build() -> None:
         ("qemu", qemu.fetch),
         ("image", image.build),
         ("wheels", control.wheels),
-        ("operand", container.disk),
+        ("cc-manager", container.disk),
     ):
         started = time.monotonic()
         made = make()

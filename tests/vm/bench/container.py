@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The operand's image in a guest: its files on a disk, and runc, which makes of a pod what containerd makes of it.
+"""The CC manager's image in a guest: its files on a disk, and runc, which makes of a pod what containerd makes of it.
 
 Left out of what containerd adds: the seccomp profile (it lets pass everything that is done here) and the files that
 are about names and the API server.
@@ -28,8 +28,8 @@ from .ssh import Ssh
 
 Spec = dict[str, Any]
 
-LABEL = "operand"
-FILES = "/srv/operand"
+LABEL = "cc-manager"
+FILES = "/srv/cc-manager"
 BUNDLES = "/run/bundles"
 # Rendered by Helm, which needs a Go toolchain; tests/chart keeps them what the chart says.
 PODS = Path(__file__).resolve().parent.parent / "pods"
@@ -64,9 +64,11 @@ TYPES = {"character special file": "c", "block special file": "b"}
 def disk() -> Path:
     """A disk with the files of the image of this working tree."""
     check_programs(PROGRAMS)
-    archive = CACHE / "operand.tar"
+    archive = CACHE / "cc-manager.tar"
     image.build(workloads.IMAGE, archive)
-    return cache.finished("operand", image.digest(archive), lambda folder: _fill(folder, archive), CACHE) / "disk.img"
+    return (
+        cache.finished("cc-manager", image.digest(archive), lambda folder: _fill(folder, archive), CACHE) / "disk.img"
+    )
 
 
 def _fill(folder: Path, archive: Path) -> None:

@@ -37,7 +37,7 @@ READY = "nvidia.com/cc.ready.state"
 REMEDIES = {
     KATA_RUNTIME: "See the log of kata-deploy's pod on this node: it labels the node when containerd has the handlers.",
     "kata-deploy.katacontainers.io/default": "See the log of kata-deploy's pod on this node.",
-    READY: "Set the mode (the step mode): the cc-manager labels the node when the GPUs are in it.",
+    READY: "Set the mode (the step mode): the CC manager labels the node when the GPUs are in it.",
     **dict.fromkeys(
         TEE_LABELS.values(), "Upgrade kata-deploy again if it was installed before NFD: its rule sets the label."
     ),

@@ -11,7 +11,7 @@ from ..versions import older
 
 STEP = "gpu_operator"
 MODE, STATE, READY = "nvidia.com/cc.mode", "nvidia.com/cc.mode.state", "nvidia.com/cc.ready.state"
-# The operand of this collection tells it; NVIDIA's manager tells its log only.
+# The CC manager of this collection tells it; NVIDIA's k8s-cc-manager tells its log only.
 REASON = "nvidia.com/cc.mode.reason"
 ENABLED = "enabled"
 
@@ -20,14 +20,14 @@ def policy(facts: Facts, expect: Expect) -> Iterator[Finding]:
     """The ClusterPolicy: kata mode, and everything ready."""
     if not facts.policies:
         if expect.installed and not _standing_alone(facts):
-            remedy = "Install the GPU Operator (the step gpu_operator), or the operand of this collection."
-            yield Finding("policy", STEP, CLUSTER, FAILED, "no ClusterPolicy, and no operand of its own", remedy)
+            remedy = "Install the GPU Operator (the step gpu_operator), or the CC manager of this collection."
+            yield Finding("policy", STEP, CLUSTER, FAILED, "no ClusterPolicy, and no CC manager of its own", remedy)
         return
     for name, one in facts.policies.items():
         sandbox = one.get("spec", {}).get("sandboxWorkloads") or {}
         if expect.installed and (sandbox.get(ENABLED) is not True or sandbox.get("mode", "kubevirt") != "kata"):
             seen = "sandboxWorkloads.enabled=%s, mode=%s" % (sandbox.get(ENABLED), sandbox.get("mode", "kubevirt"))
-            remedy = "Set sandboxWorkloads.enabled to true and mode to kata: in other modes there is no cc-manager."
+            remedy = "Set sandboxWorkloads.enabled to true and mode to kata: in other modes there is no CC manager."
             yield Finding("policy", STEP, CLUSTER, FAILED, seen, remedy)
         if (one.get("spec", {}).get("kataManager") or {}).get(ENABLED) is True:
             remedy = "Leave it out: kata-deploy installs Kata now."
@@ -115,12 +115,12 @@ def mode(facts: Facts, expect: Expect) -> Iterator[Finding]:
         wanted = expect.mode or have.get(MODE, "") or expect.mode_of_cluster
         state = have.get(STATE, "")
         if state == "failed":
-            reason = notes(node).get(REASON, "the log of the cc-manager's pod on this node says why")
+            reason = notes(node).get(REASON, "the log of the CC manager's pod on this node says why")
             remedy = "Mend the reason, then set %s again." % MODE
             yield Finding("mode", "mode", name, FAILED, "failed: %s" % reason, remedy)
         elif expect.installed and (not state or (wanted and state != wanted)):
             seen = "%s=%s, wanted %s" % (STATE, state or "(none)", wanted or "any")
-            remedy = "See that the cc-manager runs on this node, and that no pod holds a GPU."
+            remedy = "See that the CC manager runs on this node, and that no pod holds a GPU."
             yield Finding("mode", "mode", name, FAILED, seen, remedy)
         elif expect.installed:
             yield Finding("mode", "mode", name, OK, "%s=%s, %s=%s" % (STATE, state, READY, have.get(READY, "(none)")))

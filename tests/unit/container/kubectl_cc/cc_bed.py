@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A cluster in memory whose nodes have operands, and the command line against it."""
+"""A cluster in memory whose nodes have CC managers, and the command line against it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from cc_manager.names import (
+    CHANGING_ANNOTATION,
+    MODE_LABEL,
+    READY_LABEL,
+    REASON_ANNOTATION,
+    RETRY_ANNOTATION,
+    STATE_LABEL,
+)
 from fake_api.clients import used
 from fake_api.nodes import NODES
 from fake_api.server import ApiServer, serving
@@ -23,7 +31,6 @@ from kubectl_cc.gates import Gates
 from kubectl_cc.names import RECORD, ROLLOUT_ANNOTATION, ZONE
 from kubectl_cc.node import Node
 from kubectl_cc.worker import Worker
-from operand.names import CHANGING_ANNOTATION, MODE_LABEL, READY_LABEL, REASON_ANNOTATION, RETRY_ANNOTATION, STATE_LABEL
 
 RECORDS = "/api/v1/namespaces/kube-system/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -55,8 +62,8 @@ def gpu_pod(name: str, node: str) -> Object:
     }
 
 
-def operand_pod(node: str) -> Object:
-    """The pod of a node's operand."""
+def cc_manager_pod(node: str) -> Object:
+    """The pod of a node's CC manager."""
     owner = {"kind": "DaemonSet", "name": "nvidia-cc-manager"}
     return {
         "metadata": {"name": f"cc-{node}", "namespace": "default", "ownerReferences": [owner]},
@@ -65,11 +72,11 @@ def operand_pod(node: str) -> Object:
     }
 
 
-class Operands:
+class CCManagers:
     """Those of all nodes, in a thread: each brings its node into the mode of its label, unless it is told to fail.
 
-    ``failing``: node to reason, until it is taken away and another attempt is asked for. ``deaf``: nodes whose operand
-    does nothing.
+    ``failing``: node to reason, until it is taken away and another attempt is asked for. ``deaf``: nodes whose
+    CC manager does nothing.
     """
 
     def __init__(self, store: Store) -> None:
@@ -129,7 +136,7 @@ class Bed:
 
     def __init__(self, store: Store, server: ApiServer, kube: Kube) -> None:
         self.store, self.server, self.kube = store, server, kube
-        self.operands = Operands(store)
+        self.managers = CCManagers(store)
         self.lines: list[str] = []
 
     def add(self, *nodes: Object) -> None:
@@ -193,7 +200,7 @@ def bed() -> Iterator[Bed]:
         try:
             yield made
         finally:
-            made.operands.end()
+            made.managers.end()
 
 
 __all__ = ["NODES", "PODS", "RECORD", "RECORDS", "ROLLOUT_ANNOTATION", "Bed", "bed"]

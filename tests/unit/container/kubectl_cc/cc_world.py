@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A fleet without an API: nodes as objects, operands that answer when they are told to, and a worker without memory.
+"""A fleet without an API: nodes as objects, CC managers that answer when they are told to, and a worker without memory.
 
 What must hold is looked at here, from the objects alone, whatever the code under test thinks of them.
 """
@@ -13,14 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from cc_bed import gpu_node
-from fake_api.store import merged
-from kubectl_cc import decide, plan, record, rollout, standing, steps
-from kubectl_cc.decide import Gate, Seen, Users
-from kubectl_cc.names import ROLLOUT_ANNOTATION, ZONE
-from kubectl_cc.node import Node
-from kubectl_cc.record import UNDO, Record, Status
-from kubectl_cc.rules import Rules
-from operand.names import (
+from cc_manager.names import (
     CHANGING_ANNOTATION,
     DEVICES_ANNOTATION,
     MODE_LABEL,
@@ -30,6 +23,13 @@ from operand.names import (
     RETRY_ANNOTATION,
     STATE_LABEL,
 )
+from fake_api.store import merged
+from kubectl_cc import decide, plan, record, rollout, standing, steps
+from kubectl_cc.decide import Gate, Seen, Users
+from kubectl_cc.names import ROLLOUT_ANNOTATION, ZONE
+from kubectl_cc.node import Node
+from kubectl_cc.record import UNDO, Record, Status
+from kubectl_cc.rules import Rules
 
 RACK = "example.com/rack"
 ID = "r1"
@@ -37,9 +37,9 @@ STEPS_MAX = 4000
 
 
 class World:
-    """``pods``: node to pods that hold its GPUs. ``broken``: nodes whose operands fail.
+    """``pods``: node to pods that hold its GPUs. ``broken``: nodes whose CC managers fail.
 
-    ``devices``: the mode that the devices of a node are in. ``begun``: what its operand works on, which it says later.
+    ``devices``: the mode that the devices of a node are in. ``begun``: what its CC manager works on, and says later.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class World:
             patch["status"] = {"conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}]}
         self._store(name, merged(self.objects[name], patch))
 
-    def operand(self, name: str) -> bool:
-        """The operand of a node does the next thing, if there is one: it sees, begins, ends, or reads again."""
+    def manager(self, name: str) -> bool:
+        """The CC manager of a node does the next thing, if there is one: it sees, begins, ends, or reads again."""
         label, annotations = self.label(name), self.objects[name]["metadata"]["annotations"]
         asked = annotations.get(RETRY_ANNOTATION)
         if CHANGING_ANNOTATION in annotations:
@@ -217,10 +217,10 @@ class World:
         return step
 
     def _check_release(self, name: str, had: Any) -> None:
-        """Of a node whose label was set, and which is asked for nothing else since: its operand has answered."""
+        """Of a node whose label was set, and which is asked for nothing else since: its CC manager has answered."""
         if had["stage"] == "set" and had["mode"] == self.label(name) and name not in self.record.status.skipped:
             assert self.devices[name] == had["mode"], f"{name} is let go in mode {self.devices[name]}"
-            assert name not in self.begun, f"{name} is let go while its operand works on {self.begun[name]}"
+            assert name not in self.begun, f"{name} is let go while its CC manager works on {self.begun[name]}"
 
     def _check(self, step: steps.Take | steps.Hold) -> None:
         """Before a node is taken."""
@@ -262,7 +262,7 @@ class World:
             self.taken.append(name)
 
     def settle(self, kill: frozenset[int] = frozenset()) -> None:
-        """Until it is over or paused, with quick operands; ``kill``: before these steps the worker is killed."""
+        """Until it is over or paused, with quick CC managers; ``kill``: before these steps the worker is killed."""
         for number in range(STEPS_MAX):
             if number in kill:
                 self.forget()
@@ -270,7 +270,7 @@ class World:
             if isinstance(step, steps.Rest):
                 return
             if isinstance(step, steps.Wait):
-                moved = [self.operand(name) for name in self.objects]
+                moved = [self.manager(name) for name in self.objects]
                 if not any(moved):
                     self.now = max(self.now + 1, step.until or 0.0)
         raise AssertionError("it comes to no end")

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
-from cc_bed import NODES, PODS, READY, Bed, gpu_node, gpu_pod, operand_pod
+from cc_bed import NODES, PODS, READY, Bed, cc_manager_pod, gpu_node, gpu_pod
+from cc_manager.names import MODE_LABEL, RETRY_ANNOTATION
+from cc_manager.pod import Pod
 from fake_api.waiting import eventually
 from kube.client import ApiError
 from kubectl_cc import cli, explain
 from kubectl_cc.node import Node, trimmer
 from kubectl_cc.rules import Refused
-from operand.names import MODE_LABEL, RETRY_ANNOTATION
-from operand.pod import Pod
 
 HELD = '{"id": "r1", "mode": "on", "at": "", "stage": "hold", "cordoned": true}'
 NOW = 1_800_000_000.0
@@ -45,7 +45,7 @@ def node(**change: Any) -> Node:
 
 
 def test_status_is_a_table(two: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    two.operands.deaf.add("gpu-0")
+    two.managers.deaf.add("gpu-0")
     two.patch("gpu-0", {MODE_LABEL: "on"})
     two.store.create(NODES, {"metadata": {"name": "no-gpu"}, "status": {"conditions": [READY]}})
     assert two.run("status") == 0
@@ -58,7 +58,7 @@ def test_status_is_a_table(two: Bed, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_status_as_json(two: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    two.operands.failing["gpu-0"] = "why\nin two lines"
+    two.managers.failing["gpu-0"] = "why\nin two lines"
     two.patch("gpu-0", {MODE_LABEL: "on"})
     eventually(lambda: two.node("gpu-0").has_failed)
     assert two.run("status", "gpu-0", "-o", "json") == 0
@@ -81,7 +81,7 @@ def test_status_of_no_such_node(two: Bed) -> None:
         two.run("status", "gpu-7")
 
 
-def test_since_is_when_the_operand_wrote(two: Bed) -> None:
+def test_since_is_when_the_cc_manager_wrote(two: Bed) -> None:
     fields: dict[str, Any] = {"f:metadata": {"f:labels": {"f:nvidia.com/cc.mode.state": {}}}}
     made = gpu_node("gpu-0")
     made["metadata"]["managedFields"] = [
@@ -95,14 +95,14 @@ def test_since_is_when_the_operand_wrote(two: Bed) -> None:
 
 
 def test_wait_ends_when_the_mode_is_observed(two: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    two.operands.deaf.add("gpu-0")
+    two.managers.deaf.add("gpu-0")
     two.patch("gpu-0", {MODE_LABEL: "on"})
     ends: list[int] = []
     thread = threading.Thread(target=lambda: ends.append(two.run("wait", "gpu-0", "gpu-1")), daemon=True)
     thread.start()
     eventually(lambda: any(one.verb == "watch" for one in two.store.requests))
     assert not ends
-    two.operands.deaf.clear()
+    two.managers.deaf.clear()
     two.patch("gpu-0", annotations={RETRY_ANNOTATION: "now"})
     thread.join(10)
     assert ends == [0]
@@ -111,14 +111,14 @@ def test_wait_ends_when_the_mode_is_observed(two: Bed, capsys: pytest.CaptureFix
 
 
 def test_wait_says_why_when_time_is_over(two: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    two.operands.failing["gpu-0"] = "GPU 0000:17:00.0 has left the bus."
+    two.managers.failing["gpu-0"] = "GPU 0000:17:00.0 has left the bus."
     two.patch("gpu-0", {MODE_LABEL: "on"})
     assert two.run("wait", "--all", "--timeout", "1.5") == 1
     assert capsys.readouterr().err == "gpu-0: observed failed, another attempt. GPU 0000:17:00.0 has left the bus.\n"
 
 
 def test_wait_ends_at_a_failure_when_asked(two: Bed) -> None:
-    two.operands.failing["gpu-0"] = "broken"
+    two.managers.failing["gpu-0"] = "broken"
     two.patch("gpu-0", {MODE_LABEL: "on"})
     assert two.run("wait", "-l", "topology.kubernetes.io/zone=a", "--fail-fast", "--timeout", "20") == 1
 
@@ -144,7 +144,7 @@ def test_wait_without_the_right_ends(two: Bed) -> None:
 
 # --- explain ----------------------------------------------------------------------------------------------------------
 
-OPERAND = Pod("gpu-operator", "cc-1", phase="Running", daemon_set="nvidia-cc-manager", running=True)
+CC_MANAGER = Pod("gpu-operator", "cc-1", phase="Running", daemon_set="nvidia-cc-manager", running=True)
 GUEST = Pod.of(gpu_pod("guest", "gpu-0"))
 
 
@@ -153,29 +153,29 @@ GUEST = Pod.of(gpu_pod("guest", "gpu-0"))
     [
         (
             {"status": {"conditions": [{"type": "Ready", "status": "Unknown", "message": "Kubelet stopped posting."}]}},
-            [OPERAND],
+            [CC_MANAGER],
             "the node is not ready: Kubelet stopped posting.",
             "observed on",
             "kubectl describe node gpu-0",
         ),
-        ({"labels": {"nvidia.com/cc.mode.state": ""}}, [], "no pod of the operand", "(absent)", "cc-manager=true"),
+        ({"labels": {"nvidia.com/cc.mode.state": ""}}, [], "no pod of the CC manager", "(absent)", "cc-manager=true"),
         (
             {"labels": {MODE_LABEL: "off"}},
             [Pod("gpu-operator", "cc-1", phase="Pending", daemon_set="nvidia-cc-manager")],
-            "the operand does not run",
+            "the CC manager does not run",
             "pod gpu-operator/cc-1: Pending",
             "kubectl describe pod -n gpu-operator cc-1",
         ),
         (
             {"labels": {MODE_LABEL: "bogus", "nvidia.com/cc.mode.state": "failed"}},
-            [OPERAND],
+            [CC_MANAGER],
             "'bogus'",
             "failed",
             "label node gpu-0",
         ),
         (
             {"labels": {"nvidia.com/cc.mode.state": "failed"}, "annotations": {"nvidia.com/cc.mode.reason": "In use."}},
-            [OPERAND, GUEST],
+            [CC_MANAGER, GUEST],
             "its GPUs are in use",
             "pod default/guest has nvidia.com/pgpu",
             "CC_MANAGER_BUSY=drain",
@@ -188,25 +188,31 @@ GUEST = Pod.of(gpu_pod("guest", "gpu-0"))
                     "nvidia.com/cc.mode.devices": '{"17:00.0": {"mode": "on"}, "18:00.0": {"problem": "lost"}}',
                 },
             },
-            [OPERAND],
+            [CC_MANAGER],
             "It has left the bus. Power-cycle.",
             "18:00.0: mode not known, lost",
             "kubectl cc retry gpu-0",
         ),
         (
             {"labels": {"nvidia.com/cc.mode.state": ""}, "annotations": {"nvidia.com/cc.mode.changing": "on"}},
-            [OPERAND],
-            "its operand works on on",
+            [CC_MANAGER],
+            "its CC manager works on on",
             "(nothing)",
             "kubectl cc wait gpu-0",
         ),
-        ({"labels": {"nvidia.com/cc.mode.state": "mixed"}}, [OPERAND], "different modes", "mixed", "one mode for all"),
-        ({"labels": {MODE_LABEL: "off"}}, [OPERAND], "has not begun", "observed on", "kubectl cc retry gpu-0"),
+        (
+            {"labels": {"nvidia.com/cc.mode.state": "mixed"}},
+            [CC_MANAGER],
+            "different modes",
+            "mixed",
+            "one mode for all",
+        ),
+        ({"labels": {MODE_LABEL: "off"}}, [CC_MANAGER], "has not begun", "observed on", "kubectl cc retry gpu-0"),
         ({"spec": {"unschedulable": True}}, None, "it is cordoned", "observed on", "kubectl uncordon gpu-0"),
         (
             {"spec": {"unschedulable": True}, "annotations": {"nvidia.com/cc.mode.cordoned": "true"}},
             None,
-            "its operand has cordoned it",
+            "its CC manager has cordoned it",
             "observed on",
             "kubectl cc wait gpu-0",
         ),
@@ -234,10 +240,10 @@ def test_explain_says_when_nothing_is_the_matter(two: Bed, capsys: pytest.Captur
     assert two.run("explain", "gpu-1") == 0
     assert capsys.readouterr().out.splitlines()[1] == "cause:    gpu-1 is in mode on and takes pods"
     two.store.create(PODS, gpu_pod("guest", "gpu-0"))
-    two.operands.failing["gpu-0"] = "in use"
+    two.managers.failing["gpu-0"] = "in use"
     two.patch("gpu-0", {MODE_LABEL: "on"})
     eventually(lambda: two.node("gpu-0").has_failed)
-    two.store.create(PODS, operand_pod("gpu-0"))
+    two.store.create(PODS, cc_manager_pod("gpu-0"))
     assert two.run("explain", "gpu-0", "-o", "json") == 1
     assert json.loads(capsys.readouterr().out)["cause"] == "its GPUs are in use, and are not touched"
     two.store.faults.refuse("list", "/pods")
@@ -248,11 +254,11 @@ def test_explain_says_when_nothing_is_the_matter(two: Bed, capsys: pytest.Captur
 # --- retry ------------------------------------------------------------------------------------------------------------
 
 
-def test_retry_asks_the_operand(two: Bed) -> None:
-    two.operands.failing["gpu-0"] = "broken"
+def test_retry_asks_the_cc_manager(two: Bed) -> None:
+    two.managers.failing["gpu-0"] = "broken"
     two.patch("gpu-0", {MODE_LABEL: "on"})
     eventually(lambda: two.node("gpu-0").has_failed)
-    two.operands.failing.clear()
+    two.managers.failing.clear()
     assert two.run("retry", "gpu-0") == 0
     eventually(lambda: two.node("gpu-0").observed == "on")
 

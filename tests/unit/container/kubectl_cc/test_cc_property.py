@@ -75,7 +75,7 @@ def test_undo_puts_back_whatever_was_done(rules: Rules, fleet: Any, kills: froze
     before = world.end()
     for _step in range(data.draw(st.integers(0, 60))):
         if isinstance(world.work(), steps.Wait):
-            world.operand(data.draw(st.sampled_from(sorted(zones))))
+            world.manager(data.draw(st.sampled_from(sorted(zones))))
     world.undo()
     world.settle(kills)
     assert world.record.status.phase == UNDONE, world.record.status
@@ -93,13 +93,13 @@ class Chaos:
     def one(self) -> None:
         what = self.draw(
             st.sampled_from(
-                ["operand"] * 6 + ["break", "mend", "kubelet", "cordon", "pod", "kill", "time", "user", "user", "label"]
+                ["manager"] * 6 + ["break", "mend", "kubelet", "cordon", "pod", "kill", "time", "user", "user", "label"]
             )
         )
         getattr(self, what)(self.draw(st.sampled_from(self.names)))
 
-    def operand(self, name: str) -> None:
-        self.world.operand(name)
+    def manager(self, name: str) -> None:
+        self.world.manager(name)
 
     def break_(self, name: str) -> None:
         self.world.broken.add(name)
@@ -171,7 +171,7 @@ def test_no_order_of_events_breaks_the_rules(rules: Rules, fleet: Any, data: Any
         world.change(name, ready=True, spec={} if mine else {"unschedulable": None})
         if world.state(name) == "failed" and (claim is None or claim["stage"] == "done"):
             world.change(name, {"nvidia.com/cc.mode.state": world.label(name)})
-        while world.operand(name):
+        while world.manager(name):
             pass
     for _again in range(3):
         if not world.record.status.is_over:

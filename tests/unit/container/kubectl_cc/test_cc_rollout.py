@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confidential.gpu contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A rollout from its start to its end, against an API server in memory whose nodes have operands."""
+"""A rollout from its start to its end, against an API server in memory whose nodes have CC managers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from cc_bed import NODES, PODS, QUICK, RECORD, RECORDS, ROLLOUT_ANNOTATION, Bed, gpu_node, gpu_pod
+from cc_manager.names import MODE_LABEL
 from fake_api.clients import used
 from fake_api.plain import answering, http
 from fake_api.store import Refusal, Request
@@ -21,7 +22,6 @@ from kube.connection import Connection
 from kubectl_cc import cli, record
 from kubectl_cc.names import PAUSED
 from kubectl_cc.rules import Refused
-from operand.names import MODE_LABEL
 
 START = ("rollout", "start", "--mode", "on")
 NAMES = [f"gpu-{number}" for number in range(6)]
@@ -63,7 +63,7 @@ def test_a_canary_then_waves_within_the_budget(six: Bed, capsys: pytest.CaptureF
     assert set(six.states().values()) == {"on"}
     assert six.taken()[0] == "gpu-0"
     assert sorted(six.taken()) == NAMES
-    assert six.operands.most_out <= 2
+    assert six.managers.most_out <= 2
     assert not cordoned(six)
     assert "is done" in capsys.readouterr().out
     # Two writes for each node, and what a node says of its last rollout.
@@ -144,7 +144,7 @@ def test_some_nodes_by_a_selector(six: Bed) -> None:
     ],
 )
 def test_a_node_that_cannot_be_taken_is_named_or_left_out(six: Bed, change: Any, why: str) -> None:
-    six.operands.deaf.add("gpu-4")
+    six.managers.deaf.add("gpu-4")
     six.patch("gpu-4", **change)
     with pytest.raises(Refused, match=rf"gpu-4: .*{why}"):
         six.run(*START)
@@ -156,7 +156,7 @@ def test_a_node_that_cannot_be_taken_is_named_or_left_out(six: Bed, change: Any,
 
 
 def test_a_failure_pauses_it_and_resume_tries_again(six: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    six.operands.failing["gpu-2"] = "GPU 0000:17:00.0 does not answer. Power-cycle the host."
+    six.managers.failing["gpu-2"] = "GPU 0000:17:00.0 does not answer. Power-cycle the host."
     assert six.run(*START) == PAUSED
     assert six.taken() == ["gpu-0", "gpu-1", "gpu-2"]
     assert paused(six) == "gpu-2: GPU 0000:17:00.0 does not answer. Power-cycle the host."
@@ -168,7 +168,7 @@ def test_a_failure_pauses_it_and_resume_tries_again(six: Bed, capsys: pytest.Cap
     assert "2 done" not in told.splitlines()[2]
     assert six.run("rollout", "run") == PAUSED  # to start it again changes nothing
     assert six.taken() == ["gpu-0", "gpu-1", "gpu-2"]
-    six.operands.failing.clear()
+    six.managers.failing.clear()
     assert six.run("rollout", "resume") == 0
     assert set(six.states().values()) == {"on"}
     assert not cordoned(six)
@@ -182,14 +182,14 @@ def events(bed: Bed) -> list[tuple[str, str, str]]:
 
 
 def test_a_pause_and_the_end_make_events(six: Bed) -> None:
-    six.operands.failing["gpu-2"] = "It does not answer."
+    six.managers.failing["gpu-2"] = "It does not answer."
     assert six.run(*START) == PAUSED
     rollout = record.read(six.store.get(RECORDS, RECORD)).id
     paused_event = ("Warning", "RolloutPaused", f"Rollout {rollout} is paused. gpu-2: It does not answer.")
     assert events(six) == [paused_event]
     assert six.run("rollout", "run") == PAUSED  # nothing new is said
     assert events(six) == [paused_event]
-    six.operands.failing.clear()
+    six.managers.failing.clear()
     assert six.run("rollout", "resume") == 0
     assert events(six) == [("Normal", "RolloutEnded", f"Rollout {rollout} is done."), paused_event]
 
@@ -202,7 +202,7 @@ def test_without_the_right_to_make_events_it_goes_on(six: Bed) -> None:
 
 
 def test_a_node_can_be_skipped(six: Bed) -> None:
-    six.operands.failing["gpu-2"] = "broken"
+    six.managers.failing["gpu-2"] = "broken"
     assert six.run(*START) == PAUSED
     assert six.run("rollout", "resume", "--skip", "gpu-2") == 0
     assert {name for name, state in six.states().items() if state != "on"} == {"gpu-2"}
@@ -218,16 +218,16 @@ def test_a_stranger_is_not_skipped(six: Bed) -> None:
 
 
 def test_a_node_that_does_not_answer_pauses_it(six: Bed) -> None:
-    six.operands.deaf.add("gpu-0")
+    six.managers.deaf.add("gpu-0")
     assert six.run(*START, "--node-timeout", "1") == PAUSED
-    assert paused(six) == "gpu-0: not in mode on after 1 s: it is in mode off; does its operand run?"
+    assert paused(six) == "gpu-0: not in mode on after 1 s: it is in mode off; does its CC manager run?"
 
 
 def test_somebody_elses_label_pauses_it(six: Bed) -> None:
     def meddle(request: Request) -> None:
         if request.verb == "patch" and request.path.endswith("gpu-1"):
             six.store.before = lambda request: None
-            six.operands.deaf.add("gpu-1")
+            six.managers.deaf.add("gpu-1")
             threading.Timer(0.3, six.patch, ("gpu-1", {MODE_LABEL: "devtools"})).start()
 
     six.store.before = meddle
@@ -251,9 +251,9 @@ def test_undo_puts_back_what_was_there(six: Bed) -> None:
 
 
 def test_undo_in_the_middle(six: Bed) -> None:
-    six.operands.failing["gpu-2"] = "broken"
+    six.managers.failing["gpu-2"] = "broken"
     assert six.run(*START) == PAUSED
-    six.operands.failing.clear()
+    six.managers.failing.clear()
     assert six.run("rollout", "undo") == 0
     assert set(six.states().values()) == {"off"}
     assert "gpu-3" not in six.taken()
@@ -296,7 +296,7 @@ def test_wait_does_not_wait_for_ever(six: Bed) -> None:
     assert not cordoned(six)  # it is given back
 
 
-def test_drain_leaves_pods_to_the_operand(six: Bed) -> None:
+def test_drain_leaves_pods_to_the_cc_manager(six: Bed) -> None:
     six.store.create(PODS, gpu_pod("guest", "gpu-0"))
     assert six.run(*START, "--busy", "drain") == 0
     assert not [one for one in six.store.requests if "/pods" in one.path]
@@ -396,7 +396,7 @@ def test_two_workers_work_one_after_the_other(six: Bed) -> None:
     with used(Kube(Connection(six.server.url))) as other, six.working() as one, six.working(other) as two:
         eventually(lambda: one == two == [0])
     assert six.taken() == NAMES
-    assert six.operands.most_out == 1
+    assert six.managers.most_out == 1
 
 
 class Killed(BaseException):
@@ -448,7 +448,7 @@ def test_a_kill_at_each_write_changes_no_end(verb: str, after: bool, some: Bed) 
         assert set(some.states().values()) == {mode}, at
         assert not cordoned(some)
         assert some.taken() == (NAMES[:3] if verb == "start" else NAMES[2::-1]), at
-        assert some.operands.most_out == 1
+        assert some.managers.most_out == 1
         if ended == 0:
             assert at > 6
             return
@@ -476,16 +476,16 @@ def test_an_api_that_is_away_is_waited_for(six: Bed) -> None:
     six.store.before = away
     assert six.run("rollout", "run") == 0
     assert set(six.states().values()) == {"on"}
-    assert six.operands.most_out == 1
+    assert six.managers.most_out == 1
 
 
 def test_pause_and_the_worker_hears_of_it(six: Bed) -> None:
-    six.operands.deaf.add("gpu-2")
+    six.managers.deaf.add("gpu-2")
     assert six.run(*START, "--detach") == 0
     with six.working() as ends, used(Kube(Connection(six.server.url))) as other:
         eventually(lambda: "gpu-2" in six.taken())
         cli.Tool(other).run(cli.parser().parse_args(["rollout", "pause", "--reason", "lunch"]))
-        six.operands.deaf.clear()
+        six.managers.deaf.clear()
         six.patch("gpu-2", annotations={"nvidia.com/cc.mode.retry": "1"})
         eventually(lambda: ends)
     assert ends == [PAUSED]

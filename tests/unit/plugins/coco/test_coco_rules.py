@@ -340,8 +340,8 @@ PITFALLS = [
         configz({"featureGates": {"RuntimeClassInImageCriApi": True}, "runtimeRequestTimeout": "2m0s"}),
     ),
     Case("no right to configz", "configured", WARN, "does not answer", "nodes/proxy", configz(None)),
-    Case("operator without kata mode", "policy", FAILED, "kubevirt", "cc-manager", policy(mode="kubevirt")),
-    Case("operator without sandboxes", "policy", FAILED, "enabled=False", "cc-manager", policy(enabled=False)),
+    Case("operator without kata mode", "policy", FAILED, "kubevirt", "no CC manager", policy(mode="kubevirt")),
+    Case("operator without sandboxes", "policy", FAILED, "enabled=False", "no CC manager", policy(enabled=False)),
     Case(
         "operator is not ready",
         "policy",

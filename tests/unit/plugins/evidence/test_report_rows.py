@@ -163,7 +163,7 @@ def test_what_a_manager_published_counts_while_it_is_new_and_of_this_boot(one: d
 def test_what_somebody_else_wrote_into_the_annotation_is_no_reading() -> None:
     found = row(made(nodes=(node("n", {GPU: published()}, published_by="kubectl-annotate"),)), "n")
     assert (found["verdict"], found["mode"]) == ("unknown", None)
-    assert "written by kubectl-annotate, not by the operand" in found["why"]
+    assert "written by kubectl-annotate, not by the CC manager" in found["why"]
 
 
 def test_hosts_and_nodes_are_joined_by_provider_id_or_by_name() -> None:

@@ -52,15 +52,15 @@ def test_errors_and_facts_of_the_host_have_their_forms(tmp_path: Path) -> None:
     assert list(amiss(host.facts(str(tmp_path)), answers.HostFacts)) == []
 
 
-def test_the_operand_has_the_same_file() -> None:
-    own, theirs = (ROOT / path for path in ("container/operand/answers.py", "plugins/module_utils/_core/answers.py"))
+def test_the_cc_manager_has_the_same_file() -> None:
+    own, theirs = (ROOT / path for path in ("container/cc_manager/answers.py", "plugins/module_utils/_core/answers.py"))
     assert own.is_symlink()
     assert own.resolve() == theirs.resolve()
 
 
 @pytest.mark.parametrize(
     "program",
-    [f"{OURS}.modules.cc_mode", f"{OURS}.modules.cc_mode_info", f"{OURS}.modules.fleet_report", "operand.process"],
+    [f"{OURS}.modules.cc_mode", f"{OURS}.modules.cc_mode_info", f"{OURS}.modules.fleet_report", "cc_manager.process"],
 )
 def test_no_program_loads_it(program: str, tmp_path: Path) -> None:
     (tmp_path / "ansible_collections/confidential").mkdir(parents=True)
