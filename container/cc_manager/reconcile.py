@@ -203,11 +203,7 @@ def _wakes_at(seen: Seen, node: Node, status: Status) -> float | None:
     desired = seen.possible_desired()
     failure = seen.failure_of(desired) if seen.reading is not None else seen.failure_of(None)
     done = seen.done_of(desired) if desired else None
-    left = [
-        publish.restored(node),
-        publish.uncordoned(node),
-        _status_patch(seen, node, status),
-    ]
+    left = [publish.restored(node), publish.uncordoned(node), _status_patch(seen, node, status)]
     return _earliest(
         seen.reading_due_at if seen.reading is not None else None,
         failure.retry_at if failure else None,

@@ -144,16 +144,16 @@ def _answer(entry: Entry, node: Node, claim: Claim, rules: Rules, now: float) ->
     """What became of a label that was set."""
     if node.desired != claim.mode:
         return Standing(entry, node, BAD, f"another user set its label to {node.desired or 'nothing'}")
-    if node.is_in(claim.mode) and (node.has_answered or not node.acknowledges):
-        if not node.kubelet:
-            return Standing(entry, node, READY)
-        why = f"in mode {claim.mode}, but not ready: {node.kubelet}"
-    elif node.is_in(claim.mode):
-        why = f"its CC manager has not read its devices since it was asked for {claim.mode}; does it run?"
-    else:
+    if not node.is_in(claim.mode):
         why = _why_not(node, claim.mode)
         if (node.has_failed or _is_mixed(node)) and (node.has_answered or now >= claim.at + claim.grace_s):
             return Standing(entry, node, BAD, why)
+    elif node.acknowledges and not node.has_answered:
+        why = f"its CC manager has not read its devices since it was asked for {claim.mode}; does it run?"
+    elif node.kubelet:
+        why = f"in mode {claim.mode}, but not ready: {node.kubelet}"
+    else:
+        return Standing(entry, node, READY)
     ends = claim.at + rules.node_timeout_s
     if now >= ends:
         return Standing(entry, node, BAD, f"not in mode {claim.mode} after {rules.node_timeout_s:g} s: {why}")

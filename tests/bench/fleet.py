@@ -29,15 +29,16 @@ from tests.bench.programs import ROOT, Emulator, demo, gpus, launch
 SIZES = (1, 2, 5, 10, 20)
 # All at once against one after the other.
 LIMIT = 0.6
+CC_MODE = ROOT / "playbooks/cc_mode.yml"
 
 
 class Fleet:
-    """Hosts of the inventory, each with an emulator of its own. ``environment``: of Ansible, in ``folder``."""
+    """Hosts of the inventory, each with an emulator of its own. ``folder``: for their files."""
 
     def __init__(self, folder: Path, emulators: Sequence[Emulator]) -> None:
         self.folder = folder
         self._emulators = list(emulators)
-        self.environment = demo.ansible_environment(folder)
+        self._environment = demo.ansible_environment(folder)
 
     @classmethod
     @contextlib.contextmanager
@@ -49,13 +50,20 @@ class Fleet:
     def seconds(self, size: int, forks: int) -> float:
         """The first ``size`` hosts from off to on, ``forks`` at a time."""
         self.put("off", size)
+        took, text = self.play(CC_MODE, size, forks)
+        modes = {state["mode"] for emulator in self._emulators[:size] for state in emulator.control.state().values()}
+        if modes != {"on"}:
+            raise SystemExit("modes %s:\n%s" % (modes, text))
+        return took
+
+    def play(self, playbook: Path, size: int, forks: int) -> tuple[float, str]:
+        """Seconds of a playbook on the first ``size`` hosts, ``forks`` at a time, and what it said."""
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "--forks", str(forks)]
+        command += ["--inventory", str(self._inventory(size)), str(playbook)]
         began = time.monotonic()
         done = subprocess.run(
-            [
-                *(str(Path(sys.executable).parent / "ansible-playbook"), "--forks", str(forks)),
-                *("--inventory", str(self.inventory(size)), str(ROOT / "playbooks/cc_mode.yml")),
-            ],
-            env=self.environment,
+            command,
+            env=self._environment,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -63,10 +71,9 @@ class Fleet:
             check=False,
         )
         took = time.monotonic() - began
-        modes = {state["mode"] for emulator in self._emulators[:size] for state in emulator.control.state().values()}
-        if done.returncode or modes != {"on"}:
-            raise SystemExit("status %d, modes %s:\n%s%s" % (done.returncode, modes, done.stdout, done.stderr))
-        return took
+        if done.returncode:
+            raise SystemExit("status %d:\n%s%s" % (done.returncode, done.stdout, done.stderr))
+        return took, done.stdout
 
     def put(self, mode: str, size: int | None = None) -> None:
         """All GPUs of the first ``size`` hosts in a mode."""
@@ -74,7 +81,7 @@ class Fleet:
             emulator.control.restore()
             emulator.control.set(mode=mode)
 
-    def inventory(self, size: int) -> Path:
+    def _inventory(self, size: int) -> Path:
         """The first ``size`` hosts, as JSON; each is asked for the mode on."""
         hosts = {
             "node%03d" % number: {

@@ -16,15 +16,12 @@ import argparse
 import os
 import resource
 import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.fleet import Fleet
+from tests.bench.fleet import CC_MODE, Fleet
 from tests.bench.limits import Limit, conclude
-from tests.bench.programs import ROOT
 
 LIMIT = 1.3
 PLAY = """\
@@ -46,7 +43,7 @@ def main() -> int:
     with Fleet.of(max(options.sizes)) as fleet:
         ping = fleet.folder / "ping.yml"
         ping.write_text(PLAY)
-        plays = {"ping": ping, "cc_mode": ROOT / "playbooks/cc_mode.yml"}
+        plays = {"ping": ping, "cc_mode": CC_MODE}
         fleet.put("on")
         for play in plays.values():
             timed(fleet, play, 1, 1)  # once unmeasured: files are cached
@@ -67,21 +64,11 @@ def main() -> int:
 
 def timed(fleet: Fleet, play: Path, size: int, forks: int) -> tuple[float, float]:
     """Seconds of the wall clock, and of all processors, without those of the emulators."""
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "--forks", str(forks)]
-    command += ["--inventory", str(fleet.inventory(size)), str(play)]
-    used, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(
-        command,
-        env=fleet.environment,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    took, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode or done.stdout.count("changed=0 ") != size:
-        raise SystemExit("status %d:\n%s%s" % (done.returncode, done.stdout, done.stderr))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took, text = fleet.play(play, size, forks)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if text.count("changed=0 ") != size:
+        raise SystemExit("something was changed:\n%s" % text)
     return took, after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
 
 
