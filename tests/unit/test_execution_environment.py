@@ -23,7 +23,7 @@ def test_the_target_makes_a_context_with_the_collection() -> None:
     ]
     assert base == 'ARG EE_BASE_IMAGE="debian:trixie-slim"'
     (collection,) = yaml.safe_load((context / "_build" / "requirements.yml").read_text())["collections"]
-    folder = context / "_build" / Path(collection["name"]).relative_to("/build/_build")
+    folder = context / "_build" / Path(collection["name"]).relative_to("/build")
     assert yaml.safe_load((folder / "galaxy.yml").read_text())["name"] == "gpu"
     assert (folder / "plugins" / "modules" / "cc_mode.py").is_file()
     assert not (folder / "tests" / "unit").exists()
